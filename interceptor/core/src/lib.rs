@@ -1,0 +1,11 @@
+//! Every decision of Weir, as pure functions and values: no I/O, no clock, no tasks, no locks.
+//!
+//! In reading order: what was asked (`catalog`, `api`, `json`, `call`), what came back (`sse`,
+//! `answer`, `usage`), what it cost (`money`, `pricing`, `cache`), and what is allowed
+//! (`estimate`, `caps`, `refusal`, `edit`).
+
+#![forbid(unsafe_code)]
+#![warn(clippy::arithmetic_side_effects, clippy::as_conversions, clippy::float_arithmetic)]
+
+pub mod usage;
+pub mod money;
