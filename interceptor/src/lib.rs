@@ -1,1 +1,8 @@
-//! Weir.
+//! Weir: a transparent egress interceptor for LLM traffic.
+//!
+//! The modules are listed in the order in which a connection meets them.
+
+pub mod capture;
+pub mod sidecar;
+
+pub mod process;
