@@ -1,1 +1,4 @@
 //! Weir.
+
+pub mod ledger;
+pub mod report;
