@@ -7,5 +7,12 @@
 #![forbid(unsafe_code)]
 #![warn(clippy::arithmetic_side_effects, clippy::as_conversions, clippy::float_arithmetic)]
 
+pub mod catalog;
+pub mod api;
 pub mod usage;
 pub mod money;
+pub mod pricing;
+pub mod cache;
+pub mod identity;
+pub mod caps;
+pub mod refusal;
