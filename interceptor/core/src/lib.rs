@@ -9,10 +9,16 @@
 
 pub mod catalog;
 pub mod api;
+pub mod json;
+pub mod call;
+pub mod sse;
+pub mod answer;
 pub mod usage;
 pub mod money;
 pub mod pricing;
 pub mod cache;
 pub mod identity;
+pub mod estimate;
 pub mod caps;
 pub mod refusal;
+pub mod edit;
