@@ -4,13 +4,28 @@ use serde::{Deserialize, Serialize};
 
 /// Who makes a call, as far as it is known.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Caller {
     /// The keyed hash of the API key that the call carries; never the key.
     pub key: Option<String>,
-    /// The name of the user that the program runs as, or the number where it has no name.
+    /// The user that the program runs as.
     pub user: Option<String>,
-    /// The name of the program.
+    /// The program.
     pub process: Option<String>,
+    /// Its control group.
+    pub cgroup: Option<String>,
+    /// Its container.
+    pub container: Option<String>,
+    /// Its Kubernetes pod.
+    pub pod: Option<String>,
+    /// The Kubernetes namespace of the pod.
+    pub namespace: Option<String>,
+    /// The Kubernetes service account of the pod.
+    pub service_account: Option<String>,
+    /// The team, as configured.
+    pub team: Option<String>,
+    /// The session that the program names in the call.
+    pub session: Option<String>,
 }
 
 /// Who calls what: everything that a cap may be kept by.

@@ -32,6 +32,12 @@ pub(super) struct Period {
 }
 
 impl Period {
+    /// Before any window.
+    pub(super) const NEVER: Self = Self {
+        start_ms: i64::MIN,
+        end_ms: i64::MIN,
+    };
+
     pub(super) const ALWAYS: Self = Self {
         start_ms: i64::MIN,
         end_ms: i64::MAX,
