@@ -1,0 +1,80 @@
+//! Server configurations with a leaf certificate for one host, minted once and kept while fresh.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use rustls::ServerConfig;
+use weir_certs::Authority;
+
+use crate::forward::Protocol;
+
+/// Hosts and protocols for which a configuration is kept; a catalogue has some dozens of hosts.
+const CONFIGS_MAX: usize = 1024;
+/// A leaf is minted anew after this time, long before it expires.
+const LEAF_REUSE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Mints leaves and keeps the TLS configurations made of them.
+pub(crate) struct Leaves {
+    authority: ArcSwap<Authority>,
+    configs: Mutex<HashMap<(Arc<str>, Protocol), (Instant, Arc<ServerConfig>)>>,
+}
+
+impl Leaves {
+    pub(crate) fn new(authority: Arc<Authority>) -> Self {
+        Self {
+            authority: ArcSwap::new(authority),
+            configs: Mutex::default(),
+        }
+    }
+
+    /// Whether the CA may sign for `host`.
+    pub(crate) fn covers(&self, host: &str) -> bool {
+        self.authority.load().covers(host)
+    }
+
+    /// The configuration that answers a client of `host` with `protocol`.
+    ///
+    /// # Errors
+    /// In words: the CA does not cover the host, or its key does not sign.
+    pub(crate) fn server_config(
+        &self,
+        host: &Arc<str>,
+        protocol: Protocol,
+    ) -> Result<Arc<ServerConfig>, String> {
+        let key = (Arc::clone(host), protocol);
+        let now = Instant::now();
+        if let Some((since, config)) = self.lock().get(&key)
+            && now.duration_since(*since) < LEAF_REUSE_MAX
+        {
+            return Ok(Arc::clone(config));
+        }
+        let leaf = self
+            .authority
+            .load()
+            .leaf(host)
+            .map_err(|error| error.to_string())?;
+        let mut config = ServerConfig::builder()
+            .with_no_client_auth()
+            .with_single_cert(leaf.chain, leaf.key)
+            .map_err(|error| error.to_string())?;
+        config.alpn_protocols = protocol.alpn();
+        let config = Arc::new(config);
+        let mut configs = self.lock();
+        if configs.len() >= CONFIGS_MAX {
+            let oldest = configs.iter().min_by_key(|(_, (since, _))| *since);
+            let oldest = oldest.map(|(key, _)| key.clone());
+            oldest.and_then(|oldest| configs.remove(&oldest));
+        }
+        configs.insert(key, (now, Arc::clone(&config)));
+        Ok(config)
+    }
+
+    fn lock(
+        &self,
+    ) -> std::sync::MutexGuard<'_, HashMap<(Arc<str>, Protocol), (Instant, Arc<ServerConfig>)>>
+    {
+        self.configs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
