@@ -1,4 +1,11 @@
-//! Weir.
+//! Weir: a transparent egress interceptor for LLM traffic.
+//!
+//! The modules are listed in the order in which a connection meets them.
+
+pub mod capture;
+pub mod sidecar;
 
 pub mod ledger;
 pub mod report;
+
+pub mod process;

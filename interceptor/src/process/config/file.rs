@@ -1,0 +1,366 @@
+//! From the TOML text to the checked configuration: the raw types mirror the file and keep where
+//! each value stands, so that an error names its line.
+//!
+//! Amounts are read from the source text, not from the number that the TOML parser made of it:
+//! money never passes through a float.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read as _;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use jiff::tz::TimeZone;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use toml::Spanned;
+use weir_core::money::Money;
+
+use super::{
+    Admin, Audit, AuditContent, CAP_TIMEZONE_DEFAULT, CAP_WARN_AT_PERMILLE_DEFAULT, Cache,
+    CacheMode, Cap, CapKind, Config, ConfigError, Dimension, Fail, Intercept, Ledger, OnExceed,
+    Upstream, Window,
+};
+use crate::process::limits::CONFIG_BYTES_MAX;
+
+/// Reads and checks the file.
+pub(super) fn read(path: &Path) -> Result<Config, ConfigError> {
+    let unreadable = |source| ConfigError::Unreadable {
+        path: path.to_owned(),
+        source,
+    };
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    let mut text = String::new();
+    file.take(CONFIG_BYTES_MAX)
+        .read_to_string(&mut text)
+        .map_err(unreadable)?;
+    parse(&text, path)
+}
+
+/// Checks `text`; `path` is named in errors.
+pub(super) fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
+    let source = Source { text, path };
+    let raw: Raw = toml::from_str(text)
+        .map_err(|error| source.invalid(error.span().unwrap_or_default(), error.message()))?;
+    let mut caps = Vec::with_capacity(raw.cap.len());
+    for cap in raw.cap {
+        caps.push(check_cap(cap, &caps, &source)?);
+    }
+    Ok(Config {
+        source: Some(path.to_owned()),
+        observe: false,
+        intercept: check_intercept(raw.intercept, &source)?,
+        upstream: check_upstream(raw.upstream, &source)?,
+        cache: Cache {
+            mode: raw.cache.mode,
+        },
+        caps,
+        ledger: check_ledger(raw.ledger, &source)?,
+        admin: check_admin(raw.admin, &source)?,
+        audit: Audit {
+            content: raw.audit.content,
+        },
+    })
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct Raw {
+    intercept: RawIntercept,
+    upstream: RawUpstream,
+    cache: RawCache,
+    cap: Vec<RawCap>,
+    ledger: RawLedger,
+    admin: RawAdmin,
+    audit: RawAudit,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct RawIntercept {
+    ports: Option<Spanned<Vec<Spanned<u16>>>>,
+    hosts: Vec<Spanned<String>>,
+    ignore: Vec<Spanned<String>>,
+    fail: Fail,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct RawUpstream {
+    resolve: BTreeMap<Spanned<String>, Spanned<String>>,
+    extra_roots: Vec<PathBuf>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct RawCache {
+    mode: CacheMode,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawCap {
+    name: Spanned<String>,
+    #[serde(default)]
+    per: Vec<Spanned<Dimension>>,
+    #[serde(default, rename = "match")]
+    only: BTreeMap<Dimension, Vec<String>>,
+    window: Window,
+    timezone: Option<Spanned<String>>,
+    limit_usd: Spanned<IgnoredAny>,
+    #[serde(default)]
+    on_exceed: OnExceed,
+    #[serde(default)]
+    kind: CapKind,
+    warn_at: Option<Vec<Spanned<IgnoredAny>>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct RawLedger {
+    url: Option<Spanned<String>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct RawAdmin {
+    listen: Option<Spanned<String>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct RawAudit {
+    content: AuditContent,
+}
+
+/// The text, for what stands where.
+struct Source<'a> {
+    text: &'a str,
+    path: &'a Path,
+}
+
+impl Source<'_> {
+    fn invalid(&self, span: Range<usize>, message: impl Into<String>) -> ConfigError {
+        let before = self.text.get(..span.start).unwrap_or(self.text);
+        let line_start = before
+            .rfind('\n')
+            .map_or(0, |newline| newline.saturating_add(1));
+        let column = before.get(line_start..).unwrap_or_default().chars().count();
+        ConfigError::Invalid {
+            path: self.path.to_owned(),
+            line: before.matches('\n').count().saturating_add(1),
+            column: column.saturating_add(1),
+            message: message.into(),
+        }
+    }
+
+    fn at(&self, span: Range<usize>) -> &str {
+        self.text.get(span).unwrap_or_default()
+    }
+}
+
+fn check_intercept(raw: RawIntercept, source: &Source<'_>) -> Result<Intercept, ConfigError> {
+    let mut intercept = Intercept {
+        hosts: check_hosts(raw.hosts, source)?,
+        ignore: check_hosts(raw.ignore, source)?,
+        fail: raw.fail,
+        ..Intercept::default()
+    };
+    let Some(ports) = raw.ports else {
+        return Ok(intercept);
+    };
+    let whole = ports.span();
+    intercept.ports.clear();
+    for port in ports.into_inner() {
+        if *port.get_ref() == 0 {
+            return Err(source.invalid(port.span(), "expected a port from 1 to 65535, found 0"));
+        }
+        intercept.ports.push(*port.get_ref());
+    }
+    if intercept.ports.is_empty() || intercept.ports.len() > PORTS_MAX {
+        let found = intercept.ports.len();
+        let message = format!("expected 1 to {PORTS_MAX} ports, found {found}");
+        return Err(source.invalid(whole, message));
+    }
+    Ok(intercept)
+}
+
+fn check_hosts(raw: Vec<Spanned<String>>, source: &Source<'_>) -> Result<Vec<String>, ConfigError> {
+    raw.into_iter()
+        .map(|host| check_host(host.span(), host.get_ref(), source))
+        .collect()
+}
+
+/// A DNS name as it stands in a server name indication, in lower case.
+fn check_host(span: Range<usize>, host: &str, source: &Source<'_>) -> Result<String, ConfigError> {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+    };
+    let is_address = host.parse::<std::net::IpAddr>().is_ok();
+    if host.len() > 253 || is_address || !host.split('.').all(label) {
+        let message = format!(
+            "expected a host name such as \"llm.example.com\", without scheme, port or wildcard, \
+             found \"{host}\""
+        );
+        return Err(source.invalid(span, message));
+    }
+    Ok(host.to_ascii_lowercase())
+}
+
+fn check_upstream(raw: RawUpstream, source: &Source<'_>) -> Result<Upstream, ConfigError> {
+    let mut resolve = BTreeMap::new();
+    for (host, address) in raw.resolve {
+        let host = check_host(host.span(), host.get_ref(), source)?;
+        resolve.insert(host, check_address(&address, source)?);
+    }
+    Ok(Upstream {
+        resolve,
+        extra_roots: raw.extra_roots,
+    })
+}
+
+fn check_address(raw: &Spanned<String>, source: &Source<'_>) -> Result<SocketAddr, ConfigError> {
+    raw.get_ref().parse().map_err(|_not_an_address| {
+        let found = raw.get_ref();
+        let message = format!(
+            "expected an address with a port such as \"127.0.0.1:9443\" or \"[::1]:9443\", \
+             found \"{found}\""
+        );
+        source.invalid(raw.span(), message)
+    })
+}
+
+fn check_ledger(raw: RawLedger, source: &Source<'_>) -> Result<Ledger, ConfigError> {
+    let Some(url) = raw.url else {
+        return Ok(Ledger::default());
+    };
+    match url.get_ref().strip_prefix("sqlite:") {
+        Some(path) if !path.is_empty() => Ok(Ledger {
+            sqlite: PathBuf::from(path),
+        }),
+        _ => {
+            let found = url.get_ref();
+            let message = format!(
+                "expected \"sqlite:FILE\", a file in the state directory or an absolute path, \
+                 found \"{found}\""
+            );
+            Err(source.invalid(url.span(), message))
+        }
+    }
+}
+
+fn check_admin(raw: RawAdmin, source: &Source<'_>) -> Result<Admin, ConfigError> {
+    let Some(listen) = raw.listen else {
+        return Ok(Admin::default());
+    };
+    Ok(Admin {
+        listen: check_address(&listen, source)?,
+    })
+}
+
+fn check_cap(raw: RawCap, earlier: &[Cap], source: &Source<'_>) -> Result<Cap, ConfigError> {
+    let name = raw.name.get_ref().trim();
+    if name.is_empty() {
+        return Err(source.invalid(raw.name.span(), "expected a name for the cap, found none"));
+    }
+    if earlier.iter().any(|cap| cap.name == name) {
+        let message = format!("expected a name of its own, found a second cap named \"{name}\"");
+        return Err(source.invalid(raw.name.span(), message));
+    }
+    let mut per = BTreeSet::new();
+    for dimension in raw.per {
+        if !per.insert(*dimension.get_ref()) {
+            let message = "expected each dimension once, found this one twice";
+            return Err(source.invalid(dimension.span(), message));
+        }
+    }
+    Ok(Cap {
+        name: name.to_owned(),
+        per: per.into_iter().collect(),
+        only: raw.only,
+        window: raw.window,
+        timezone: check_timezone(raw.timezone, source)?,
+        limit: check_limit(raw.limit_usd.span(), source)?,
+        on_exceed: raw.on_exceed,
+        kind: raw.kind,
+        warn_at_permille: check_warnings(raw.warn_at, source)?,
+    })
+}
+
+fn check_timezone(
+    raw: Option<Spanned<String>>,
+    source: &Source<'_>,
+) -> Result<TimeZone, ConfigError> {
+    let Some(name) = raw else {
+        return Ok(CAP_TIMEZONE_DEFAULT);
+    };
+    TimeZone::get(name.get_ref()).map_err(|error| {
+        let found = name.get_ref();
+        let message = format!(
+            "expected a time zone such as \"Europe/Berlin\" that this machine knows (package \
+             tzdata), found \"{found}\": {error}"
+        );
+        source.invalid(name.span(), message)
+    })
+}
+
+fn check_limit(span: Range<usize>, source: &Source<'_>) -> Result<Money, ConfigError> {
+    let text = source.at(span.clone());
+    decimal(text, NANO_DIGITS)
+        .map(Money::from_nanos)
+        .ok_or_else(|| {
+            let message = format!(
+                "expected an amount of dollars such as 20.00, not negative, with at most nine \
+             decimals and no exponent, found {text}"
+            );
+            source.invalid(span, message)
+        })
+}
+
+fn check_warnings(
+    raw: Option<Vec<Spanned<IgnoredAny>>>,
+    source: &Source<'_>,
+) -> Result<Vec<u16>, ConfigError> {
+    let Some(shares) = raw else {
+        return Ok(CAP_WARN_AT_PERMILLE_DEFAULT.to_vec());
+    };
+    let mut permilles = BTreeSet::new();
+    for share in shares {
+        let text = source.at(share.span());
+        let permille = decimal(text, PERMILLE_DIGITS)
+            .and_then(|permille| u16::try_from(permille).ok())
+            .filter(|permille| (1..=1000).contains(permille));
+        let Some(permille) = permille else {
+            let message = format!(
+                "expected a share of the limit above 0 and up to 1, such as 0.8, with at most \
+                 three decimals, found {text}"
+            );
+            return Err(source.invalid(share.span(), message));
+        };
+        permilles.insert(permille);
+    }
+    Ok(permilles.into_iter().collect())
+}
+
+/// A plain TOML decimal, `1_000.5`, as an integer of `digits` decimals; `None` where it is
+/// something else, negative, finer or too large.
+fn decimal(text: &str, digits: usize) -> Option<i64> {
+    let text = text.strip_prefix('+').unwrap_or(text).replace('_', "");
+    let (whole, fraction) = text.split_once('.').unwrap_or((&text, ""));
+    let fraction = fraction.trim_end_matches('0');
+    let all_digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+    if whole.is_empty() || fraction.len() > digits || !all_digits(whole) || !all_digits(fraction) {
+        return None;
+    }
+    format!("{whole}{fraction:0<digits$}").parse().ok()
+}
+
+/// As many ports as the redirect programs take.
+const PORTS_MAX: usize = 16;
+/// Decimals of a nano-dollar.
+const NANO_DIGITS: usize = 9;
+/// Decimals of a thousandth.
+const PERMILLE_DIGITS: usize = 3;

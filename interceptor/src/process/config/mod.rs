@@ -1,0 +1,328 @@
+//! The configuration as the code sees it: checked, complete, immutable.
+//!
+//! `file` holds the raw types that mirror the TOML text and the way from there to here;
+//! `live` replaces the configuration in a running process.
+
+mod file;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use jiff::tz::TimeZone;
+use serde::{Deserialize, Serialize};
+use weir_core::money::Money;
+
+/// Everything that can be configured. [`Config::default`] is what runs without a file.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Config {
+    /// The file it was read from; `None` for the built-in defaults.
+    pub source: Option<PathBuf>,
+    /// `weir run --observe`: nothing is edited and nothing refused, whatever the rest says.
+    pub observe: bool,
+    /// Which connections are looked at.
+    pub intercept: Intercept,
+    /// How providers are reached.
+    pub upstream: Upstream,
+    /// What is done for the prompt cache.
+    pub cache: Cache,
+    /// Spend caps, in the order of the file.
+    pub caps: Vec<Cap>,
+    /// Where records are kept.
+    pub ledger: Ledger,
+    /// The admin server.
+    pub admin: Admin,
+    /// What the audit log holds beyond the facts of a call.
+    pub audit: Audit,
+}
+
+impl Config {
+    /// Reads `given` (`--config`), else the file named by `WEIR_CONFIG`, else
+    /// `/etc/weir/weir.toml` where it exists, else takes the defaults.
+    ///
+    /// # Errors
+    /// The file cannot be read, or says something that Weir does not understand.
+    pub fn load(given: Option<&Path>) -> Result<Self, ConfigError> {
+        match path(given) {
+            Some(path) => file::read(&path),
+            None => Ok(Self::default()),
+        }
+    }
+
+    /// Reads `text` as if it stood in the file `path`, which is only named in errors.
+    ///
+    /// # Errors
+    /// The text is not TOML, has an unknown key, or a value that Weir does not understand.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        file::parse(text, path)
+    }
+}
+
+/// The file that [`Config::load`] reads, if any.
+#[must_use]
+pub fn path(given: Option<&Path>) -> Option<PathBuf> {
+    if let Some(path) = given {
+        return Some(path.to_owned());
+    }
+    if let Some(path) = std::env::var_os(CONFIG_VARIABLE).filter(|value| !value.is_empty()) {
+        return Some(PathBuf::from(path));
+    }
+    let path = PathBuf::from(CONFIG_PATH_DEFAULT);
+    path.exists().then_some(path)
+}
+
+/// `[intercept]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Intercept {
+    /// Destination ports that are redirected.
+    pub ports: Vec<u16>,
+    /// LLM hosts in addition to the built-in catalogue, in lower case.
+    pub hosts: Vec<String>,
+    /// Hosts that are tunnelled untouched although the catalogue knows them, in lower case.
+    pub ignore: Vec<String>,
+    /// What happens to traffic that Weir cannot handle.
+    pub fail: Fail,
+}
+
+impl Default for Intercept {
+    fn default() -> Self {
+        Self {
+            ports: PORTS_DEFAULT.to_vec(),
+            hosts: vec![],
+            ignore: vec![],
+            fail: Fail::Open,
+        }
+    }
+}
+
+/// What happens when Weir is dead, hung or overloaded, or cannot read a call.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fail {
+    /// Applications reach their providers directly. The default: watching must not break work.
+    #[default]
+    Open,
+    /// They are refused.
+    Closed,
+}
+
+/// `[upstream]`
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Upstream {
+    /// Addresses to dial for a server name (lower case) instead of the original destination.
+    pub resolve: BTreeMap<String, SocketAddr>,
+    /// PEM files with roots that are trusted for upstream TLS in addition to the system's.
+    pub extra_roots: Vec<PathBuf>,
+}
+
+/// `[cache]`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cache {
+    /// What is done for the prompt cache.
+    pub mode: CacheMode,
+}
+
+/// What is done for the prompt cache.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CacheMode {
+    /// Nothing is said about it.
+    Off,
+    /// It is reported what `Rewrite` would save. The default: no byte changes unasked.
+    #[default]
+    Observe,
+    /// Prompts are edited so that the cache hits.
+    Rewrite,
+}
+
+/// One `[[cap]]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cap {
+    /// Shown in refusals and reports; no two caps share one.
+    pub name: String,
+    /// Each combination of these has a budget of its own; none: one budget for all together.
+    pub per: Vec<Dimension>,
+    /// The cap counts only calls that have one of the values in each dimension named here.
+    pub only: BTreeMap<Dimension, Vec<String>>,
+    /// The window in which spend adds up.
+    pub window: Window,
+    /// Where calendar windows begin.
+    pub timezone: TimeZone,
+    /// The budget of one window.
+    pub limit: Money,
+    /// What happens to a call that does not fit.
+    pub on_exceed: OnExceed,
+    /// How a call is measured before it is answered.
+    pub kind: CapKind,
+    /// Shares of the limit, in thousandths, at which a warning is given; ascending.
+    pub warn_at_permille: Vec<u16>,
+}
+
+/// What spend can be told apart by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Dimension {
+    /// API key (its keyed hash).
+    Key,
+    /// User id of the calling process.
+    User,
+    /// Calling process.
+    Process,
+    /// Control group of the calling process.
+    Cgroup,
+    /// Container of the calling process.
+    Container,
+    /// Kubernetes pod.
+    Pod,
+    /// Kubernetes namespace.
+    Namespace,
+    /// Kubernetes service account.
+    ServiceAccount,
+    /// Team, as configured.
+    Team,
+    /// Server name.
+    Host,
+    /// Provider, as the catalogue names it.
+    Provider,
+    /// Model, as the call names it.
+    Model,
+    /// Conversation.
+    Session,
+}
+
+/// How long spend adds up before a cap starts anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Window {
+    /// Five minutes, aligned to the hour.
+    #[serde(rename = "5m")]
+    FiveMinutes,
+    /// Calendar hour.
+    #[serde(rename = "hour")]
+    Hour,
+    /// Calendar day.
+    #[serde(rename = "day")]
+    Day,
+    /// ISO week, from Monday.
+    #[serde(rename = "week")]
+    Week,
+    /// Calendar month.
+    #[serde(rename = "month")]
+    Month,
+    /// For ever.
+    #[serde(rename = "total")]
+    Total,
+}
+
+/// What happens to a call that does not fit under a cap.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnExceed {
+    /// It is refused. The default: a cap that lets calls pass is no cap.
+    #[default]
+    Block,
+    /// It passes, and is counted.
+    Warn,
+}
+
+/// How a call is measured before it is answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CapKind {
+    /// By what such calls turned out to cost. The default: a worst case starves agents.
+    #[default]
+    Expected,
+    /// By the most that it can cost.
+    Strict,
+}
+
+/// `[ledger]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ledger {
+    /// The SQLite file, relative to the state directory unless absolute.
+    pub sqlite: PathBuf,
+}
+
+impl Default for Ledger {
+    fn default() -> Self {
+        Self {
+            sqlite: PathBuf::from(LEDGER_FILE_DEFAULT),
+        }
+    }
+}
+
+/// `[admin]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Admin {
+    /// Address of the admin server.
+    pub listen: SocketAddr,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self {
+            listen: ADMIN_LISTEN_DEFAULT,
+        }
+    }
+}
+
+/// `[audit]`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Audit {
+    /// What is kept of prompts and answers.
+    pub content: AuditContent,
+}
+
+/// What is kept of prompts and answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AuditContent {
+    /// Nothing. The default: nothing at rest that was not asked for.
+    #[default]
+    Off,
+    /// The text with secrets and personal data taken out.
+    Redacted,
+    /// The text.
+    Full,
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{}: expected a readable configuration file, found: {source}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file says something that Weir does not understand.
+    #[error("{}:{line}:{column}: {message}", path.display())]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// Column in characters, from 1.
+        column: usize,
+        /// What was expected, what was found, what to do.
+        message: String,
+    },
+}
+
+/// Names the configuration file where `--config` does not.
+pub const CONFIG_VARIABLE: &str = "WEIR_CONFIG";
+/// Read where neither `--config` nor `WEIR_CONFIG` names a file.
+pub const CONFIG_PATH_DEFAULT: &str = "/etc/weir/weir.toml";
+/// HTTPS: no provider in the catalogue is reached on another port.
+pub const PORTS_DEFAULT: [u16; 1] = [443];
+/// In the state directory, which is private to its owner.
+pub const LEDGER_FILE_DEFAULT: &str = "weir.db";
+/// Loopback only: the admin server knows no users. The port lies in no ephemeral range.
+pub const ADMIN_LISTEN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
+/// So that a cap means the same on each node.
+pub const CAP_TIMEZONE_DEFAULT: TimeZone = TimeZone::UTC;
+/// Half gives time to react, four fifths is the last call.
+pub const CAP_WARN_AT_PERMILLE_DEFAULT: [u16; 2] = [500, 800];

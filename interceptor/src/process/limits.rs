@@ -1,0 +1,56 @@
+//! Every bound of Weir, with its unit and its reason. Reaching one is counted where it is applied.
+
+use std::time::Duration;
+
+/// Bytes of a request body that Weir holds to read it; a larger one is forwarded unread or refused.
+/// Anthropic takes 32 MB per request; more than that is no call it could answer.
+pub const BODY_BYTES_MAX: usize = 32 << 20;
+/// Bytes of all request bodies held at the same time, over all connections.
+pub const BODIES_BYTES_MAX: usize = 512 << 20;
+/// Bytes of a client's first flight in which the ClientHello must be complete. Post-quantum key
+/// shares take about 2 KiB; TLS allows one handshake message of 64 KiB in practice.
+pub const CLIENT_HELLO_BYTES_MAX: usize = 64 << 10;
+/// How long a client may take to send its ClientHello before it is spliced as "no hello".
+pub const CLIENT_HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+/// Connections of applications served at the same time; more wait in the kernel's backlog.
+pub const CONNECTIONS_MAX: usize = 4096;
+/// Pending connections that the kernel queues on a listener.
+pub const LISTEN_BACKLOG: i32 = 1024;
+/// How long dialling the original destination may take. Longer than clients wait (the SDKs give
+/// up after 5 to 10 s), so that it is the client who decides.
+pub const DIAL_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a TLS handshake may take, on either side.
+pub const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Idle upstream connections kept for one destination.
+pub const POOL_IDLE_PER_DESTINATION_MAX: usize = 32;
+/// How long an idle upstream connection is kept: below the 100 s or so after which common front
+/// ends of providers close theirs, which would cost a failed request.
+pub const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Leaf certificates kept in memory.
+pub const LEAVES_MAX: usize = 1024;
+/// Pairs of program and host remembered as not trusting the CA.
+pub const DISTRUST_ENTRIES_MAX: usize = 1024;
+/// How long a program that rejected the CA is passed through before it is tried again.
+pub const DISTRUST_DURATION: Duration = Duration::from_secs(600);
+/// Bytes of a decoded answer that are looked at for usage at a time.
+pub const DECODE_WINDOW_BYTES_MAX: usize = 1 << 20;
+/// Records waiting to be written to the ledger.
+pub const LEDGER_QUEUE_RECORDS_MAX: usize = 8192;
+/// How often the liveness gate in the kernel is fed.
+pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
+/// Age of the last heartbeat at which `/readyz` says no; the kernel's gate uses the same age.
+pub const HEARTBEAT_AGE_MAX: Duration = Duration::from_secs(5);
+/// How long exchanges in flight may take to end after the command ended.
+pub const RUN_DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Connections that the admin server serves at the same time.
+pub const ADMIN_CONNECTIONS_MAX: usize = 64;
+/// How long a request to the admin server may take to arrive.
+pub const ADMIN_HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often the configuration file is looked at for a change.
+pub const CONFIG_POLL_INTERVAL: Duration = Duration::from_secs(2);
+/// Bytes of a configuration file; a larger one is a mistake.
+pub const CONFIG_BYTES_MAX: u64 = 1 << 20;
+/// Bytes of one log file; what comes after is dropped and counted at the end of the file.
+pub const LOG_FILE_BYTES_MAX: u64 = 32 << 20;
+/// Log files of earlier processes that are kept.
+pub const LOG_FILES_MAX: usize = 10;
