@@ -4,7 +4,7 @@
 
 mod accept;
 pub mod capture;
-mod client_hello;
+pub mod client_hello;
 mod decrypt;
 mod exchange;
 mod forward;

@@ -89,79 +89,140 @@ impl Offer {
 /// # Errors
 /// The error of the socket.
 pub(crate) async fn read(stream: &mut TcpStream, limits: Limits) -> io::Result<Opening> {
-    let mut bytes = Vec::with_capacity(READ_BYTES);
-    match tokio::time::timeout(limits.wait_max, read_hello(stream, &mut bytes, limits)).await {
-        Ok(Ok(Parsed::Hello(accepted))) => Ok(opening(accepted, bytes)),
-        Ok(Ok(Parsed::Opaque(reason))) => Ok(Opening::Opaque { reason, bytes }),
-        Ok(Ok(Parsed::Closed)) if bytes.is_empty() => Ok(Opening::Closed),
-        Ok(Ok(Parsed::Closed)) => Ok(Opening::Opaque {
-            reason: BypassReason::BrokenHello,
-            bytes,
-        }),
-        Ok(Err(error)) => Err(error),
-        Err(_elapsed) if bytes.is_empty() => Ok(Opening::Opaque {
-            reason: BypassReason::SilentClient,
-            bytes,
-        }),
-        Err(_elapsed) => Ok(Opening::Opaque {
-            reason: BypassReason::BrokenHello,
-            bytes,
-        }),
+    let mut reader = Reader::default();
+    let reading = async {
+        loop {
+            reader.bytes.reserve(READ_BYTES);
+            let before = reader.bytes.len();
+            if stream.read_buf(&mut reader.bytes).await? == 0 {
+                return Ok::<_, io::Error>(Found::Opaque(BypassReason::BrokenHello));
+            }
+            if let Some(found) = reader.look(before, limits.bytes_max) {
+                return Ok(found);
+            }
+        }
+    };
+    let found = match tokio::time::timeout(limits.wait_max, reading).await {
+        Ok(found) => found?,
+        Err(_elapsed) if reader.bytes.is_empty() => Found::Opaque(BypassReason::SilentClient),
+        Err(_elapsed) => Found::Opaque(BypassReason::BrokenHello),
+    };
+    let bytes = reader.bytes;
+    Ok(match found {
+        Found::Opaque(BypassReason::BrokenHello) if bytes.is_empty() => Opening::Closed,
+        Found::Opaque(reason) => Opening::Opaque { reason, bytes },
+        Found::Hello(accepted) => opening(*accepted, bytes),
+    })
+}
+
+/// What the bytes of a connection turned out to be, however they were cut.
+///
+/// The word of the metric, for the fuzz target, which has no connection: `tls` or a reason.
+#[must_use]
+pub fn classify<'a>(chunks: impl IntoIterator<Item = &'a [u8]>, bytes_max: usize) -> &'static str {
+    let mut reader = Reader::default();
+    for chunk in chunks {
+        let before = reader.bytes.len();
+        reader.bytes.extend_from_slice(chunk);
+        match reader.look(before, bytes_max) {
+            Some(Found::Opaque(reason)) => return reason.as_str(),
+            Some(Found::Hello(accepted)) => {
+                return match opening(*accepted, reader.bytes) {
+                    Opening::Tls(_) => "tls",
+                    Opening::Opaque { reason, .. } => reason.as_str(),
+                    Opening::Closed => "closed",
+                };
+            }
+            None => {}
+        }
     }
+    "incomplete"
 }
 
-enum Parsed {
-    Hello(Accepted),
+#[derive(Default)]
+struct Reader {
+    acceptor: Acceptor,
+    bytes: Vec<u8>,
+}
+
+enum Found {
+    Hello(Box<Accepted>),
     Opaque(BypassReason),
-    Closed,
 }
 
-async fn read_hello(
-    stream: &mut TcpStream,
-    bytes: &mut Vec<u8>,
-    limits: Limits,
-) -> io::Result<Parsed> {
-    let mut acceptor = Acceptor::default();
-    loop {
-        let before = bytes.len();
-        bytes.reserve(READ_BYTES);
-        if stream.read_buf(bytes).await? == 0 {
-            return Ok(Parsed::Closed);
+impl Reader {
+    /// Looks at the bytes from `fresh` on; none where more are needed.
+    fn look(&mut self, fresh: usize, bytes_max: usize) -> Option<Found> {
+        if *self.bytes.first()? != HANDSHAKE_RECORD {
+            return Some(Found::Opaque(BypassReason::NotTls));
         }
-        if bytes.first() != Some(&HANDSHAKE_RECORD) {
-            return Ok(Parsed::Opaque(BypassReason::NotTls));
-        }
-        let mut fresh = bytes.get(before..).unwrap_or_default();
+        let mut fresh = self.bytes.get(fresh..).unwrap_or_default();
         while !fresh.is_empty() {
-            if acceptor.read_tls(&mut fresh).is_err() {
-                return Ok(Parsed::Opaque(BypassReason::BrokenHello));
+            if self.acceptor.read_tls(&mut fresh).is_err() {
+                return Some(Found::Opaque(BypassReason::BrokenHello));
             }
-            match acceptor.accept() {
-                Ok(Some(accepted)) => return Ok(Parsed::Hello(accepted)),
+            match self.acceptor.accept() {
+                Ok(Some(accepted)) => return Some(Found::Hello(Box::new(accepted))),
                 Ok(None) => {}
-                Err(_) => return Ok(Parsed::Opaque(BypassReason::BrokenHello)),
+                Err(_) => return Some(Found::Opaque(BypassReason::BrokenHello)),
             }
         }
-        if bytes.len() >= limits.bytes_max {
-            return Ok(Parsed::Opaque(BypassReason::BrokenHello));
-        }
+        (self.bytes.len() >= bytes_max).then_some(Found::Opaque(BypassReason::BrokenHello))
     }
 }
 
 fn opening(accepted: Accepted, bytes: Vec<u8>) -> Opening {
     let hello = accepted.client_hello();
     let Some(name) = hello.server_name() else {
-        return Opening::Opaque {
-            reason: BypassReason::NoServerName,
-            bytes,
-        };
+        return Opening::Opaque { reason: BypassReason::NoServerName, bytes };
     };
     let server_name = name.trim_end_matches('.').to_ascii_lowercase();
     let offer = Offer::of(hello.alpn());
-    Opening::Tls(Box::new(ClientHello {
-        server_name,
-        offer,
-        accepted,
-        bytes,
-    }))
+    Opening::Tls(Box::new(ClientHello { server_name, offer, accepted, bytes }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use rustls::pki_types::ServerName;
+    use rustls::{ClientConfig, ClientConnection, RootCertStore};
+
+    use super::*;
+
+    const BYTES_MAX: usize = 64 << 10;
+
+    fn hello(name: &'static str) -> Vec<u8> {
+        let config = ClientConfig::builder()
+            .with_root_certificates(RootCertStore::empty())
+            .with_no_client_auth();
+        let name = ServerName::try_from(name).unwrap();
+        let mut connection = ClientConnection::new(Arc::new(config), name).unwrap();
+        let mut bytes = Vec::new();
+        connection.write_tls(&mut bytes).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn a_hello_is_read_however_it_is_cut() {
+        let bytes = hello("api.anthropic.com");
+        for at in 1..bytes.len() {
+            let (one, two) = bytes.split_at(at);
+            assert_eq!(classify([one, two], BYTES_MAX), "tls", "cut at {at}");
+            assert_eq!(classify([one], BYTES_MAX), "incomplete", "cut at {at}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_hello_is_told_apart() {
+        for (bytes, expected) in [
+            (hello("192.0.2.7"), "no_server_name"),
+            (b"GET / HTTP/1.1\r\n".to_vec(), "not_tls"),
+            (b"SSH-2.0-OpenSSH_9.2\r\n".to_vec(), "not_tls"),
+            (vec![0x16, 3, 1, 0, 4, 9, 9, 9, 9], "broken_hello"),
+            (vec![0x16; 70_000], "broken_hello"),
+        ] {
+            assert_eq!(classify([bytes.as_slice()], BYTES_MAX), expected, "{expected}");
+        }
+    }
 }
