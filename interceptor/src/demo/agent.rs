@@ -1,6 +1,6 @@
 //! The demo's application: a program that knows nothing of Weir.
 //!
-//! It connects to an address that leads nowhere (TEST-NET-1, RFC 5737) and trusts the roots that
+//! It connects to an address that leads nowhere (TEST-NET-3, RFC 5737) and trusts the roots that
 //! its environment names, as any program does. What answers it is up to the kernel.
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -21,7 +21,7 @@ use tokio_rustls::TlsConnector;
 use weir_simulator::agent::{Agent, AgentRequest};
 
 /// Answers nobody: only a redirected connection gets anywhere.
-const NOWHERE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
+const NOWHERE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
 
 /// Runs the scripted agent until its work is done.
 ///
