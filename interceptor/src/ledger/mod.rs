@@ -268,6 +268,9 @@ impl Ledger {
     /// One `write(2)`; never fails, see `health`.
     pub fn record(&self, mut record: Record) {
         self.instance().clone_into(&mut record.instance);
+        if record.id.is_empty() {
+            record.id = Uuid::now_v7().to_string();
+        }
         self.write(EntryRef::Recorded(&record));
         if self.subscribers.receiver_count() > 0 {
             // That the last one has gone in the meantime is no matter.

@@ -303,13 +303,17 @@ fn admissions(
     of: &str,
     instance: &str,
 ) -> rusqlite::Result<Vec<(Record, Money)>> {
-    let sql = format!("SELECT record, reserved_nanos FROM admission WHERE {of}");
+    let sql = format!("SELECT record, reserved_nanos, id FROM admission WHERE {of}");
     connection
         .prepare_cached(&sql)?
         .query_map([instance], |row| {
             let record: String = row.get(0)?;
-            // Written by this program or an older one, whose fields are still known.
-            let record = serde_json::from_str(&record).unwrap_or_default();
+            // Unreadable only if a newer version wrote it; that it was spent counts all the same.
+            let record: Record = serde_json::from_str(&record).unwrap_or_default();
+            let record = Record {
+                id: row.get(2)?,
+                ..record
+            };
             Ok((record, Money::from_nanos(row.get(1)?)))
         })?
         .collect()

@@ -71,6 +71,11 @@ impl CacheTotals {
             estimated_nano_usd: if is_estimated { cost } else { Money::ZERO },
         });
     }
+
+    /// Calls whose cost is not in the sums.
+    const fn unknown_calls(&self) -> u64 {
+        self.unpriced_calls.saturating_add(self.calls_without_usage)
+    }
 }
 
 impl Totals for CacheTotals {
@@ -129,9 +134,9 @@ impl Totals for CacheTotals {
             Cell::Count(self.written_tokens),
             Cell::Count(self.uncached_tokens),
             Cell::Permille(self.hit_permille),
-            Cell::Amount(self.cost_nano_usd),
-            Cell::Amount(self.cost_without_cache_nano_usd),
-            Cell::Amount(self.cost_perfect_cache_nano_usd),
+            Cell::cost(self.cost_nano_usd, self.unknown_calls()),
+            Cell::cost(self.cost_without_cache_nano_usd, self.unknown_calls()),
+            Cell::cost(self.cost_perfect_cache_nano_usd, self.unknown_calls()),
         ]
     }
 

@@ -84,6 +84,8 @@ pub enum Cell {
     Permille(u64),
     /// An amount.
     Amount(Money),
+    /// An amount that leaves out calls whose cost is not known.
+    AtLeast(Money),
 }
 
 /// Totals as they add up, by the values of their group.
@@ -217,13 +219,13 @@ pub(super) fn cost_notes(unpriced: u64, unknown: u64, estimated: Money) -> Vec<S
     let mut notes = Vec::new();
     if unpriced > 0 {
         notes.push(format!(
-            "{} of a model without a price: not in the cost",
+            "+ {} of a model without a price, not in the cost",
             calls(unpriced)
         ));
     }
     if unknown > 0 {
         notes.push(format!(
-            "{} without any usage told: not in tokens and cost",
+            "+ {} without any usage told, not in tokens and cost",
             calls(unknown)
         ));
     }
@@ -237,10 +239,21 @@ pub(super) fn cost_notes(unpriced: u64, unknown: u64, estimated: Money) -> Vec<S
 }
 
 impl Cell {
+    /// What calls cost, of which some may not be known.
+    pub(super) const fn cost(amount: Money, calls_unknown: u64) -> Self {
+        if calls_unknown > 0 {
+            Self::AtLeast(amount)
+        } else {
+            Self::Amount(amount)
+        }
+    }
+
     fn shown(self, decimals: u32) -> String {
         match self {
             Self::Count(count) => compact(count),
             Self::Permille(share) => format!("{}.{}%", share / 10, share % 10),
+            Self::AtLeast(Money::ZERO) => "?".to_owned(),
+            Self::AtLeast(amount) => format!("{}+", dollars(amount, decimals)),
             Self::Amount(amount) => dollars(amount, decimals),
         }
     }
@@ -248,7 +261,7 @@ impl Cell {
     fn exact(self) -> String {
         match self {
             Self::Count(number) | Self::Permille(number) => number.to_string(),
-            Self::Amount(amount) => amount.to_string().replace('$', ""),
+            Self::Amount(amount) | Self::AtLeast(amount) => amount.to_string().replace('$', ""),
         }
     }
 }
@@ -266,7 +279,17 @@ fn align(lines: &[Vec<String>], labels: usize, text: &mut String) {
         })
         .map(Option::unwrap_or_default)
         .collect();
-    while widths.iter().sum::<usize>() + GAP * columns.saturating_sub(1) > WIDTH {
+    let gap_before = |at: usize| {
+        if at == 0 {
+            0
+        } else if at <= labels {
+            2
+        } else {
+            1
+        }
+    };
+    let gaps: usize = (0..columns).map(gap_before).sum();
+    while widths.iter().sum::<usize>() + gaps > WIDTH {
         match widths.iter_mut().take(labels).max() {
             Some(widest) if *widest > LABEL_WIDTH_MIN => *widest -= 1,
             _ => break,
@@ -275,7 +298,7 @@ fn align(lines: &[Vec<String>], labels: usize, text: &mut String) {
     for line in lines {
         let mut shown = String::new();
         for (at, (cell, width)) in line.iter().zip(&widths).enumerate() {
-            let gap = if at == 0 { 0 } else { GAP };
+            let gap = gap_before(at);
             shown.push_str(&if at < labels {
                 format!("{:gap$}{:<width$}", "", cut(cell, *width))
             } else {
@@ -287,14 +310,14 @@ fn align(lines: &[Vec<String>], labels: usize, text: &mut String) {
     }
 }
 
-/// Without its middle, where names differ least.
+/// Without its middle: names differ at their ends.
 fn cut(text: &str, most: usize) -> String {
     let length = width(text);
     if length <= most {
         return text.to_owned();
     }
-    let end = most.saturating_sub(1) / 2;
-    let start = most.saturating_sub(1).saturating_sub(end);
+    let end = most / 3;
+    let start = most.saturating_sub(end).saturating_sub(1);
     text.chars()
         .take(start)
         .chain(['…'])
@@ -320,11 +343,11 @@ fn printable(value: Option<&String>) -> String {
 }
 
 fn quoted(value: Option<&String>) -> String {
-    let value = value.map(String::as_str).unwrap_or_default();
-    if value.contains([',', '"', '\n', '\r']) {
+    let value = printable(value);
+    if value.contains([',', '"']) {
         format!("\"{}\"", value.replace('"', "\"\""))
     } else {
-        value.to_owned()
+        value
     }
 }
 
@@ -356,7 +379,10 @@ fn dollars(amount: Money, decimals: u32) -> String {
 
 /// Small amounts need their decimals, large ones do not.
 fn amount_decimals(total: &[Cell]) -> u32 {
-    let is_large = |cell: &Cell| matches!(cell, Cell::Amount(amount) if *amount >= LARGE);
+    let is_large = |cell: &Cell| match cell {
+        Cell::Amount(amount) | Cell::AtLeast(amount) => *amount >= LARGE,
+        Cell::Count(_) | Cell::Permille(_) => false,
+    };
     if total.iter().any(is_large) {
         2
     } else {
@@ -377,7 +403,6 @@ fn width(text: &str) -> usize {
 }
 
 const WIDTH: usize = 100;
-const GAP: usize = 2;
-const LABEL_WIDTH_MIN: usize = 8;
+const LABEL_WIDTH_MIN: usize = 10;
 const DECIMALS: u32 = 4;
 const LARGE: Money = Money::from_nanos(100_000_000_000);

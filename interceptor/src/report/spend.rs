@@ -63,6 +63,11 @@ impl SpendTotals {
             estimated_nano_usd: if is_estimated { cost } else { Money::ZERO },
         });
     }
+
+    /// Calls whose cost is not in the sums.
+    const fn unknown_calls(&self) -> u64 {
+        self.unpriced_calls.saturating_add(self.calls_without_usage)
+    }
 }
 
 impl Totals for SpendTotals {
@@ -108,7 +113,7 @@ impl Totals for SpendTotals {
             Cell::Count(self.unpriced_calls),
             Cell::Count(self.input_tokens),
             Cell::Count(self.output_tokens),
-            Cell::Amount(self.cost_nano_usd),
+            Cell::cost(self.cost_nano_usd, self.unknown_calls()),
         ]
     }
 
