@@ -28,9 +28,12 @@ use std::time::Duration;
 use frame::EntryRef;
 use journal::Journal;
 pub use record::{Bypass, Cost, Edit, Identity, Outcome, Record, Timings};
+pub(crate) use store::open_read_only;
 use store::{Spends, Store};
 use tokio::sync::broadcast;
 use uuid::Uuid;
+use weir_core::caps;
+use weir_core::identity::{Caller, Subject};
 use weir_core::money::Money;
 use writer::{Shared, Writer};
 
@@ -126,7 +129,7 @@ pub enum LedgerError {
     Thread(io::Error),
 }
 
-/// One amount spent, with everything that a cap may be counted by.
+/// One amount spent or reserved, with everything that a cap may be kept by.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Spend {
     /// Id of the exchange.
@@ -134,23 +137,38 @@ pub struct Spend {
     /// When the exchange began, in milliseconds since the Unix epoch.
     pub at_unix_ms: i64,
     /// Who asked.
-    pub identity: Identity,
+    pub caller: Caller,
     /// Provider.
     pub provider: String,
-    /// Model that was asked for.
-    pub model: Option<String>,
     /// Host of the destination.
     pub host: String,
-    /// Session that the client named.
-    pub session: Option<String>,
-    /// What counts as spent.
+    /// Model that was asked for.
+    pub model: String,
+    /// How much.
     pub amount: Money,
+}
+
+impl Spend {
+    /// As the caps want it.
+    #[must_use]
+    pub fn for_caps(&self) -> caps::Spend<'_> {
+        caps::Spend {
+            at_ms: self.at_unix_ms,
+            subject: Subject {
+                caller: &self.caller,
+                provider: &self.provider,
+                host: &self.host,
+                model: &self.model,
+            },
+            amount: self.amount,
+        }
+    }
 }
 
 /// What other Weir processes on this state directory did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Others {
-    /// Spent and committed since the last look.
+    /// Spent and committed since the last look, oldest first.
     pub spent: Vec<Spend>,
     /// Everything that is in flight at this moment, with the amount reserved: replaces what the
     /// last look returned.
@@ -250,6 +268,9 @@ impl Ledger {
     /// One `write(2)`; never fails, see `health`.
     pub fn record(&self, mut record: Record) {
         self.instance().clone_into(&mut record.instance);
+        if record.id.is_empty() {
+            record.id = Uuid::now_v7().to_string();
+        }
         self.write(EntryRef::Recorded(&record));
         if self.subscribers.receiver_count() > 0 {
             // That the last one has gone in the meantime is no matter.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, Row, Transaction, TransactionBehavior, params};
+use weir_core::identity::Caller;
 use weir_core::money::Money;
 
 use super::frame::Entry;
@@ -203,7 +204,8 @@ impl Spends {
         let spent = snapshot
             .prepare_cached(&format!(
                 "SELECT {SPEND_COLUMNS} FROM exchange
-                 WHERE seq > ? AND seq <= ? AND instance <> ? AND cost_nanos > 0 ORDER BY seq"
+                 WHERE seq > ? AND seq <= ? AND instance <> ? AND cost_nanos > 0
+                 ORDER BY started_ms"
             ))?
             .query_map(params![self.seen, seen, self.own_instance], spend)?
             .collect::<rusqlite::Result<_>>()?;
@@ -227,7 +229,7 @@ impl Spends {
 }
 
 /// Opens a database that exists, for reading.
-pub(super) fn open_read_only(path: &Path) -> Result<Connection, LedgerError> {
+pub(crate) fn open_read_only(path: &Path) -> Result<Connection, LedgerError> {
     if !path.exists() {
         return Err(LedgerError::Absent {
             path: path.to_owned(),
@@ -260,37 +262,38 @@ fn newest(connection: &Connection) -> rusqlite::Result<i64> {
 }
 
 fn spend(row: &Row<'_>) -> rusqlite::Result<Spend> {
+    let identity = Identity {
+        program: row.get("program")?,
+        uid: row.get("uid")?,
+        user: row.get("user")?,
+        cgroup: row.get("cgroup")?,
+        container: row.get("container")?,
+        key_hash: row.get("key_hash")?,
+        ..Identity::default()
+    };
+    let model: Option<String> = row.get("model_requested")?;
     Ok(Spend {
         id: row.get("id")?,
         at_unix_ms: row.get("started_ms")?,
-        identity: Identity {
-            pid: row.get("pid")?,
-            program: row.get("program")?,
-            uid: row.get("uid")?,
-            user: row.get("user")?,
-            cgroup: row.get("cgroup")?,
-            container: row.get("container")?,
-            key_hash: row.get("key_hash")?,
-            key_tail: row.get("key_tail")?,
-            key_kind: row.get("key_kind")?,
+        caller: Caller {
+            session: row.get("session")?,
+            ..identity.caller()
         },
         provider: row.get("provider")?,
-        model: row.get("model_requested")?,
         host: row.get("host")?,
-        session: row.get("session")?,
+        model: model.unwrap_or_default(),
         amount: Money::from_nanos(row.get("cost_nanos")?),
     })
 }
 
 fn reserved(record: Record, amount: Money) -> Spend {
     Spend {
+        caller: record.caller(),
         id: record.id,
         at_unix_ms: record.started_unix_ms,
-        identity: record.identity,
         provider: record.provider,
-        model: record.model_requested,
         host: record.host,
-        session: record.session,
+        model: record.model_requested.unwrap_or_default(),
         amount,
     }
 }
@@ -300,13 +303,17 @@ fn admissions(
     of: &str,
     instance: &str,
 ) -> rusqlite::Result<Vec<(Record, Money)>> {
-    let sql = format!("SELECT record, reserved_nanos FROM admission WHERE {of}");
+    let sql = format!("SELECT record, reserved_nanos, id FROM admission WHERE {of}");
     connection
         .prepare_cached(&sql)?
         .query_map([instance], |row| {
             let record: String = row.get(0)?;
-            // Written by this program or an older one, whose fields are still known.
-            let record = serde_json::from_str(&record).unwrap_or_default();
+            // Unreadable only if a newer version wrote it; that it was spent counts all the same.
+            let record: Record = serde_json::from_str(&record).unwrap_or_default();
+            let record = Record {
+                id: row.get(2)?,
+                ..record
+            };
             Ok((record, Money::from_nanos(row.get(1)?)))
         })?
         .collect()
@@ -431,8 +438,8 @@ fn unsigned(value: i64) -> u64 {
     u64::try_from(value).unwrap_or(0)
 }
 
-const SPEND_COLUMNS: &str = "id, started_ms, pid, program, uid, user, cgroup, container, \
-     key_hash, key_tail, key_kind, provider, model_requested, host, session, cost_nanos";
+const SPEND_COLUMNS: &str = "id, started_ms, program, uid, user, cgroup, container, \
+     key_hash, provider, model_requested, host, session, cost_nanos";
 const REASON_LOST: &str = "weir_died_in_flight";
 const MINUTE_MS: i64 = 60_000;
 /// How long a batch waits for another process's transaction before it is tried again.
