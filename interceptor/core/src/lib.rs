@@ -5,7 +5,11 @@
 //! (`estimate`, `caps`, `refusal`, `edit`).
 
 #![forbid(unsafe_code)]
-#![warn(clippy::arithmetic_side_effects, clippy::as_conversions, clippy::float_arithmetic)]
+#![warn(
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    clippy::float_arithmetic
+)]
 
-pub mod usage;
 pub mod money;
+pub mod usage;

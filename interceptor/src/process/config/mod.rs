@@ -4,6 +4,7 @@
 //! `live` replaces the configuration in a running process.
 
 mod file;
+mod live;
 #[cfg(test)]
 mod tests;
 
@@ -14,6 +15,8 @@ use std::path::{Path, PathBuf};
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 use weir_core::money::Money;
+
+pub use live::{Live, Reload};
 
 /// Everything that can be configured. [`Config::default`] is what runs without a file.
 #[derive(Clone, Debug, Default, PartialEq)]
