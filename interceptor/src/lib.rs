@@ -5,4 +5,7 @@
 pub mod capture;
 pub mod sidecar;
 
+pub mod ledger;
+pub mod report;
+
 pub mod process;

@@ -5,11 +5,20 @@
 //! (`estimate`, `caps`, `refusal`, `edit`).
 
 #![forbid(unsafe_code)]
-#![warn(
-    clippy::arithmetic_side_effects,
-    clippy::as_conversions,
-    clippy::float_arithmetic
-)]
+#![warn(clippy::arithmetic_side_effects, clippy::as_conversions, clippy::float_arithmetic)]
 
-pub mod money;
+pub mod catalog;
+pub mod api;
+pub mod json;
+pub mod call;
+pub mod sse;
+pub mod answer;
 pub mod usage;
+pub mod money;
+pub mod pricing;
+pub mod cache;
+pub mod identity;
+pub mod estimate;
+pub mod caps;
+pub mod refusal;
+pub mod edit;

@@ -54,11 +54,20 @@ impl Leftovers {
         let path = state.run().join(format!("{id}.{LIST_EXTENSION}"));
         // Locked under another name first: no one may find it unlocked.
         let hidden = state.run().join(format!(".{id}"));
-        let file = OpenOptions::new().create(true).append(true).mode(0o600).open(&hidden)?;
+        let file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .open(&hidden)?;
         let list = Flock::lock(file, FlockArg::LockExclusiveNonblock)
             .map_err(|(_, errno)| io::Error::from(errno))?;
         std::fs::rename(&hidden, &path)?;
-        Ok(Self { id, path, list, made: vec![] })
+        Ok(Self {
+            id,
+            path,
+            list,
+            made: vec![],
+        })
     }
 
     /// Names this process among all on the machine, dead ones included.
@@ -112,10 +121,15 @@ impl Drop for Leftovers {
 /// Undoes what dead processes left, and returns what was done or failed, for the log.
 #[must_use]
 pub fn clean_up(state: &StateDirectory) -> Vec<String> {
-    let Ok(entries) = std::fs::read_dir(state.run()) else { return vec![] };
+    let Ok(entries) = std::fs::read_dir(state.run()) else {
+        return vec![];
+    };
     let lists = entries.flatten().map(|entry| entry.path());
     lists
-        .filter(|path| path.extension().is_some_and(|extension| extension == LIST_EXTENSION))
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == LIST_EXTENSION)
+        })
         .filter_map(|path| clean_up_after(&path))
         .collect()
 }
@@ -126,28 +140,50 @@ fn clean_up_after(path: &Path) -> Option<String> {
     let list = Flock::lock(file, FlockArg::LockExclusiveNonblock).ok()?;
     let lines = BufReader::new(&*list).lines().map_while(Result::ok);
     // A line that was cut off by the death of its writer names nothing that was made.
-    let made: Vec<Leftover> = lines.filter_map(|line| serde_json::from_str(&line).ok()).collect();
-    let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let made: Vec<Leftover> = lines
+        .filter_map(|line| serde_json::from_str(&line).ok())
+        .collect();
+    let name = path
+        .file_stem()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
     if made.iter().any(Leftover::is_populated) {
-        return Some(format!("process {name} is dead, its command runs on: left as it is"));
+        return Some(format!(
+            "process {name} is dead, its command runs on: left as it is"
+        ));
     }
     let failures = undo(&made);
     if failures.is_empty() {
         return match std::fs::remove_file(path) {
-            Ok(()) => Some(format!("cleaned up after process {name}: {} things", made.len())),
+            Ok(()) => Some(format!(
+                "cleaned up after process {name}: {} things",
+                made.len()
+            )),
             Err(error) => Some(format!("{}: {error}", path.display())),
         };
     }
     let reasons: Vec<String> = failures.iter().map(ToString::to_string).collect();
-    Some(format!("process {name} left what could not be undone: {}", reasons.join("; ")))
+    Some(format!(
+        "process {name} left what could not be undone: {}",
+        reasons.join("; ")
+    ))
 }
 
 fn undo(made: &[Leftover]) -> Vec<Failure> {
-    let undone = made.iter().rev().map(|leftover| (leftover, leftover.undo()));
+    let undone = made
+        .iter()
+        .rev()
+        .map(|leftover| (leftover, leftover.undo()));
     undone
         .filter_map(|(leftover, result)| {
-            let source = result.err().filter(|error| error.kind() != io::ErrorKind::NotFound)?;
-            Some(Failure { leftover: leftover.clone(), source })
+            let source = result
+                .err()
+                .filter(|error| error.kind() != io::ErrorKind::NotFound)?;
+            Some(Failure {
+                leftover: leftover.clone(),
+                source,
+            })
         })
         .collect()
 }
@@ -164,7 +200,9 @@ impl Leftover {
 
     /// Whether processes live in it.
     fn is_populated(&self) -> bool {
-        let Self::Cgroup(path) = self else { return false };
+        let Self::Cgroup(path) = self else {
+            return false;
+        };
         let events = std::fs::read_to_string(path.join("cgroup.events")).unwrap_or_default();
         events.lines().any(|line| line == "populated 1")
     }
@@ -215,7 +253,9 @@ mod tests {
     /// A directory that stands for what a process made.
     fn make(leftovers: &mut Leftovers, parent: &Path) -> PathBuf {
         let path = parent.join(format!("made-{}", leftovers.id()));
-        leftovers.will_make(Leftover::Directory(path.clone())).unwrap();
+        leftovers
+            .will_make(Leftover::Directory(path.clone()))
+            .unwrap();
         std::fs::create_dir(&path).unwrap();
         path
     }
@@ -260,8 +300,12 @@ mod tests {
     fn what_is_gone_already_is_no_failure() {
         let (parent, state) = state();
         let mut leftovers = Leftovers::start(&state).unwrap();
-        leftovers.will_make(Leftover::Socket(parent.path().join("never"))).unwrap();
-        leftovers.will_make(Leftover::Cgroup(parent.path().join("never"))).unwrap();
+        leftovers
+            .will_make(Leftover::Socket(parent.path().join("never")))
+            .unwrap();
+        leftovers
+            .will_make(Leftover::Cgroup(parent.path().join("never")))
+            .unwrap();
         assert!(leftovers.undo().is_empty());
     }
 
@@ -270,11 +314,17 @@ mod tests {
         let (parent, state) = state();
         let mut leftovers = Leftovers::start(&state).unwrap();
         let cgroup = parent.path().join("cgroup");
-        leftovers.will_make(Leftover::Cgroup(cgroup.clone())).unwrap();
+        leftovers
+            .will_make(Leftover::Cgroup(cgroup.clone()))
+            .unwrap();
         std::fs::create_dir_all(cgroup.join("child")).unwrap();
         let failures = leftovers.undo();
         assert_eq!(failures.len(), 1);
-        assert!(failures[0].to_string().contains("cgroup"), "{}", failures[0]);
+        assert!(
+            failures[0].to_string().contains("cgroup"),
+            "{}",
+            failures[0]
+        );
         std::fs::remove_dir(cgroup.join("child")).unwrap();
         assert_eq!(clean_up(&state).len(), 1);
         assert!(!cgroup.exists());

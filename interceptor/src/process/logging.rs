@@ -22,14 +22,18 @@ pub fn start(state: &StateDirectory) -> Result<PathBuf, LogError> {
     let directory = state.logs();
     remove_oldest(&directory);
     let path = directory.join(format!("weir-{}.log", std::process::id()));
-    let file = LogFile::open(&path, LOG_FILE_BYTES_MAX)
-        .map_err(|source| LogError::Unwritable { path: path.clone(), source })?;
+    let file = LogFile::open(&path, LOG_FILE_BYTES_MAX).map_err(|source| LogError::Unwritable {
+        path: path.clone(),
+        source,
+    })?;
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(false)
         .with_writer(Shared(Arc::new(Mutex::new(file))))
         .try_init()
-        .map_err(|source| LogError::Started { reason: source.to_string() })?;
+        .map_err(|source| LogError::Started {
+            reason: source.to_string(),
+        })?;
     Ok(path)
 }
 
@@ -38,17 +42,27 @@ fn filter() -> Result<EnvFilter, LogError> {
         return Ok(EnvFilter::new(LEVEL_DEFAULT));
     };
     let text = text.to_string_lossy().into_owned();
-    EnvFilter::try_new(&text)
-        .map_err(|error| LogError::Filter { text, reason: error.to_string() })
+    EnvFilter::try_new(&text).map_err(|error| LogError::Filter {
+        text,
+        reason: error.to_string(),
+    })
 }
 
 /// Leaves room for one more file; what cannot be removed stays.
 fn remove_oldest(directory: &Path) {
     let modified = |entry: &std::fs::DirEntry| {
-        entry.metadata().and_then(|metadata| metadata.modified()).unwrap_or(SystemTime::UNIX_EPOCH)
+        entry
+            .metadata()
+            .and_then(|metadata| metadata.modified())
+            .unwrap_or(SystemTime::UNIX_EPOCH)
     };
-    let Ok(entries) = std::fs::read_dir(directory) else { return };
-    let mut files: Vec<_> = entries.flatten().map(|entry| (modified(&entry), entry.path())).collect();
+    let Ok(entries) = std::fs::read_dir(directory) else {
+        return;
+    };
+    let mut files: Vec<_> = entries
+        .flatten()
+        .map(|entry| (modified(&entry), entry.path()))
+        .collect();
     files.sort();
     let surplus = files.len().saturating_sub(LOG_FILES_MAX.saturating_sub(1));
     for (_, path) in files.into_iter().take(surplus) {
@@ -70,9 +84,18 @@ struct LogFile {
 
 impl LogFile {
     fn open(path: &Path, bytes_max: u64) -> io::Result<Self> {
-        let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
+        let file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .open(path)?;
         let bytes = file.metadata()?.len();
-        Ok(Self { path: path.to_owned(), file, bytes, bytes_max })
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+            bytes,
+            bytes_max,
+        })
     }
 }
 
@@ -83,7 +106,9 @@ impl Write for LogFile {
             *self = Self::open(&self.path, self.bytes_max)?;
         }
         let written = self.file.write(line)?;
-        self.bytes = self.bytes.saturating_add(written.try_into().unwrap_or(u64::MAX));
+        self.bytes = self
+            .bytes
+            .saturating_add(written.try_into().unwrap_or(u64::MAX));
         Ok(written)
     }
 
@@ -159,7 +184,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("weir-1.log");
         let mut log = LogFile::open(&path, 10).unwrap();
-        for line in ["one\n", "two\n", "three\n", "four\n", "five\n", "six\n", "seven\n"] {
+        for line in [
+            "one\n", "two\n", "three\n", "four\n", "five\n", "six\n", "seven\n",
+        ] {
             log.write_all(line.as_bytes()).unwrap();
         }
         let old = std::fs::read_to_string(directory.path().join("weir-1.log.old")).unwrap();

@@ -17,10 +17,14 @@ impl StateDirectory {
     /// # Errors
     /// No place for it is known, or it cannot be made or written to.
     pub fn open(given: Option<&Path>) -> Result<Self, StateError> {
-        let state = Self { root: locate(given)? };
+        let state = Self {
+            root: locate(given)?,
+        };
         for directory in [state.root.clone(), state.run(), state.logs()] {
-            make_private(&directory)
-                .map_err(|source| StateError::Unusable { path: directory, source })?;
+            make_private(&directory).map_err(|source| StateError::Unusable {
+                path: directory,
+                source,
+            })?;
         }
         Ok(state)
     }
@@ -60,7 +64,11 @@ impl StateDirectory {
 
 /// `--state-dir`, `WEIR_STATE_DIR`, `/var/lib/weir` for root, `$XDG_STATE_HOME/weir`, in this order.
 fn locate(given: Option<&Path>) -> Result<PathBuf, StateError> {
-    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let variable = |name| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
     let path = if let Some(given) = given {
         given.to_owned()
     } else if let Some(path) = variable(STATE_VARIABLE) {
@@ -71,14 +79,19 @@ fn locate(given: Option<&Path>) -> Result<PathBuf, StateError> {
         path.join("weir")
     } else {
         // The default of XDG_STATE_HOME by the XDG base directory specification.
-        variable("HOME").ok_or(StateError::Unknown)?.join(".local/state/weir")
+        variable("HOME")
+            .ok_or(StateError::Unknown)?
+            .join(".local/state/weir")
     };
     // The command may look at it from another working directory.
     std::path::absolute(&path).map_err(|source| StateError::Unusable { path, source })
 }
 
 fn make_private(directory: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)?;
     let metadata = std::fs::metadata(directory)?;
     if metadata.uid() != nix::unistd::geteuid().as_raw() {
         let owner = metadata.uid();
@@ -148,7 +161,12 @@ mod tests {
     #[test]
     fn a_file_in_the_way_is_an_error() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let error = StateDirectory::open(Some(file.path())).unwrap_err().to_string();
-        assert!(error.contains(&file.path().display().to_string()), "{error}");
+        let error = StateDirectory::open(Some(file.path()))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains(&file.path().display().to_string()),
+            "{error}"
+        );
     }
 }

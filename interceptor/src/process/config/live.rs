@@ -34,7 +34,12 @@ impl Live {
         let mut config = Config::load(path.as_deref())?;
         config.observe = observe;
         let current = ArcSwap::from_pointee(config);
-        Ok(Self { current, path, observe, seen: Mutex::new(seen) })
+        Ok(Self {
+            current,
+            path,
+            observe,
+            seen: Mutex::new(seen),
+        })
     }
 
     /// A configuration without a file, for tests and the demo.
@@ -42,7 +47,12 @@ impl Live {
     pub fn fixed(config: Config) -> Self {
         let observe = config.observe;
         let current = ArcSwap::from_pointee(config);
-        Self { current, path: None, observe, seen: Mutex::new(None) }
+        Self {
+            current,
+            path: None,
+            observe,
+            seen: Mutex::new(None),
+        }
     }
 
     /// The configuration in force. Take it once per exchange: the next call may give another.
@@ -59,7 +69,9 @@ impl Live {
 
     /// Reads the file again. An invalid one is refused with a line in the log.
     pub fn reload(&self) -> Reload {
-        let Some(path) = &self.path else { return Reload::Unchanged };
+        let Some(path) = &self.path else {
+            return Reload::Unchanged;
+        };
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Stamp::of(path);
         match Config::load(Some(path)) {
             Err(error) => {
@@ -84,7 +96,9 @@ impl Live {
 
     /// Reads the file again if it looks different from the last time.
     pub fn reload_if_changed(&self) -> Reload {
-        let Some(path) = &self.path else { return Reload::Unchanged };
+        let Some(path) = &self.path else {
+            return Reload::Unchanged;
+        };
         let now = Stamp::of(path);
         // A file that is gone is being replaced, or was taken away: neither is a configuration.
         if now.is_none() || now == *self.seen.lock().unwrap_or_else(PoisonError::into_inner) {
@@ -117,12 +131,20 @@ pub enum Reload {
 /// What is bound to sockets, kernel programs and files that were opened at the start.
 fn needs_restart(before: &Config, after: &Config) -> Vec<&'static str> {
     let keys = [
-        ("intercept.ports", before.intercept.ports != after.intercept.ports),
-        ("intercept.fail", before.intercept.fail != after.intercept.fail),
+        (
+            "intercept.ports",
+            before.intercept.ports != after.intercept.ports,
+        ),
+        (
+            "intercept.fail",
+            before.intercept.fail != after.intercept.fail,
+        ),
         ("ledger.url", before.ledger != after.ledger),
         ("admin.listen", before.admin != after.admin),
     ];
-    keys.into_iter().filter_map(|(key, changed)| changed.then_some(key)).collect()
+    keys.into_iter()
+        .filter_map(|(key, changed)| changed.then_some(key))
+        .collect()
 }
 
 /// Enough of a file's metadata to see that it is another one.

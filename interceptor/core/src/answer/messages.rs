@@ -1,0 +1,199 @@
+//! Answers of Anthropic Messages.
+//!
+//! A stream tells usage twice or more: all of the input and a first guess of the output in
+//! `message_start`, running totals in each `message_delta`. A later number replaces an earlier
+//! one, and is never added. What was written to the cache is told by lifetime only at the start.
+
+use crate::sse::Event;
+use crate::usage::Usage;
+
+use super::{Answer, Found, Object, Part};
+
+pub(super) fn read_event(found: &mut Found, event: &Event<'_>) {
+    match event_type(event).as_ref() {
+        b"content_block_delta" => found.delta(),
+        b"message_start" => {
+            if let Some(message) = Object::read(event.data).and_then(|data| data.object("message"))
+            {
+                read_message(found, &message);
+            }
+        }
+        b"message_delta" => {
+            let Some(data) = Object::read(event.data) else {
+                return;
+            };
+            if let Some(reason) = data
+                .object("delta")
+                .and_then(|delta| delta.name("stop_reason"))
+            {
+                found.answer.stop_reason = Some(reason);
+            }
+            read_usage(found, &data);
+        }
+        b"message_stop" => found.answer.complete = true,
+        b"error" => {
+            if let Some(data) = Object::read(event.data) {
+                found.error(&data);
+            }
+        }
+        _ => {}
+    }
+}
+
+pub(super) fn read_body(found: &mut Found, body: &Object<'_>) {
+    found.error(body);
+    read_message(found, body);
+}
+
+/// The type of an event: its name or, where a relay left that out, the member `type` of the data,
+/// which providers put first.
+pub(super) fn event_type<'a>(event: &Event<'a>) -> std::borrow::Cow<'a, [u8]> {
+    if !event.name.is_empty() {
+        return event.name.into();
+    }
+    if let Some(rest) = event.data.strip_prefix(br#"{"type":""#) {
+        let end = memchr::memchr(b'"', rest).unwrap_or_default();
+        return rest.get(..end).unwrap_or_default().into();
+    }
+    let name = Object::read(event.data).and_then(|data| data.name("type"));
+    name.unwrap_or_default().into_bytes().into()
+}
+
+fn read_message(found: &mut Found, message: &Object<'_>) {
+    found.answer.model = message.name("model");
+    found.answer.response_id = message.name("id");
+    found.answer.stop_reason = message.name("stop_reason");
+    read_usage(found, message);
+}
+
+fn read_usage(found: &mut Found, holder: &Object<'_>) {
+    let Some(usage) = holder.object("usage") else {
+        return;
+    };
+    let answer = &mut found.answer;
+    for (name, field) in [
+        ("service_tier", &mut answer.service_tier),
+        ("speed", &mut answer.speed),
+        ("inference_geo", &mut answer.inference_geo),
+    ] {
+        if let Some(value) = usage.name(name) {
+            *field = Some(value);
+        }
+    }
+    let parts: Vec<Part> = usage
+        .objects("iterations")
+        .map(|pass| part(&pass))
+        .collect();
+    if !parts.is_empty() {
+        answer.parts = parts;
+    }
+    found.counts.get_or_insert_default().replace(&usage);
+}
+
+/// One entry of `iterations`.
+fn part(pass: &Object<'_>) -> Part {
+    let mut counts = Counts::default();
+    counts.replace(pass);
+    Part {
+        model: pass.name("model"),
+        usage: counts.usage(),
+    }
+}
+
+/// The counts of a `usage` object as they stand.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    input: u64,
+    read: u64,
+    written: u64,
+    written_5m: u64,
+    written_1h: u64,
+    output: u64,
+    thinking: u64,
+    web_searches: u64,
+}
+
+impl Counts {
+    /// Takes over every count that `usage` has.
+    fn replace(&mut self, usage: &Object<'_>) {
+        let set = |holder: Option<&Object<'_>>, name: &str, count: &mut u64| {
+            if let Some(value) = holder.and_then(|holder| holder.whole(name)) {
+                *count = value;
+            }
+        };
+        set(Some(usage), "input_tokens", &mut self.input);
+        set(Some(usage), "cache_read_input_tokens", &mut self.read);
+        set(
+            Some(usage),
+            "cache_creation_input_tokens",
+            &mut self.written,
+        );
+        set(Some(usage), "output_tokens", &mut self.output);
+        let split = usage.object("cache_creation");
+        set(
+            split.as_ref(),
+            "ephemeral_5m_input_tokens",
+            &mut self.written_5m,
+        );
+        set(
+            split.as_ref(),
+            "ephemeral_1h_input_tokens",
+            &mut self.written_1h,
+        );
+        let details = usage.object("output_tokens_details");
+        set(details.as_ref(), "thinking_tokens", &mut self.thinking);
+        let tools = usage.object("server_tool_use");
+        set(
+            tools.as_ref(),
+            "web_search_requests",
+            &mut self.web_searches,
+        );
+    }
+
+    /// In disjoint buckets. A total of written tokens that outgrew its split grew by writes of the
+    /// default lifetime: those are what server tools make.
+    fn usage(&self) -> Usage {
+        let written = self
+            .written
+            .max(self.written_5m.saturating_add(self.written_1h));
+        Usage {
+            input: self.input,
+            cache_read: self.read,
+            cache_write: written.saturating_sub(self.written_1h),
+            cache_write_long: self.written_1h,
+            output: self.output,
+            reasoning: self.thinking.min(self.output),
+            web_searches: self.web_searches,
+        }
+    }
+
+    /// Puts the usage into the answer. Where passes are told apart, all of them are billed, also
+    /// those which the totals leave out (compaction); searches are counted in the totals only.
+    pub(super) fn settle(&self, answer: &mut Answer) {
+        let totals = self.usage();
+        if let Some(first) = answer.parts.first_mut() {
+            first.usage.web_searches = totals.web_searches;
+            first.usage.reasoning = totals.reasoning.min(first.usage.output);
+        }
+        answer.usage = Some(if answer.parts.is_empty() {
+            totals
+        } else {
+            answer
+                .parts
+                .iter()
+                .fold(Usage::default(), |sum, part| plus(sum, part.usage))
+        });
+    }
+}
+
+fn plus(one: Usage, other: Usage) -> Usage {
+    Usage {
+        input: one.input.saturating_add(other.input),
+        cache_read: one.cache_read.saturating_add(other.cache_read),
+        cache_write: one.cache_write.saturating_add(other.cache_write),
+        cache_write_long: one.cache_write_long.saturating_add(other.cache_write_long),
+        output: one.output.saturating_add(other.output),
+        reasoning: one.reasoning.saturating_add(other.reasoning),
+        web_searches: one.web_searches.saturating_add(other.web_searches),
+    }
+}

@@ -1,0 +1,254 @@
+//! What the prompt cache did for a call, and what it could have done.
+//!
+//! Two counterfactuals frame the cost of a call. **Without cache**, every token of the prompt
+//! costs the input rate. With a **perfect cache**, whatever the previous call of the same
+//! conversation had in its prompt is read, as far as the provider's rules allow (minimum length,
+//! block size), and only the rest is paid for, at the write rate where the provider charges for
+//! writes, so that the next call can read it. A call that beat that (another conversation had the
+//! prefix in the cache, or a last turn that nothing was written for) counts with what it cost.
+
+#[cfg(test)]
+mod tests;
+
+use serde::{Deserialize, Serialize};
+
+use crate::money::Money;
+use crate::pricing::{Cost, Rates};
+use crate::usage::Usage;
+
+/// What the prompt cache did for a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CacheOutcome {
+    /// All that the previous call of the conversation had cached was read; where that call is
+    /// not known, at least half of the prompt was.
+    Hit,
+    /// Something was read, but less.
+    Partial,
+    /// Nothing was read; the prompt was written, for the next call.
+    Write,
+    /// Nothing was read nor, as far as the provider tells, written.
+    Miss,
+    /// Too short a prompt for the provider to cache.
+    BelowMinimum,
+    /// The call asked for no caching, of a provider that wants to be asked.
+    NotAsked,
+    /// The answer told no usage.
+    NotReported,
+}
+
+impl CacheOutcome {
+    /// The name in records and metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Partial => "partial",
+            Self::Write => "write",
+            Self::Miss => "miss",
+            Self::BelowMinimum => "below_minimum",
+            Self::NotAsked => "not_asked",
+            Self::NotReported => "not_reported",
+        }
+    }
+}
+
+/// What a provider caches of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CacheRules {
+    /// Whether the call is cached at all: it has a marker, or the provider needs none.
+    pub asked: bool,
+    /// The shortest prompt that is cached, in tokens.
+    pub minimum_tokens: u64,
+    /// Reads come in multiples of so many tokens.
+    pub block_tokens: u64,
+}
+
+impl CacheRules {
+    /// Of Anthropic and others that cache up to markers in the request.
+    #[must_use]
+    pub const fn by_markers(has_markers: bool, minimum_tokens: u64) -> Self {
+        Self {
+            asked: has_markers,
+            minimum_tokens,
+            block_tokens: 1,
+        }
+    }
+
+    /// Of `OpenAI` and others that cache without being asked. Models that charge for writes read
+    /// up to where something was written, the others in blocks of 128 tokens.
+    #[must_use]
+    pub const fn automatic(charges_for_writes: bool, minimum_tokens: u64) -> Self {
+        let block_tokens = if charges_for_writes {
+            1
+        } else {
+            AUTOMATIC_BLOCK_TOKENS
+        };
+        Self {
+            asked: true,
+            minimum_tokens,
+            block_tokens,
+        }
+    }
+
+    /// How many tokens a call could have read, of a prompt that starts with that of the previous
+    /// call of its conversation.
+    fn readable(self, prompt: u64, previous_prompt: u64) -> u64 {
+        let shared = prompt.min(previous_prompt);
+        if shared < self.minimum_tokens {
+            return 0;
+        }
+        shared.saturating_sub(shared.checked_rem(self.block_tokens).unwrap_or(0))
+    }
+}
+
+/// What the cache did for a call whose usage is known.
+///
+/// `previous_prompt_tokens` is the whole prompt of the previous call of the same conversation.
+#[must_use]
+pub fn judge(
+    usage: &Usage,
+    rules: CacheRules,
+    previous_prompt_tokens: Option<u64>,
+) -> CacheOutcome {
+    let prompt = usage.prompt();
+    if usage.cache_read > 0 {
+        let expected = match previous_prompt_tokens {
+            Some(previous) => rules
+                .readable(prompt, previous)
+                .saturating_sub(TAIL_TOLERANCE_TOKENS),
+            None => prompt.div_ceil(2),
+        };
+        return if usage.cache_read >= expected {
+            CacheOutcome::Hit
+        } else {
+            CacheOutcome::Partial
+        };
+    }
+    if usage.cache_write > 0 || usage.cache_write_long > 0 {
+        CacheOutcome::Write
+    } else if !rules.asked {
+        CacheOutcome::NotAsked
+    } else if prompt < rules.minimum_tokens {
+        CacheOutcome::BelowMinimum
+    } else {
+        CacheOutcome::Miss
+    }
+}
+
+/// What the call would have cost with a perfect cache (see the top of this file).
+///
+/// Never more than `cost.total`, which must be the cost of `usage` at `rates`.
+#[must_use]
+pub fn perfect(
+    usage: &Usage,
+    rates: &Rates,
+    cost: &Cost,
+    rules: CacheRules,
+    previous_prompt_tokens: Option<u64>,
+) -> Money {
+    let prompt = usage.prompt();
+    let could_read = rules.readable(prompt, previous_prompt_tokens.unwrap_or(0));
+    let read = usage.cache_read.max(could_read).min(prompt);
+    let rest = prompt.saturating_sub(read);
+    let is_long = usage.cache_write_long > 0;
+    let is_written = rates.charges_for_writes() && prompt >= rules.minimum_tokens;
+    let (input, cache_write, cache_write_long) = match (is_written, is_long) {
+        (false, _) => (rest, 0, 0),
+        (true, false) => (0, rest, 0),
+        (true, true) => (0, 0, rest),
+    };
+    let ideal = Usage {
+        input,
+        cache_read: read,
+        cache_write,
+        cache_write_long,
+        ..*usage
+    };
+    rates
+        .cost(&ideal)
+        .map_or(cost.total, |ideal| ideal.total.min(cost.total))
+}
+
+/// Sums over calls, for reports.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CacheSummary {
+    /// Calls.
+    pub calls: u64,
+    /// The calls among them that have no price; their tokens are counted, their cost is not.
+    pub unpriced_calls: u64,
+    /// Tokens of all prompts.
+    pub prompt_tokens: u64,
+    /// Tokens read from the cache.
+    pub read_tokens: u64,
+    /// Tokens written to the cache.
+    pub written_tokens: u64,
+    /// Tokens neither read nor written.
+    pub uncached_tokens: u64,
+    /// What the calls cost.
+    pub cost: Money,
+    /// What they would have cost with no cache.
+    pub without_cache: Money,
+    /// What they would have cost with a perfect one.
+    pub perfect: Money,
+}
+
+/// The money of a call in a report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CallCost {
+    /// What it cost.
+    pub cost: Money,
+    /// What it would have cost with no cache.
+    pub without_cache: Money,
+    /// What it would have cost with a perfect one.
+    pub perfect: Money,
+}
+
+impl CacheSummary {
+    /// Adds a call; `cost` is none for one that has no price.
+    pub fn add(&mut self, usage: &Usage, cost: Option<CallCost>) {
+        let one = Self {
+            calls: 1,
+            unpriced_calls: u64::from(cost.is_none()),
+            prompt_tokens: usage.prompt(),
+            read_tokens: usage.cache_read,
+            written_tokens: usage.cache_write.saturating_add(usage.cache_write_long),
+            uncached_tokens: usage.input,
+            cost: cost.map_or(Money::ZERO, |cost| cost.cost),
+            without_cache: cost.map_or(Money::ZERO, |cost| cost.without_cache),
+            perfect: cost.map_or(Money::ZERO, |cost| cost.perfect),
+        };
+        self.merge(&one);
+    }
+
+    /// Adds all that another summary holds.
+    pub fn merge(&mut self, other: &Self) {
+        *self = Self {
+            calls: self.calls.saturating_add(other.calls),
+            unpriced_calls: self.unpriced_calls.saturating_add(other.unpriced_calls),
+            prompt_tokens: self.prompt_tokens.saturating_add(other.prompt_tokens),
+            read_tokens: self.read_tokens.saturating_add(other.read_tokens),
+            written_tokens: self.written_tokens.saturating_add(other.written_tokens),
+            uncached_tokens: self.uncached_tokens.saturating_add(other.uncached_tokens),
+            cost: self.cost + other.cost,
+            without_cache: self.without_cache + other.without_cache,
+            perfect: self.perfect + other.perfect,
+        };
+    }
+
+    /// The share of all prompt tokens that was read from the cache, in basis points (10 000 is
+    /// all), rounded down; none where there were no tokens.
+    #[must_use]
+    pub fn hit_rate_basis_points(&self) -> Option<u64> {
+        let read = u128::from(self.read_tokens).saturating_mul(10_000);
+        read.checked_div(u128::from(self.prompt_tokens))
+            .and_then(|share| u64::try_from(share).ok())
+    }
+}
+
+/// The block size of caches that work without markers, before `OpenAI` charged for writes.
+const AUTOMATIC_BLOCK_TOKENS: u64 = 128;
+
+/// The last block before the end of a prompt may lie behind its last marker, and a role's frame
+/// is rendered differently once an answer follows: a read that lacks so few tokens is a hit.
+const TAIL_TOLERANCE_TOKENS: u64 = 256;

@@ -1,0 +1,1 @@
+//! Caps hold, whatever happens in what order.

@@ -1,0 +1,104 @@
+//! How model names are spelled, and which names mean the same model.
+
+use serde::Deserialize;
+
+/// A name to look up, in lower case, and what the name itself asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Spelling<'a> {
+    pub(super) name: &'a str,
+    pub(super) fast: bool,
+}
+
+/// The spellings under which a model may be listed, the most specific first: as it came, without
+/// the suffixes of clients (`[1m]`, `-fast`), and without the prefixes of gateways (`anthropic/…`).
+pub(super) fn spellings(model: &str) -> Vec<Spelling<'_>> {
+    let whole = model.split('[').next().unwrap_or_default();
+    let bare = whole.rsplit('/').next().unwrap_or_default();
+    let mut spellings = vec![Spelling {
+        name: whole,
+        fast: false,
+    }];
+    if bare != whole {
+        spellings.push(Spelling {
+            name: bare,
+            fast: false,
+        });
+    }
+    if let Some(slow) = bare.strip_suffix("-fast") {
+        spellings.push(Spelling {
+            name: slow,
+            fast: true,
+        });
+    }
+    spellings
+}
+
+/// A rule that a name must satisfy in all its parts. ASCII case does not count.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Rule {
+    equals: Option<String>,
+    /// The name itself, or with the date or number of a revision behind it: `-20261014`,
+    /// `@20261014`, `-2026-10-14`, `-0309`, `-001`.
+    dated: Option<String>,
+    starts_with: Option<String>,
+    ends_with: Option<String>,
+    contains: Option<String>,
+    without: Option<String>,
+}
+
+impl Rule {
+    pub(super) fn matches(&self, name: &str) -> bool {
+        let name = name.as_bytes();
+        holds(self.equals.as_deref(), |text| {
+            name.eq_ignore_ascii_case(text)
+        }) && holds(self.dated.as_deref(), |text| {
+            strip_prefix(name, text).is_some_and(is_revision_or_nothing)
+        }) && holds(self.starts_with.as_deref(), |text| {
+            strip_prefix(name, text).is_some()
+        }) && holds(self.ends_with.as_deref(), |text| {
+            name.len()
+                .checked_sub(text.len())
+                .and_then(|start| name.get(start..))
+                .is_some_and(|end| end.eq_ignore_ascii_case(text))
+        }) && holds(self.contains.as_deref(), |text| contains(name, text))
+            && holds(self.without.as_deref(), |text| !contains(name, text))
+    }
+
+    /// Whether the rule asks for anything beyond the absence of something.
+    pub(super) const fn is_selective(&self) -> bool {
+        self.equals.is_some()
+            || self.dated.is_some()
+            || self.starts_with.is_some()
+            || self.ends_with.is_some()
+            || self.contains.is_some()
+    }
+}
+
+fn holds(text: Option<&str>, test: impl FnOnce(&[u8]) -> bool) -> bool {
+    text.is_none_or(|text| test(text.as_bytes()))
+}
+
+fn strip_prefix<'a>(name: &'a [u8], prefix: &[u8]) -> Option<&'a [u8]> {
+    let (start, rest) = name.split_at_checked(prefix.len())?;
+    start.eq_ignore_ascii_case(prefix).then_some(rest)
+}
+
+fn contains(name: &[u8], part: &[u8]) -> bool {
+    name.windows(part.len().max(1))
+        .any(|window| window.eq_ignore_ascii_case(part))
+}
+
+/// One digit is a version, not a revision: `claude-opus-5-5` is not a `claude-opus-5`.
+fn is_revision_or_nothing(rest: &[u8]) -> bool {
+    let Some((separator, digits)) = rest.split_first() else {
+        return true;
+    };
+    let groups: Vec<&[u8]> = digits.split(|byte| *byte == b'-').collect();
+    let lengths: Vec<usize> = groups.iter().map(|group| group.len()).collect();
+    matches!(separator, b'-' | b'@')
+        && groups
+            .iter()
+            .all(|group| group.iter().all(u8::is_ascii_digit))
+        && matches!(lengths.as_slice(), [3 | 4 | 8] | [4, 2, 2])
+}

@@ -1,0 +1,297 @@
+//! Answers that Weir gives itself, in the error shape of the API that was called.
+//!
+//! A cap is refused with **402**. Both providers' SDKs (and every other that shares their base)
+//! retry 408, 409, 429 and from 500 on unless the answer says `x-should-retry: false`; programs
+//! with a client of their own retry 429 whatever it says, and some wait for its `retry-after`,
+//! which for a monthly cap is weeks. 402 is retried by none, is Anthropic's own status for
+//! `billing_error`, and is as true for `OpenAI`, whose `insufficient_quota` normally comes as a 429.
+//! The header is sent all the same, and no `retry-after`. Where trying again can help (the
+//! provider could not be reached) the status is 502, which SDKs retry.
+//!
+//! An error before the first event of a stream is an ordinary JSON answer at both providers, so
+//! that it is no matter whether the call asked for one.
+
+#[cfg(test)]
+mod tests;
+
+use serde::Serialize;
+
+use crate::api::Api;
+use crate::caps::{Exceeded, Window};
+use crate::money::Money;
+
+/// Why Weir answers in the provider's place.
+#[derive(Clone, Copy, Debug)]
+pub enum Reason<'a> {
+    /// A cap is reached.
+    CapExceeded(&'a Exceeded),
+    /// The request is longer than Weir holds, and a policy wants all calls read.
+    TooLarge {
+        /// The most that is held, in bytes.
+        limit_bytes: u64,
+    },
+    /// The request cannot be read, and a policy wants all calls read.
+    Unreadable {
+        /// What was expected, and found.
+        detail: &'a str,
+    },
+    /// The provider could not be reached, or broke off before it answered.
+    UpstreamFailed {
+        /// What happened.
+        detail: &'a str,
+    },
+}
+
+impl Reason<'_> {
+    /// The name in records and metrics.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::CapExceeded(_) => "cap_exceeded",
+            Self::TooLarge { .. } => "too_large",
+            Self::Unreadable { .. } => "unreadable",
+            Self::UpstreamFailed { .. } => "upstream_failed",
+        }
+    }
+}
+
+/// An answer to be sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rendered {
+    /// The HTTP status.
+    pub status: u16,
+    /// Header fields, in lower case, without `content-length`.
+    pub headers: Vec<(&'static str, String)>,
+    /// JSON.
+    pub body: Vec<u8>,
+}
+
+/// The answer for a reason. `request_id` is Weir's own for the exchange, which its record has too.
+#[must_use]
+pub fn render(api: Api, reason: &Reason<'_>, request_id: &str) -> Rendered {
+    let shape = Shape::of(reason);
+    let message = message(reason, request_id);
+    let details = Details::of(reason);
+    let body = match api {
+        Api::Messages => json(&Anthropic {
+            r#type: "error",
+            error: AnthropicError {
+                r#type: shape.anthropic_type,
+                message,
+                details,
+            },
+            request_id,
+        }),
+        Api::ChatCompletions | Api::Responses => json(&OpenAi {
+            error: OpenAiError {
+                message,
+                r#type: shape.openai_type,
+                param: None,
+                code: shape.openai_code,
+                details,
+            },
+            request_id,
+        }),
+    };
+    let id_header = match api {
+        Api::Messages => "request-id",
+        Api::ChatCompletions | Api::Responses => "x-request-id",
+    };
+    let mut headers = vec![
+        ("content-type", "application/json".to_owned()),
+        (id_header, request_id.to_owned()),
+    ];
+    if !shape.may_be_retried {
+        headers.push(("x-should-retry", "false".to_owned()));
+    }
+    Rendered {
+        status: shape.status,
+        headers,
+        body,
+    }
+}
+
+/// What a reason is called at each provider.
+struct Shape {
+    status: u16,
+    anthropic_type: &'static str,
+    openai_type: &'static str,
+    openai_code: &'static str,
+    may_be_retried: bool,
+}
+
+impl Shape {
+    const fn of(reason: &Reason<'_>) -> Self {
+        match reason {
+            Reason::CapExceeded(_) => Self {
+                status: 402,
+                anthropic_type: "billing_error",
+                openai_type: "insufficient_quota",
+                openai_code: "insufficient_quota",
+                may_be_retried: false,
+            },
+            Reason::TooLarge { .. } => Self {
+                status: 413,
+                anthropic_type: "request_too_large",
+                openai_type: "invalid_request_error",
+                openai_code: "request_too_large",
+                may_be_retried: false,
+            },
+            Reason::Unreadable { .. } => Self {
+                status: 400,
+                anthropic_type: "invalid_request_error",
+                openai_type: "invalid_request_error",
+                openai_code: "unreadable_request",
+                may_be_retried: false,
+            },
+            Reason::UpstreamFailed { .. } => Self {
+                status: 502,
+                anthropic_type: "api_error",
+                openai_type: "server_error",
+                openai_code: "upstream_failed",
+                may_be_retried: true,
+            },
+        }
+    }
+}
+
+fn message(reason: &Reason<'_>, request_id: &str) -> String {
+    match reason {
+        Reason::CapExceeded(exceeded) => cap_message(exceeded, request_id),
+        Reason::TooLarge { limit_bytes } => format!(
+            "Weir refused this request: it is longer than the {limit_bytes} bytes that Weir \
+             reads, and requests that cannot be read are not allowed here (request {request_id})."
+        ),
+        Reason::Unreadable { detail } => format!(
+            "Weir refused this request: it could not be read ({detail}), and requests that \
+             cannot be read are not allowed here (request {request_id})."
+        ),
+        Reason::UpstreamFailed { detail } => format!(
+            "Weir could not get an answer from the provider: {detail} (request {request_id})."
+        ),
+    }
+}
+
+fn cap_message(exceeded: &Exceeded, request_id: &str) -> String {
+    let Exceeded {
+        cap,
+        scope,
+        limit,
+        spent,
+        reserved,
+        requested,
+        ..
+    } = exceeded;
+    let window = match exceeded.window {
+        Window::FiveMinutes => " per five minutes",
+        Window::Hour => " per hour",
+        Window::Day => " per day",
+        Window::Week => " per week",
+        Window::Month => " per month",
+        Window::Total => " in total",
+    };
+    let mut message = format!(
+        "Weir refused this call: the spending cap \"{cap}\" ({scope}) allows {limit}{window}; \
+         {spent} is spent"
+    );
+    if *reserved > Money::ZERO {
+        message.push_str(&format!(", {reserved} is reserved by calls in flight"));
+    }
+    if *requested > Money::ZERO {
+        message.push_str(&format!(", and this call may take {requested}"));
+    }
+    match resets_at(exceeded) {
+        Some(at) => message.push_str(&format!(". The cap resets at {at}")),
+        None => message.push_str(". The cap does not reset"),
+    }
+    message.push_str(&format!(" (request {request_id})."));
+    message
+}
+
+/// RFC 3339, in UTC.
+fn resets_at(exceeded: &Exceeded) -> Option<String> {
+    let at = jiff::Timestamp::from_second(exceeded.resets_at_unix?).ok()?;
+    Some(at.to_string())
+}
+
+#[derive(Serialize)]
+struct Anthropic<'a> {
+    r#type: &'static str,
+    error: AnthropicError<'a>,
+    request_id: &'a str,
+}
+
+#[derive(Serialize)]
+struct AnthropicError<'a> {
+    r#type: &'static str,
+    message: String,
+    details: Details<'a>,
+}
+
+#[derive(Serialize)]
+struct OpenAi<'a> {
+    error: OpenAiError<'a>,
+    request_id: &'a str,
+}
+
+#[derive(Serialize)]
+struct OpenAiError<'a> {
+    message: String,
+    r#type: &'static str,
+    param: Option<&'static str>,
+    code: &'static str,
+    details: Details<'a>,
+}
+
+/// The same for programs.
+#[derive(Serialize)]
+struct Details<'a> {
+    /// Who refused: tells this answer from one of the provider.
+    refused_by: &'static str,
+    error_code: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none", flatten)]
+    cap: Option<CapDetails<'a>>,
+}
+
+#[derive(Serialize)]
+struct CapDetails<'a> {
+    cap: &'a str,
+    scope: &'a str,
+    limit_usd: String,
+    spent_usd: String,
+    reserved_usd: String,
+    resets_at: Option<String>,
+}
+
+impl<'a> Details<'a> {
+    fn of(reason: &Reason<'a>) -> Self {
+        let cap = match reason {
+            Reason::CapExceeded(exceeded) => Some(CapDetails {
+                cap: &exceeded.cap,
+                scope: &exceeded.scope,
+                limit_usd: usd(exceeded.limit),
+                spent_usd: usd(exceeded.spent),
+                reserved_usd: usd(exceeded.reserved),
+                resets_at: resets_at(exceeded),
+            }),
+            Reason::TooLarge { .. } | Reason::Unreadable { .. } | Reason::UpstreamFailed { .. } => {
+                None
+            }
+        };
+        Self {
+            refused_by: "weir",
+            error_code: reason.as_str(),
+            cap,
+        }
+    }
+}
+
+/// A decimal in a string: numbers of JSON are floats to most readers.
+fn usd(amount: Money) -> String {
+    amount.to_string().replace('$', "")
+}
+
+#[expect(clippy::expect_used, reason = "structs of strings have no way to fail")]
+fn json(body: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(body).expect("strings are serialisable")
+}

@@ -1,0 +1,1 @@
+//! The parser of event streams, from the outside.

@@ -1,0 +1,239 @@
+//! What is written down: one `Record` per exchange, and counts of what was not inspected.
+//!
+//! Plain data. Field names are a stored format: a journal written by an older version must still
+//! be read, so fields are only added, with a default, and texts are never renamed.
+
+use serde::{Deserialize, Serialize};
+use weir_core::money::Money;
+use weir_core::usage::Usage;
+
+/// One exchange: who asked whom for what, what came of it, and what it cost.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Record {
+    /// UUID version 7, unique per exchange; writing the same id twice writes one record.
+    pub id: String,
+    /// When the request's head was read, in milliseconds since the Unix epoch.
+    pub started_unix_ms: i64,
+    /// Who asked, as the kernel and the request's credentials tell.
+    pub identity: Identity,
+    /// Original destination, `address:port`, before the redirect.
+    pub destination: String,
+    /// Host of the destination, lower case, as in the server name.
+    pub host: String,
+    /// Provider from the catalogue, such as `anthropic`; empty where unknown.
+    pub provider: String,
+    /// API, such as `messages`; empty where unknown.
+    pub api: String,
+    /// HTTP method.
+    pub method: String,
+    /// Path with its variable parts replaced, so that it has few values.
+    pub path_class: String,
+    /// Conversation or session that the client named.
+    pub session: Option<String>,
+    /// Model that was asked for.
+    pub model_requested: Option<String>,
+    /// Model that the provider says answered.
+    pub model_answered: Option<String>,
+    /// HTTP status that the application saw; none where it saw no answer.
+    pub status: Option<u16>,
+    /// How the exchange ended.
+    pub outcome: Outcome,
+    /// Whether the answer was asked for as a stream.
+    pub stream: bool,
+    /// Tokens used; none where no usage was read.
+    pub usage: Option<Usage>,
+    /// What it cost.
+    pub cost: Cost,
+    /// What the same tokens would have cost with no prompt cache.
+    pub cost_without_cache: Option<Money>,
+    /// What the same tokens would have cost had everything repeated been read from the cache.
+    pub cost_perfect_cache: Option<Money>,
+    /// What the prompt cache did and why, as a stable word such as `hit`.
+    pub cache_outcome: Option<String>,
+    /// What Weir changed in the request.
+    pub edits: Vec<Edit>,
+    /// Why things are as they are, as stable words: why unread, why not edited, why estimated.
+    pub reasons: Vec<String>,
+    /// Bytes of the request's body.
+    pub request_bytes: u64,
+    /// Bytes of the answer's body, as sent by the provider.
+    pub response_bytes: u64,
+    /// How long it took.
+    pub timings: Timings,
+    /// The Weir process that wrote this; filled in by the ledger.
+    pub instance: String,
+}
+
+/// Who asked. What is unknown is `None`; nothing here was chosen by the client except the key.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Identity {
+    /// Process id, in Weir's pid namespace.
+    pub pid: Option<u32>,
+    /// Name of the executable, without its directory.
+    pub program: Option<String>,
+    /// User id.
+    pub uid: Option<u32>,
+    /// User name, where the id has one.
+    pub user: Option<String>,
+    /// Cgroup, as a path below the hierarchy's root, or its id.
+    pub cgroup: Option<String>,
+    /// Container id.
+    pub container: Option<String>,
+    /// Keyed hash of the credential, in hexadecimal. The credential is never stored.
+    pub key_hash: Option<String>,
+    /// The last four characters of the credential, to recognise it by.
+    pub key_tail: Option<String>,
+    /// Kind of the credential, such as `api_key` or `oauth`.
+    pub key_kind: Option<String>,
+}
+
+/// How an exchange ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// The whole answer was passed on, and it was not an error.
+    Completed,
+    /// A cap refused the call: nothing was sent to the provider.
+    Refused {
+        /// Name of the cap.
+        cap: String,
+    },
+    /// Refused for another reason than a cap; `Record::reasons` says which.
+    Denied,
+    /// The application went away before the answer's end.
+    ClientGone,
+    /// The provider was not reached, or went away before the answer's head.
+    UpstreamFailed,
+    /// The provider's answer ended before its end.
+    Truncated,
+    /// The provider answered with an error.
+    ProviderError,
+    /// Forwarded without being read; `Record::reasons` says why.
+    Unread,
+    /// Weir died before the answer's end: what was reserved counts as spent.
+    #[default]
+    Lost,
+}
+
+impl Outcome {
+    /// The stable text of the ledger and of metrics.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::Refused { .. } => "refused",
+            Self::Denied => "denied",
+            Self::ClientGone => "client_gone",
+            Self::UpstreamFailed => "upstream_failed",
+            Self::Truncated => "truncated",
+            Self::ProviderError => "provider_error",
+            Self::Unread => "unread",
+            Self::Lost => "lost",
+        }
+    }
+
+    /// Name of the cap that refused.
+    #[must_use]
+    pub fn cap(&self) -> Option<&str> {
+        match self {
+            Self::Refused { cap } => Some(cap),
+            Self::Completed
+            | Self::Denied
+            | Self::ClientGone
+            | Self::UpstreamFailed
+            | Self::Truncated
+            | Self::ProviderError
+            | Self::Unread
+            | Self::Lost => None,
+        }
+    }
+}
+
+/// What an exchange cost, as far as it is known.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cost {
+    /// By the usage that the provider told and a price table; nothing, where nothing is billed.
+    Priced {
+        /// The cost.
+        total: Money,
+        /// Version of the price table.
+        version: String,
+    },
+    /// Not told by the provider: what was reserved, or what was streamed until it broke off.
+    Estimated {
+        /// The estimate, which counts as spent.
+        total: Money,
+        /// Version of the price table; empty where the reservation is the estimate.
+        version: String,
+    },
+    /// There is usage, and no price for the model.
+    Unpriced,
+    /// There is no usage to price.
+    #[default]
+    Unknown,
+}
+
+impl Cost {
+    /// What counts as spent against caps.
+    #[must_use]
+    pub const fn spent(&self) -> Money {
+        match self {
+            Self::Priced { total, .. } | Self::Estimated { total, .. } => *total,
+            Self::Unpriced | Self::Unknown => Money::ZERO,
+        }
+    }
+
+    /// The stable text of the ledger.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Priced { .. } => "priced",
+            Self::Estimated { .. } => "estimated",
+            Self::Unpriced => "unpriced",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// One change that Weir made to a request.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Edit {
+    /// Name of the rule.
+    pub rule: String,
+    /// Bytes replaced, removed or inserted, whichever is more.
+    pub bytes: u64,
+}
+
+/// Durations of one exchange, in microseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Timings {
+    /// Added by Weir before the request was sent on.
+    pub added_us: u64,
+    /// From the request sent on to the answer's first byte.
+    pub upstream_first_byte_us: Option<u64>,
+    /// From the request's head to the answer's last byte.
+    pub total_us: u64,
+}
+
+/// Connections or calls that were not inspected, counted per minute.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Bypass {
+    /// When, in milliseconds since the Unix epoch.
+    pub at_unix_ms: i64,
+    /// Name of the executable.
+    pub program: String,
+    /// Server name; empty where none was read.
+    pub host: String,
+    /// Original destination, `address:port`.
+    pub destination: String,
+    /// Why it was not inspected, as a stable word such as `not_an_llm_host`.
+    pub reason: String,
+    /// How many.
+    pub count: u64,
+}

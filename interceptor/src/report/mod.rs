@@ -1,0 +1,1 @@
+//! What `weir report` answers, from the ledger.
