@@ -1,8 +1,10 @@
 //! Simulated `api.openai.com`: Chat Completions and Responses.
 
-mod cache;
-mod chat;
 mod prompt;
+
+mod cache;
+
+mod chat;
 mod responses;
 
 use std::collections::HashMap;
