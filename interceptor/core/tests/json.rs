@@ -105,9 +105,8 @@ fn tree() -> impl Strategy<Value = Tree> {
         any::<bool>().prop_map(Tree::from),
         any::<i64>().prop_map(Tree::from),
         // Of few digits: without the feature `float_roundtrip`, `serde_json` misreads the others.
-        (any::<i16>(), -9_i32..9).prop_map(|(digits, power)| {
-            Tree::from(f64::from(digits) * 2_f64.powi(power))
-        }),
+        (any::<i16>(), -9_i32..9)
+            .prop_map(|(digits, power)| { Tree::from(f64::from(digits) * 2_f64.powi(power)) }),
         text().prop_map(Tree::from),
     ];
     leaf.prop_recursive(5, 60, 6, |inner| {
