@@ -9,3 +9,5 @@ pub mod ledger;
 pub mod report;
 
 pub mod process;
+pub mod run;
+pub mod cli;

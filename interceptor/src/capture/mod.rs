@@ -26,7 +26,9 @@ use crate::process::limits::HEARTBEAT_AGE_MAX;
 use owner::Members;
 use packet_filter::PacketFilter;
 
-pub use ladder::{Opened, Request, open};
+pub use ladder::{CaptureError, Opened, Request, open};
+pub use owner::in_cgroup as processes_in;
+pub use packet_filter::PacketFilterError;
 
 /// A connection as the application meant it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -128,7 +128,9 @@ fn holds(pid: u32, inode: u64) -> bool {
     })
 }
 
-fn in_cgroup(path: &Path) -> Vec<u32> {
+/// The processes of a cgroup and of those below it.
+#[must_use]
+pub fn in_cgroup(path: &Path) -> Vec<u32> {
     let mut pids = vec![];
     let mut directories: VecDeque<PathBuf> = VecDeque::from([path.to_owned()]);
     while let Some(directory) = directories.pop_front() {

@@ -21,7 +21,8 @@ use super::state::StateDirectory;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Leftover {
-    /// A cgroup directory.
+    /// The directory of the command's cgroup. While processes live in it, nothing is undone; it is
+    /// itself removed by [`weir_probes::clean_stale`].
     Cgroup(PathBuf),
     /// A directory of our own with all that is in it: trust bundles, or pinned programs.
     Directory(PathBuf),
@@ -191,7 +192,7 @@ fn undo(made: &[Leftover]) -> Vec<Failure> {
 impl Leftover {
     fn undo(&self) -> io::Result<()> {
         match self {
-            Self::Cgroup(path) => std::fs::remove_dir(path),
+            Self::Cgroup(_) => Ok(()),
             Self::Directory(path) => std::fs::remove_dir_all(path),
             Self::Socket(path) => std::fs::remove_file(path),
             Self::Table(name) => delete_table(name),

@@ -63,13 +63,22 @@ pub(super) struct Started {
 /// Starts the command.
 pub(super) fn start(plan: Plan) -> Result<Started, StartError> {
     let Some((program, arguments)) = plan.command.split_first() else {
-        return Err(StartError::NotFound { program: OsString::new() });
+        return Err(StartError::NotFound {
+            program: OsString::new(),
+        });
     };
-    let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)
-        .map_err(|errno| StartError::Setup { step: "make a pipe", source: errno.into() })?;
+    let (read, write) =
+        nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(|errno| StartError::Setup {
+            step: "make a pipe",
+            source: errno.into(),
+        })?;
     let mut command = std::process::Command::new(program);
     command.args(arguments).env_clear().envs(&plan.environment);
-    let targets: Vec<CString> = plan.overlays.iter().map(|overlay| overlay.target.clone()).collect();
+    let targets: Vec<CString> = plan
+        .overlays
+        .iter()
+        .map(|overlay| overlay.target.clone())
+        .collect();
     let program = program.clone();
     prepare(&mut command, plan, write);
     let spawned = command.spawn();
@@ -80,17 +89,27 @@ pub(super) fn start(plan: Plan) -> Result<Started, StartError> {
     if let Err(error) = File::from(read).read_to_end(&mut reports) {
         tracing::warn!(%error, "the child's reports cannot be read");
     }
-    let reports: Vec<Report> = reports.chunks_exact(Report::BYTES).filter_map(Report::read).collect();
+    let reports: Vec<Report> = reports
+        .chunks_exact(Report::BYTES)
+        .filter_map(Report::read)
+        .collect();
     match spawned {
         Ok(child) => Ok(Started {
             pid: Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX)),
-            notes: reports.iter().map(|report| report.sentence(&targets)).collect(),
+            notes: reports
+                .iter()
+                .map(|report| report.sentence(&targets))
+                .collect(),
         }),
-        Err(source) => Err(match reports.iter().find_map(|report| report.step.fatal()) {
-            Some(step) => StartError::Setup { step, source },
-            None if source.kind() == io::ErrorKind::NotFound => StartError::NotFound { program },
-            None => StartError::NotExecutable { program, source },
-        }),
+        Err(source) => Err(
+            match reports.iter().find_map(|report| report.step.fatal()) {
+                Some(step) => StartError::Setup { step, source },
+                None if source.kind() == io::ErrorKind::NotFound => {
+                    StartError::NotFound { program }
+                }
+                None => StartError::NotExecutable { program, source },
+            },
+        ),
     }
 }
 
@@ -105,7 +124,9 @@ fn prepare(command: &mut std::process::Command, plan: Plan, reports: OwnedFd) {
             error
         };
         if let Some(mut cgroup) = plan.cgroup.as_ref() {
-            cgroup.write_all(b"0").map_err(|error| report(Step::Cgroup, 0, error))?;
+            cgroup
+                .write_all(b"0")
+                .map_err(|error| report(Step::Cgroup, 0, error))?;
         }
         if !plan.overlays.is_empty() {
             overlay(&plan.overlays, &mut report);
@@ -155,7 +176,9 @@ fn overlay(overlays: &[Overlay], report: &mut impl FnMut(Step, usize, io::Error)
 pub fn can_overlay() -> io::Result<()> {
     // The namespace is the thread's, and goes with it.
     let tried = std::thread::spawn(|| unshare(CloneFlags::CLONE_NEWNS)).join();
-    tried.map_err(|_panic| io::Error::other("the thread panicked"))?.map_err(io::Error::from)
+    tried
+        .map_err(|_panic| io::Error::other("the thread panicked"))?
+        .map_err(io::Error::from)
 }
 
 /// What the child was doing.
@@ -170,8 +193,13 @@ enum Step {
 }
 
 impl Step {
-    const ALL: [Self; 5] =
-        [Self::Cgroup, Self::Namespace, Self::Overlay, Self::OpenFiles, Self::Identity];
+    const ALL: [Self; 5] = [
+        Self::Cgroup,
+        Self::Namespace,
+        Self::Overlay,
+        Self::OpenFiles,
+        Self::Identity,
+    ];
 
     /// What it says where the command cannot run without it.
     fn fatal(self) -> Option<&'static str> {
@@ -197,7 +225,11 @@ impl Report {
 
     fn new(step: Step, index: usize, error: &io::Error) -> Self {
         let index = u16::try_from(index).unwrap_or(u16::MAX);
-        Self { step, index, errno: error.raw_os_error().unwrap_or(0) }
+        Self {
+            step,
+            index,
+            errno: error.raw_os_error().unwrap_or(0),
+        }
     }
 
     fn bytes(self) -> [u8; Self::BYTES] {
@@ -217,7 +249,9 @@ impl Report {
 
     fn sentence(self, targets: &[CString]) -> String {
         let error = io::Error::from_raw_os_error(self.errno);
-        let target = targets.get(usize::from(self.index)).map(|target| target.to_string_lossy());
+        let target = targets
+            .get(usize::from(self.index))
+            .map(|target| target.to_string_lossy());
         match (self.step, target) {
             (Step::Overlay, Some(target)) => format!("{target} is not overlaid: {error}"),
             (Step::Namespace, _) => {
@@ -263,7 +297,11 @@ mod tests {
     fn a_report_survives_the_pipe() {
         for (number, step) in Step::ALL.into_iter().enumerate() {
             assert_eq!(step as usize, number);
-            let report = Report { step, index: 513, errno: -70_000 };
+            let report = Report {
+                step,
+                index: 513,
+                errno: -70_000,
+            };
             assert_eq!(Report::read(&report.bytes()), Some(report));
         }
         assert_eq!(Report::read(&[9, 0, 0, 0, 0, 0, 0]), None);

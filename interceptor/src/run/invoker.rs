@@ -9,35 +9,35 @@ use std::path::{Path, PathBuf};
 use nix::unistd::{Gid, Uid, User};
 
 /// Variables by name.
-pub type Variables = BTreeMap<OsString, OsString>;
+pub(super) type Variables = BTreeMap<OsString, OsString>;
 
 /// The user who runs the command.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Invoker {
+pub(super) struct Invoker {
     /// Whom to become; `None`: the command runs as Weir does.
-    pub identity: Option<Identity>,
+    pub(super) identity: Option<Identity>,
     /// The environment, before Weir's own variables.
-    pub environment: Variables,
+    pub(super) environment: Variables,
     /// For the log: what was not as expected.
-    pub note: Option<String>,
+    pub(super) note: Option<String>,
 }
 
 /// A user to become.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
+pub(super) struct Identity {
     /// User id.
-    pub uid: Uid,
+    pub(super) uid: Uid,
     /// Primary group.
-    pub gid: Gid,
+    pub(super) gid: Gid,
     /// All groups.
-    pub groups: Vec<Gid>,
+    pub(super) groups: Vec<Gid>,
     /// Name, home and shell, where the user database has them.
-    pub account: Option<Account>,
+    pub(super) account: Option<Account>,
 }
 
 /// What the user database says of a user.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Account {
+pub(super) struct Account {
     name: OsString,
     home: PathBuf,
     shell: PathBuf,
@@ -46,36 +46,49 @@ pub struct Account {
 impl Invoker {
     /// The one who started this process.
     #[must_use]
-    pub fn of_this_process() -> Self {
+    pub(super) fn of_this_process() -> Self {
         let environment: Variables = std::env::vars_os().collect();
         if !nix::unistd::geteuid().is_root() {
-            return Self { identity: None, environment, note: None };
+            return Self {
+                identity: None,
+                environment,
+                note: None,
+            };
         }
         find(environment, Path::new("/proc"), std::process::id())
     }
 
     /// User id that the command runs as.
     #[must_use]
-    pub fn uid(&self) -> Uid {
-        self.identity.as_ref().map_or_else(nix::unistd::geteuid, |identity| identity.uid)
+    pub(super) fn uid(&self) -> Uid {
+        self.identity
+            .as_ref()
+            .map_or_else(nix::unistd::geteuid, |identity| identity.uid)
     }
 }
 
 /// `environment` is that of process `pid`, which runs as root.
 fn find(environment: Variables, proc: &Path, pid: u32) -> Invoker {
-    let id = |name: &str| -> Option<u32> {
-        environment.get(OsStr::new(name))?.to_str()?.parse().ok()
-    };
+    let id =
+        |name: &str| -> Option<u32> { environment.get(OsStr::new(name))?.to_str()?.parse().ok() };
     // Where root used sudo, root it stays.
     let Some(uid) = id("SUDO_UID").filter(|uid| *uid != 0).map(Uid::from_raw) else {
-        return Invoker { identity: None, environment, note: None };
+        return Invoker {
+            identity: None,
+            environment,
+            note: None,
+        };
     };
     let user = User::from_uid(uid).ok().flatten();
     let gid = id("SUDO_GID").map(Gid::from_raw);
     let gid = gid.or_else(|| user.as_ref().map(|user| user.gid));
     let Some(gid) = gid else {
         let note = format!("expected a group for user {uid} in SUDO_GID, found none");
-        return Invoker { identity: None, environment, note: Some(note) };
+        return Invoker {
+            identity: None,
+            environment,
+            note: Some(note),
+        };
     };
     let groups = user.as_ref().and_then(|user| {
         let name = CString::new(user.name.as_bytes()).ok()?;
@@ -86,16 +99,28 @@ fn find(environment: Variables, proc: &Path, pid: u32) -> Invoker {
         home: user.dir,
         shell: user.shell,
     });
-    let identity = Identity { uid, gid, groups: groups.unwrap_or_else(|| vec![gid]), account };
+    let identity = Identity {
+        uid,
+        gid,
+        groups: groups.unwrap_or_else(|| vec![gid]),
+        account,
+    };
     let (environment, note) = match environment_of_sudo(proc, pid) {
         Some(users) => (merge(users, environment), None),
         None => {
             let note = "the environment of sudo cannot be read: the command gets root's, with the \
                         user's HOME, USER, LOGNAME and SHELL";
-            (adapt(environment, identity.account.as_ref()), Some(note.to_owned()))
+            (
+                adapt(environment, identity.account.as_ref()),
+                Some(note.to_owned()),
+            )
         }
     };
-    Invoker { identity: Some(identity), environment, note }
+    Invoker {
+        identity: Some(identity),
+        environment,
+        note,
+    }
 }
 
 /// The environment that the nearest `sudo` above `pid` was started with: the user's own.
@@ -118,10 +143,16 @@ fn parse_environment(text: &[u8]) -> Variables {
     let entries = text.split(|byte| *byte == 0);
     entries
         .filter_map(|entry| {
-            let equals = entry.iter().position(|byte| *byte == b'=').filter(|at| *at > 0)?;
+            let equals = entry
+                .iter()
+                .position(|byte| *byte == b'=')
+                .filter(|at| *at > 0)?;
             let (name, value) = entry.split_at_checked(equals)?;
             let value = value.get(1..)?;
-            Some((OsString::from_vec(name.to_vec()), OsString::from_vec(value.to_vec())))
+            Some((
+                OsString::from_vec(name.to_vec()),
+                OsString::from_vec(value.to_vec()),
+            ))
         })
         .collect()
 }
@@ -153,8 +184,15 @@ fn adapt(own: Variables, account: Option<&Account>) -> Variables {
 /// Of the target user, not of the one who typed the command line.
 fn is_set_by_sudo(name: &OsStr) -> bool {
     let name = name.as_bytes();
-    let of_root: [&[u8]; 7] =
-        [b"HOME", b"LOGNAME", b"USER", b"USERNAME", b"MAIL", b"SHELL", b"XAUTHORITY"];
+    let of_root: [&[u8]; 7] = [
+        b"HOME",
+        b"LOGNAME",
+        b"USER",
+        b"USERNAME",
+        b"MAIL",
+        b"SHELL",
+        b"XAUTHORITY",
+    ];
     name.starts_with(b"SUDO_") || of_root.contains(&name)
 }
 
@@ -175,7 +213,11 @@ mod tests {
         for (pid, name, parent) in [(10, sudo, 1), (11, "a) (b", 10), (12, "weir", 11)] {
             let directory = proc.path().join(pid.to_string());
             std::fs::create_dir(&directory).unwrap();
-            std::fs::write(directory.join("stat"), format!("{pid} ({name}) S {parent} 1 1")).unwrap();
+            std::fs::write(
+                directory.join("stat"),
+                format!("{pid} ({name}) S {parent} 1 1"),
+            )
+            .unwrap();
             if let Some(environ) = environ {
                 std::fs::write(directory.join("environ"), environ.replace(' ', "\0")).unwrap();
             }
@@ -190,7 +232,10 @@ mod tests {
         let proc = proc("sudo", Some("HOME=/home/x PATH=/home/x/bin EMPTY= LANG=C"));
         let invoker = find(variables(SUDO), proc.path(), 12);
         let identity = invoker.identity.unwrap();
-        assert_eq!((identity.uid, identity.gid), (Uid::from_raw(12345), Gid::from_raw(54321)));
+        assert_eq!(
+            (identity.uid, identity.gid),
+            (Uid::from_raw(12345), Gid::from_raw(54321))
+        );
         assert_eq!(identity.groups, [Gid::from_raw(54321)]);
         let expected = variables("HOME=/home/x PATH=/home/x/bin EMPTY= LANG=C EXTRA=1");
         assert_eq!(invoker.environment, expected);
@@ -209,16 +254,24 @@ mod tests {
 
     #[test]
     fn the_account_gives_what_the_environment_does_not() {
-        let account = Account { name: "x".into(), home: "/home/x".into(), shell: "/bin/zsh".into() };
+        let account = Account {
+            name: "x".into(),
+            home: "/home/x".into(),
+            shell: "/bin/zsh".into(),
+        };
         let adapted = adapt(variables(SUDO), Some(&account));
-        let expected =
-            "HOME=/home/x USER=x LOGNAME=x SHELL=/bin/zsh PATH=/sbin EXTRA=1";
+        let expected = "HOME=/home/x USER=x LOGNAME=x SHELL=/bin/zsh PATH=/sbin EXTRA=1";
         assert_eq!(adapted, variables(expected));
     }
 
     #[test]
     fn root_stays_root() {
-        for text in ["HOME=/root", "HOME=/root SUDO_UID=0 SUDO_GID=0", "SUDO_UID=x", "SUDO_UID="] {
+        for text in [
+            "HOME=/root",
+            "HOME=/root SUDO_UID=0 SUDO_GID=0",
+            "SUDO_UID=x",
+            "SUDO_UID=",
+        ] {
             let invoker = find(variables(text), Path::new("/nonexistent"), 1);
             assert_eq!(invoker.identity, None, "{text}");
             assert_eq!(invoker.environment, variables(text));

@@ -39,7 +39,10 @@ impl Signals {
         let mut before = SigSet::empty();
         sigprocmask(SigmaskHow::SIG_BLOCK, Some(&set), Some(&mut before))?;
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
-        Ok(Self { descriptor: SignalFd::with_flags(&set, flags)?, before })
+        Ok(Self {
+            descriptor: SignalFd::with_flags(&set, flags)?,
+            before,
+        })
     }
 
     /// The signals that were blocked before.
@@ -61,7 +64,8 @@ impl Signals {
                 Err(errno) => return Err(errno.into()),
             }
             while let Some(info) = self.descriptor.read_signal()? {
-                let Ok(signal) = Signal::try_from(i32::try_from(info.ssi_signo).unwrap_or(0)) else {
+                let Ok(signal) = Signal::try_from(i32::try_from(info.ssi_signo).unwrap_or(0))
+                else {
                     continue;
                 };
                 if signal == Signal::SIGHUP {
@@ -93,7 +97,9 @@ fn reap(command: Pid) -> io::Result<Option<Ended>> {
     loop {
         match waitpid(command, Some(WaitPidFlag::WNOHANG | WaitPidFlag::WUNTRACED)) {
             Ok(WaitStatus::Exited(_, code)) => {
-                return Ok(Some(Ended::Code(u8::try_from(code & 0xff).unwrap_or(u8::MAX))));
+                return Ok(Some(Ended::Code(
+                    u8::try_from(code & 0xff).unwrap_or(u8::MAX),
+                )));
             }
             Ok(WaitStatus::Signaled(_, signal, _)) => return Ok(Some(Ended::Signal(signal))),
             Ok(WaitStatus::Stopped(_, _)) => stop_with(command)?,

@@ -40,7 +40,10 @@ pub fn render(summary: &Summary) -> String {
     say(&calls(summary));
     let mut exceptions = vec![];
     if summary.refused > 0 {
-        exceptions.push(format!("{} refused by a cap", counted(summary.refused, "call")));
+        exceptions.push(format!(
+            "{} refused by a cap",
+            counted(summary.refused, "call")
+        ));
     }
     if summary.unpriced > 0 {
         let calls = counted(summary.unpriced, "call");
@@ -52,7 +55,10 @@ pub fn render(summary: &Summary) -> String {
     if !summary.not_inspected.is_empty() {
         say(&not_inspected(&summary.not_inspected));
     }
-    if let Some(mode) = summary.mode.filter(|mode| *mode != Mode::Ebpf || !summary.steps.is_empty()) {
+    if let Some(mode) = summary
+        .mode
+        .filter(|mode| *mode != Mode::Ebpf || !summary.steps.is_empty())
+    {
         say(&format!("mode {mode}"));
     }
     for step in &summary.steps {
@@ -74,7 +80,9 @@ fn calls(summary: &Summary) -> String {
 }
 
 fn not_inspected(reasons: &[(String, u64)]) -> String {
-    let total = reasons.iter().fold(0_u64, |sum, (_, count)| sum.saturating_add(*count));
+    let total = reasons
+        .iter()
+        .fold(0_u64, |sum, (_, count)| sum.saturating_add(*count));
     let mut reasons: Vec<&(String, u64)> = reasons.iter().collect();
     reasons.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
     let mut named: Vec<String> = reasons
@@ -108,7 +116,10 @@ mod tests {
 
     #[test]
     fn a_run_without_calls_says_so_in_one_line() {
-        let summary = Summary { mode: Some(Mode::Ebpf), ..Summary::default() };
+        let summary = Summary {
+            mode: Some(Mode::Ebpf),
+            ..Summary::default()
+        };
         assert_eq!(render(&summary), "weir: no LLM call\n");
     }
 

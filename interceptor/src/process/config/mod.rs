@@ -81,9 +81,10 @@ pub fn path(given: Option<&Path>) -> Option<PathBuf> {
 pub struct Intercept {
     /// Destination ports that are redirected.
     pub ports: Vec<u16>,
-    /// LLM hosts in addition to the built-in catalogue, in lower case.
+    /// LLM hosts in addition to the built-in catalogue, in lower case: names, or `*.` and a name
+    /// for all below it.
     pub hosts: Vec<String>,
-    /// Hosts that are tunnelled untouched although the catalogue knows them, in lower case.
+    /// Hosts that are tunnelled untouched although the catalogue knows them; as `hosts`.
     pub ignore: Vec<String>,
     /// What happens to traffic that Weir cannot handle.
     pub fail: Fail,

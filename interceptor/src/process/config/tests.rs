@@ -164,17 +164,21 @@ ports = [443, 70000]
 [intercept]
 ports = []
 ---
-2:19 | host name | https://x
+2:19 | expected a DNS name | https://x
 [intercept]
 hosts = ["ok.io", "https://x"]
 ---
-2:10 | host name | 10.0.0.1
+2:10 | expected a DNS name | 10.0.0.1
 [intercept]
 hosts = ["10.0.0.1"]
 ---
-2:17 | wildcard
+2:20 | expected a DNS name
 [intercept]
-ignore = ["ä", "*.a.b"]
+ignore = ["*.a.b", "ä"]
+---
+2:13 | without scheme, port or wildcard
+[upstream]
+resolve = { "*.a.b" = "127.0.0.1:9443" }
 ---
 2:21 | 127.0.0.1:9443 | found "9443"
 [upstream]
