@@ -1,5 +1,6 @@
 //! The sidecar: everything that serves connections, built once and put together here.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -7,7 +8,7 @@ use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use weir_certs::Authority;
-use weir_core::caps::{self, AccountState, Caps};
+use weir_core::caps::{self, Caps};
 use weir_core::catalog::Catalog;
 use weir_core::identity::{Caller, Subject};
 
@@ -16,26 +17,27 @@ use crate::capture::Capture;
 use crate::decrypt::{Leaves, Rejections};
 use crate::exchange::{Keyring, Memory};
 use crate::forward::{Dialer, Forwarder, connect};
-use crate::ledger::{self, Identity, Ledger, LedgerError};
+use crate::ledger::{self, Identity, Ledger, LedgerError, LedgerOptions};
 use crate::metrics::Metrics;
-use crate::process::config::Config;
+use crate::process::config::{Config, Live};
 use crate::process::limits;
+use crate::process::state::StateDirectory;
+use crate::run::summary::Summary;
 
 /// How often idle connections are closed and the spend of other processes is read.
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_millis(500);
 
 /// What the sidecar is made of.
+#[derive(Debug)]
 pub struct Parts {
-    /// The configuration in force.
-    pub config: Config,
+    /// The configuration, followed while it runs.
+    pub live: Arc<Live>,
     /// Where connections come from.
     pub capture: Arc<Capture>,
     /// The local CA.
-    pub authority: Arc<Authority>,
-    /// Where records go.
-    pub ledger: Arc<Ledger>,
-    /// Where the secret of key hashes is kept.
-    pub state_dir: std::path::PathBuf,
+    pub authority: Authority,
+    /// Where the ledger and the secret of key hashes are.
+    pub state: StateDirectory,
 }
 
 /// What every connection shares.
@@ -46,10 +48,12 @@ pub(crate) struct Context {
     pub(crate) keyring: Keyring,
     pub(crate) memory: Memory,
     pub(crate) ledger: Arc<Ledger>,
-    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) metrics: Metrics,
     /// One permit for each connection that may be open.
     pub(crate) connections: Arc<Semaphore>,
+    live: Arc<Live>,
     rules: ArcSwap<Rules>,
+    totals: Mutex<Summary>,
     caps: Mutex<Caps>,
     drain: watch::Sender<bool>,
 }
@@ -57,7 +61,7 @@ pub(crate) struct Context {
 /// What follows from the configuration, and changes with it. A connection keeps the rules that it
 /// began with.
 pub(crate) struct Rules {
-    pub(crate) config: Config,
+    pub(crate) config: Arc<Config>,
     pub(crate) catalog: Catalog,
     pub(crate) forwarder: Forwarder,
 }
@@ -83,6 +87,36 @@ impl Context {
         })
     }
 
+    /// Puts a configuration that has changed in force, for connections from now on.
+    fn follow(&self) {
+        let config = self.live.config();
+        if Arc::ptr_eq(&config, &self.rules.load().config) {
+            return;
+        }
+        let caps = config.caps.clone();
+        let replaced = Rules::new(config, &self.capture).and_then(|rules| {
+            self.reconfigure(caps)?;
+            self.rules.store(Arc::new(rules));
+            Ok(())
+        });
+        if let Err(error) = replaced {
+            tracing::warn!(%error, "configuration refused, the one before stays in force");
+        }
+    }
+
+    pub(crate) fn totals(&self) -> MutexGuard<'_, Summary> {
+        self.totals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts a connection or a call that was not inspected.
+    pub(crate) fn count_not_inspected(&self, reason: &str) {
+        let mut totals = self.totals();
+        match totals.not_inspected.iter_mut().find(|(name, _)| name == reason) {
+            Some((_, count)) => *count = count.saturating_add(1),
+            None => totals.not_inspected.push((reason.to_owned(), 1)),
+        }
+    }
+
     /// Resolves once the sidecar is to finish what it has and take nothing more.
     pub(crate) async fn draining(&self) {
         let mut drain = self.drain.subscribe();
@@ -94,7 +128,7 @@ impl Context {
 }
 
 impl Rules {
-    fn new(config: Config, capture: &Arc<Capture>) -> anyhow::Result<Self> {
+    fn new(config: Arc<Config>, capture: &Arc<Capture>) -> anyhow::Result<Self> {
         use anyhow::Context as _;
 
         let catalog = Catalog::builtin()
@@ -134,20 +168,19 @@ pub(crate) fn caller(identity: &Identity, session: Option<&str>) -> Caller {
     }
 }
 
-/// Hands what the ledger knows as spent to `each` as caps know it.
-fn as_cap_spend(spend: &ledger::Spend, each: impl FnOnce(&caps::Spend<'_>)) {
-    let caller = caller(&spend.identity, spend.session.as_deref());
+fn caller_of(spend: &ledger::Spend) -> Caller {
+    caller(&spend.identity, spend.session.as_deref())
+}
+
+/// What the ledger knows as spent, as caps know it.
+fn cap_spend<'a>(spend: &'a ledger::Spend, caller: &'a Caller) -> caps::Spend<'a> {
     let subject = Subject {
-        caller: &caller,
+        caller,
         provider: &spend.provider,
         host: &spend.host,
         model: spend.model.as_deref().unwrap_or_default(),
     };
-    each(&caps::Spend {
-        at_ms: spend.at_unix_ms,
-        subject,
-        amount: spend.amount,
-    });
+    caps::Spend { at_ms: spend.at_unix_ms, subject, amount: spend.amount }
 }
 
 /// A sidecar at work.
@@ -159,65 +192,93 @@ impl Sidecar {
     /// Starts to accept what the capture brings. Needs a tokio runtime.
     ///
     /// # Errors
-    /// The configuration names something that is not there, or the ledger can't be read.
+    /// The configuration names something that is not there, or the ledger can't be opened.
     pub fn start(parts: Parts) -> anyhow::Result<Self> {
-        let metrics = Arc::new(Metrics::new()?);
-        let keyring = Keyring::open_or_create(&parts.state_dir)?;
-        let rules = Rules::new(parts.config, &parts.capture)?;
+        let config = parts.live.config();
+        let ledger = Ledger::open(&LedgerOptions {
+            state_dir: parts.state.path().to_owned(),
+            url: format!("sqlite:{}", config.ledger.sqlite.display()),
+        })?;
         let context = Arc::new(Context {
             leaves: Leaves::new(parts.authority),
             rejections: Rejections::default(),
-            keyring,
+            keyring: Keyring::open_or_create(parts.state.path())?,
             memory: Memory::default(),
-            metrics,
+            metrics: Metrics::new()?,
             connections: Arc::new(Semaphore::new(limits::CONNECTIONS_MAX)),
-            caps: Mutex::new(Caps::new(rules.config.caps.clone())),
-            rules: ArcSwap::from_pointee(rules),
+            caps: Mutex::new(Caps::new(config.caps.clone())),
+            totals: Mutex::default(),
+            rules: ArcSwap::from_pointee(Rules::new(config, &parts.capture)?),
+            live: parts.live,
             drain: watch::Sender::new(false),
             capture: parts.capture,
-            ledger: parts.ledger,
+            ledger: Arc::new(ledger),
         });
         context.reconfigure(context.rules().config.caps.clone())?;
         for listener in context.capture.listeners()? {
             let listener = TcpListener::from_std(listener)?;
             tokio::spawn(accept::accept_all(Arc::clone(&context), listener));
         }
+        // Before the command can connect.
+        context.capture.heartbeat()?;
         tokio::spawn(beat(Arc::clone(&context)));
         tokio::spawn(keep_house(Arc::clone(&context)));
         Ok(Self { context })
     }
 
-    /// The metrics of this process.
+    /// The ledger that this process writes.
     #[must_use]
-    pub fn metrics(&self) -> &Arc<Metrics> {
-        &self.context.metrics
+    pub fn ledger(&self) -> &Arc<Ledger> {
+        &self.context.ledger
     }
 
-    /// The accounts of all caps.
+    /// For `/metrics`: the Prometheus text format.
     #[must_use]
-    pub fn accounts(&self) -> Vec<AccountState> {
-        self.context.caps().states(unix_ms())
+    pub fn metrics(&self) -> String {
+        self.context.metrics.render()
     }
 
-    /// Puts another configuration in force, for connections from now on. Ports and the way of
-    /// capture stay as they were.
-    ///
-    /// # Errors
-    /// As [`Self::start`]; the old configuration then stays in force.
-    pub fn reload(&self, config: Config) -> anyhow::Result<()> {
-        let rules = Rules::new(config, &self.context.capture)?;
-        self.context.reconfigure(rules.config.caps.clone())?;
-        self.context.rules.store(Arc::new(rules));
-        Ok(())
+    /// For `/api/v1/status`: `in_flight`, `caps`, `bypasses`, `ledger`.
+    #[must_use]
+    pub fn status(&self) -> serde_json::Value {
+        let accounts = self.context.caps().states(unix_ms());
+        let not_inspected: BTreeMap<String, u64> =
+            self.context.totals().not_inspected.iter().cloned().collect();
+        serde_json::json!({
+            "in_flight": self.context.metrics.in_flight.get(),
+            "caps": accounts.iter().map(|account| serde_json::json!({
+                "name": account.cap,
+                "scope": account.scope,
+                "spent": account.spent.to_string(),
+                "reserved": account.reserved.to_string(),
+                "limit": account.limit.to_string(),
+                "resets_at_unix": account.resets_at_unix,
+            })).collect::<Vec<_>>(),
+            "bypasses": not_inspected,
+            "ledger": self.context.ledger.health(),
+        })
     }
 
-    /// Takes no more connections and waits for those that are open; false where that took
-    /// longer than `timeout`.
-    pub async fn drain(&self, timeout: Duration) -> bool {
+    /// What came of the connections so far.
+    #[must_use]
+    pub fn summary(&self) -> Summary {
+        self.context.totals().clone()
+    }
+
+    /// Takes no more connections and waits, at most for `timeout`, until those that are open have
+    /// ended and all records are in the database.
+    pub async fn drain(&self, timeout: Duration) {
         self.context.drain.send_replace(true);
         let all = u32::try_from(limits::CONNECTIONS_MAX).unwrap_or(u32::MAX);
         let closed = self.context.connections.acquire_many(all);
-        tokio::time::timeout(timeout, closed).await.is_ok()
+        if tokio::time::timeout(timeout, closed).await.is_err() {
+            tracing::info!("connections that are still open are given up");
+        }
+        let ledger = Arc::clone(&self.context.ledger);
+        let flushed = tokio::task::spawn_blocking(move || ledger.flush(timeout)).await;
+        if !matches!(flushed, Ok(true)) {
+            tracing::warn!("records wait in the journal; the next start of weir commits them");
+        }
     }
 }
 
@@ -246,6 +307,7 @@ async fn keep_house(context: Arc<Context>) {
             _ = ticks.tick() => {}
             () = context.draining() => return,
         }
+        context.follow();
         let rules = context.rules();
         rules.forwarder.close_idle(limits::POOL_IDLE_TIMEOUT);
         if rules.config.caps.is_empty() {
@@ -257,8 +319,12 @@ async fn keep_house(context: Arc<Context>) {
             Ok(Ok(others)) => {
                 let mut caps = context.caps();
                 for spend in &others.spent {
-                    as_cap_spend(spend, |spend| caps.record_spend(spend));
+                    caps.record_spend(&cap_spend(spend, &caller_of(spend)));
                 }
+                let callers: Vec<_> = others.reserved.iter().map(caller_of).collect();
+                let reserved = others.reserved.iter().zip(&callers);
+                let reserved = reserved.map(|(spend, caller)| cap_spend(spend, caller));
+                caps.replace_elsewhere(unix_ms(), reserved);
             }
             Ok(Err(error)) => tracing::warn!(%error, "expected to read what others spent"),
             Err(error) => tracing::error!(%error, "reading what others spent ended"),

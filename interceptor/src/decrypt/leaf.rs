@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
 use rustls::ServerConfig;
 use weir_certs::Authority;
 
@@ -17,21 +16,21 @@ const LEAF_REUSE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Mints leaves and keeps the TLS configurations made of them.
 pub(crate) struct Leaves {
-    authority: ArcSwap<Authority>,
+    authority: Authority,
     configs: Mutex<HashMap<(Arc<str>, Protocol), (Instant, Arc<ServerConfig>)>>,
 }
 
 impl Leaves {
-    pub(crate) fn new(authority: Arc<Authority>) -> Self {
+    pub(crate) fn new(authority: Authority) -> Self {
         Self {
-            authority: ArcSwap::new(authority),
+            authority,
             configs: Mutex::default(),
         }
     }
 
     /// Whether the CA may sign for `host`.
     pub(crate) fn covers(&self, host: &str) -> bool {
-        self.authority.load().covers(host)
+        self.authority.covers(host)
     }
 
     /// The configuration that answers a client of `host` with `protocol`.

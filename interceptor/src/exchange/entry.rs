@@ -17,7 +17,7 @@ use weir_core::money::Money;
 use super::admission::Priced;
 use crate::decrypt::Session;
 use crate::forward::SendError;
-use crate::ledger::{Outcome, Record};
+use crate::ledger::{Cost, Outcome, Record};
 use crate::process::config::Fail;
 use crate::sidecar::{Context, Rules, unix_ms};
 
@@ -181,7 +181,28 @@ impl Entry {
         self.context.metrics.in_flight.dec();
         let record = std::mem::take(&mut self.record);
         self.context.metrics.record(&record);
+        self.count(&record);
         self.context.ledger.record(record);
+    }
+}
+
+impl Entry {
+    /// Adds to what is said at the end of `weir run`.
+    fn count(&self, record: &Record) {
+        let Endpoint::Call(_) = self.endpoint else { return };
+        if record.outcome == Outcome::Unread {
+            self.context.count_not_inspected("unread_call");
+        }
+        let mut totals = self.context.totals();
+        let refused = u64::from(matches!(record.outcome, Outcome::Refused { .. }));
+        totals.refused = totals.refused.saturating_add(refused);
+        totals.calls = totals.calls.saturating_add(1).saturating_sub(refused);
+        totals.spend += record.cost.spent();
+        totals.unpriced = totals.unpriced.saturating_add(u64::from(record.cost == Cost::Unpriced));
+        if let Some(usage) = &record.usage {
+            totals.prompt_tokens = totals.prompt_tokens.saturating_add(usage.prompt());
+            totals.cache_read_tokens = totals.cache_read_tokens.saturating_add(usage.cache_read);
+        }
     }
 }
 

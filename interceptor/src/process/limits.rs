@@ -36,10 +36,11 @@ pub const DISTRUST_DURATION: Duration = Duration::from_secs(600);
 pub const DECODE_WINDOW_BYTES_MAX: usize = 1 << 20;
 /// Records waiting to be written to the ledger.
 pub const LEDGER_QUEUE_RECORDS_MAX: usize = 8192;
-/// How often the liveness gate in the kernel is fed.
-pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
-/// Age of the last heartbeat at which `/readyz` says no; the kernel's gate uses the same age.
-pub const HEARTBEAT_AGE_MAX: Duration = Duration::from_secs(5);
+/// Age of the last heartbeat from which on Weir counts as hung: connections then go direct, or are
+/// refused, and `/readyz` says no. As long as "within a second" allows.
+pub const HEARTBEAT_AGE_MAX: Duration = weir_probes::STALE_AFTER;
+/// How often a heartbeat is given: four may come late before Weir counts as hung.
+pub const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(200);
 /// How long exchanges in flight may take to end after the command ended.
 pub const RUN_DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Connections that the admin server serves at the same time.
@@ -54,3 +55,7 @@ pub const CONFIG_BYTES_MAX: u64 = 1 << 20;
 pub const LOG_FILE_BYTES_MAX: u64 = 32 << 20;
 /// Log files of earlier processes that are kept.
 pub const LOG_FILES_MAX: usize = 10;
+/// How long nft may take to answer at the start, in milliseconds.
+pub const PACKET_FILTER_TIMEOUT_MS: u16 = 5_000;
+/// How long the admin server waits after it could not accept a connection.
+pub const ADMIN_RETRY_DELAY: Duration = Duration::from_secs(1);

@@ -4,6 +4,7 @@
 //! `live` replaces the configuration in a running process.
 
 mod file;
+mod live;
 #[cfg(test)]
 mod tests;
 
@@ -13,6 +14,8 @@ use std::path::{Path, PathBuf};
 
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
+
+pub use live::{Live, Reload};
 pub use weir_core::caps::{Cap, CapKind, Dimension, OnExceed, Window};
 
 /// Everything that can be configured. [`Config::default`] is what runs without a file.
@@ -78,9 +81,10 @@ pub fn path(given: Option<&Path>) -> Option<PathBuf> {
 pub struct Intercept {
     /// Destination ports that are redirected.
     pub ports: Vec<u16>,
-    /// LLM hosts in addition to the built-in catalogue, in lower case.
+    /// LLM hosts in addition to the built-in catalogue, in lower case: names, or `*.` and a name
+    /// for all below it.
     pub hosts: Vec<String>,
-    /// Hosts that are tunnelled untouched although the catalogue knows them, in lower case.
+    /// Hosts that are tunnelled untouched although the catalogue knows them; as `hosts`.
     pub ignore: Vec<String>,
     /// What happens to traffic that Weir cannot handle.
     pub fail: Fail,
