@@ -18,4 +18,5 @@ pub mod process;
 
 pub mod run;
 pub mod report;
+pub mod demo;
 pub mod cli;

@@ -66,6 +66,12 @@ pub(crate) struct Rules {
     pub(crate) forwarder: Forwarder,
 }
 
+impl std::fmt::Debug for Context {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Context").finish_non_exhaustive()
+    }
+}
+
 impl Context {
     pub(crate) fn rules(&self) -> Arc<Rules> {
         self.rules.load_full()
@@ -83,8 +89,8 @@ impl Context {
             return Ok(());
         };
         self.ledger.spent_since(since, |spend| {
-            as_cap_spend(&spend, |spend| caps.replay(spend))
-        })
+            caps.replay(&cap_spend(&spend));
+})
     }
 
     /// Puts a configuration that has changed in force, for connections from now on.
@@ -168,22 +174,19 @@ pub(crate) fn caller(identity: &Identity, session: Option<&str>) -> Caller {
     }
 }
 
-fn caller_of(spend: &ledger::Spend) -> Caller {
-    caller(&spend.identity, spend.session.as_deref())
-}
-
 /// What the ledger knows as spent, as caps know it.
-fn cap_spend<'a>(spend: &'a ledger::Spend, caller: &'a Caller) -> caps::Spend<'a> {
+fn cap_spend(spend: &ledger::Spend) -> caps::Spend<'_> {
     let subject = Subject {
-        caller,
+        caller: &spend.caller,
         provider: &spend.provider,
         host: &spend.host,
-        model: spend.model.as_deref().unwrap_or_default(),
+        model: &spend.model,
     };
     caps::Spend { at_ms: spend.at_unix_ms, subject, amount: spend.amount }
 }
 
 /// A sidecar at work.
+#[derive(Debug)]
 pub struct Sidecar {
     context: Arc<Context>,
 }
@@ -197,7 +200,7 @@ impl Sidecar {
         let config = parts.live.config();
         let ledger = Ledger::open(&LedgerOptions {
             state_dir: parts.state.path().to_owned(),
-            url: format!("sqlite:{}", config.ledger.sqlite.display()),
+            url: config.ledger.url(),
         })?;
         let context = Arc::new(Context {
             leaves: Leaves::new(parts.authority),
@@ -319,12 +322,9 @@ async fn keep_house(context: Arc<Context>) {
             Ok(Ok(others)) => {
                 let mut caps = context.caps();
                 for spend in &others.spent {
-                    caps.record_spend(&cap_spend(spend, &caller_of(spend)));
+                    caps.record_spend(&cap_spend(spend));
                 }
-                let callers: Vec<_> = others.reserved.iter().map(caller_of).collect();
-                let reserved = others.reserved.iter().zip(&callers);
-                let reserved = reserved.map(|(spend, caller)| cap_spend(spend, caller));
-                caps.replace_elsewhere(unix_ms(), reserved);
+                caps.replace_elsewhere(unix_ms(), others.reserved.iter().map(cap_spend));
             }
             Ok(Err(error)) => tracing::warn!(%error, "expected to read what others spent"),
             Err(error) => tracing::error!(%error, "reading what others spent ended"),

@@ -49,10 +49,7 @@ impl Leaves {
         {
             return Ok(Arc::clone(config));
         }
-        let leaf = self
-            .authority
-            .load()
-            .leaf(host)
+        let leaf = self.authority.leaf(host)
             .map_err(|error| error.to_string())?;
         let mut config = ServerConfig::builder()
             .with_no_client_auth()

@@ -50,7 +50,7 @@ pub(crate) struct Priced<'a> {
 impl<'a> Priced<'a> {
     pub(crate) fn context(&self) -> Context<'a> {
         Context {
-            provider: self.provider.as_str(),
+            provider: self.provider.priced_as(self.call.api).as_str(),
             model: self.model,
             at_unix: self.at_unix,
             service_tier: self.call.service_tier.as_deref(),
@@ -70,7 +70,7 @@ impl Memory {
         let (call, model) = (priced.call, priced.model);
         let limit = call
             .max_output_tokens
-            .or_else(|| prices.max_output_tokens(priced.provider.as_str(), model))
+            .or_else(|| prices.max_output_tokens(priced.context().provider, model))
             .unwrap_or(OUTPUT_TOKENS_MAX);
         let learned = self.lock();
         let input = learned.ratios.estimate(priced.provider, model, call);

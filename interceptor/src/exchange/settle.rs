@@ -102,11 +102,15 @@ impl Entry {
         let rules = self.cache_rules(known.as_ref().map_or(&answered, |(context, _)| context));
         let found = known.and_then(|(context, rates)| {
             let cost = rates.cost(usage)?;
-            let parts = answer.parts.iter().filter_map(|part| {
+            // Where a call had several passes, each is priced by its own model and length.
+            let parts = answer.parts.iter().map(|part| {
                 let model = part.model.as_deref().unwrap_or(context.model);
-                prices.price(&Context { model, ..context }, &part.usage)
+                Some(prices.price(&Context { model, ..context }, &part.usage)?.total)
             });
-            let total = cost.total + parts.map(|part| part.total).sum();
+            let total = match parts.collect::<Option<Vec<_>>>()? {
+                parts if parts.is_empty() => cost.total,
+                parts => parts.into_iter().sum(),
+            };
             let perfect = cache::perfect(usage, &rates, &cost, rules, previous);
             Some((total, cost.without_cache, perfect))
         });

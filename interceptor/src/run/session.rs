@@ -87,6 +87,10 @@ impl Session {
         })
     }
 
+    pub(super) fn sidecar(&self) -> &Sidecar {
+        &self.sidecar
+    }
+
     /// Lets what is in flight end, at most for `timeout`, and stops serving.
     pub(super) fn end(self, timeout: Duration) -> Summary {
         self.runtime.block_on(self.sidecar.drain(timeout));
