@@ -10,7 +10,7 @@ use weir_core::money::Money;
 use super::record::{Bypass, Record};
 
 /// What a journal holds. Like `Record`, a stored format.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Entry {
     /// First in each journal: proves at opening that the journal can be written.
