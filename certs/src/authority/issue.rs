@@ -13,7 +13,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::file::Contents;
-use super::{Authority, AuthorityError, hex, sha256};
+use super::{Authority, AuthorityError};
 use crate::host;
 
 /// What a client is answered with.
@@ -171,7 +171,7 @@ fn root_name(key: &KeyPair, now: OffsetDateTime) -> String {
         .filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.'))
         .take(HOST_CHARS_MAX)
         .collect();
-    let digest = hex(&sha256(&key.subject_public_key_info()));
+    let digest = crate::sha256_hex(&key.subject_public_key_info());
     let key: String = digest.chars().take(KEY_DIGITS).collect();
     format!("Weir CA {host} {} {key}", now.date())
 }

@@ -134,7 +134,7 @@ impl Authority {
     /// SHA-256 of the certificate's DER, lower-case hexadecimal, 64 digits.
     #[must_use]
     pub fn fingerprint_sha256(&self) -> String {
-        hex(&sha256(&self.certificate))
+        crate::sha256_hex(&self.certificate)
     }
 
     /// The last second at which the certificate is valid, UTC.
@@ -223,13 +223,4 @@ impl Authority {
             not_after: root.not_after,
         })
     }
-}
-
-pub(crate) fn sha256(bytes: &[u8]) -> Vec<u8> {
-    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
-    digest.as_ref().to_vec()
-}
-
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -107,12 +107,18 @@ fn tuple(listener: Listener) -> (bpf_sock_tuple, u32) {
         Listener::V4(port) => {
             tuple.__bindgen_anon_1.ipv4.daddr = LOOPBACK4;
             tuple.__bindgen_anon_1.ipv4.dport = port.to_be();
-            (tuple, size_of_val_u32(unsafe { &tuple.__bindgen_anon_1.ipv4 }))
+            (
+                tuple,
+                size_of_val_u32(unsafe { &tuple.__bindgen_anon_1.ipv4 }),
+            )
         }
         Listener::V6(port) => {
             tuple.__bindgen_anon_1.ipv6.daddr = LOOPBACK6;
             tuple.__bindgen_anon_1.ipv6.dport = port.to_be();
-            (tuple, size_of_val_u32(unsafe { &tuple.__bindgen_anon_1.ipv6 }))
+            (
+                tuple,
+                size_of_val_u32(unsafe { &tuple.__bindgen_anon_1.ipv6 }),
+            )
         }
     }
 }

@@ -88,10 +88,7 @@ pub fn tcp_connect(ctx: SockOpsContext) -> u32 {
     }
     // SAFETY: storage of ORIGIN holds an Origin.
     let origin = unsafe { *origin };
-    let address = match origin.destination.v4() {
-        Some(_) => Address::from_v4(ctx.local_ip4()),
-        None => Address::from_v6(ctx.local_ip6()),
-    };
+    let address = local_address(&ctx, &origin);
     // SAFETY: ctx is the hook's own.
     let netns_cookie = unsafe { bpf_get_netns_cookie(ctx.as_ptr()) };
     let key = FlowKey::new(netns_cookie, address, ctx.local_port() as u16);
@@ -113,7 +110,11 @@ fn connect(
         IPPROTO_UDP => Protocol::Udp,
         _ => return ALLOW,
     };
-    let attempt = Attempt { protocol, destination, port: port(ctx) };
+    let attempt = Attempt {
+        protocol,
+        destination,
+        port: port(ctx),
+    };
     let Some(config) = CONFIG.get(0) else {
         return ALLOW;
     };
@@ -121,9 +122,7 @@ fn connect(
     if let Verdict::Redirect(listener) = verdict {
         if !store_origin(ctx, &attempt) {
             return match Kernel(ctx).netns() {
-                Some(netns) => {
-                    conclude(Verdict::not_redirectable(&netns, Reason::OriginNotStored))
-                }
+                Some(netns) => conclude(Verdict::not_redirectable(&netns, Reason::OriginNotStored)),
                 None => ALLOW,
             };
         }
@@ -142,7 +141,11 @@ fn send(ctx: &SockAddrContext, destination: Address) -> i32 {
     if unsafe { (*ctx.sock_addr).protocol } != IPPROTO_UDP {
         return ALLOW;
     }
-    let attempt = Attempt { protocol: Protocol::Udp, destination, port: port(ctx) };
+    let attempt = Attempt {
+        protocol: Protocol::Udp,
+        destination,
+        port: port(ctx),
+    };
     match CONFIG.get(0) {
         Some(config) => conclude(decide(&attempt, config, &Kernel(ctx))),
         None => ALLOW,
@@ -239,15 +242,37 @@ fn destination4(ctx: &SockAddrContext) -> Address {
 
 #[inline(always)]
 fn destination6(ctx: &SockAddrContext) -> Address {
-    // SAFETY: reads of the hook's own context.
+    // SAFETY: the field of the hook's own context.
+    Address::from_v6(unsafe { read_words(&raw const (*ctx.sock_addr).user_ip6) })
+}
+
+/// Both families are read before one is chosen: otherwise the compiler joins the reads into one at a computed offset
+/// ("dereference of modified ctx ptr disallowed").
+#[inline(always)]
+fn local_address(ctx: &SockOpsContext, origin: &Origin) -> Address {
+    // SAFETY: the field of the hook's own context.
+    let v4 = unsafe { ptr::read_volatile(&raw const (*ctx.ops).local_ip4) };
+    // SAFETY: the field of the hook's own context.
+    let v6 = unsafe { read_words(&raw const (*ctx.ops).local_ip6) };
+    match origin.destination.v4() {
+        Some(_) => Address::from_v4(v4),
+        None => Address::from_v6(v6),
+    }
+}
+
+/// # Safety
+/// `words` is a field of the context of the running hook.
+#[inline(always)]
+unsafe fn read_words(words: *const [u32; 4]) -> [u32; 4] {
+    let words = words.cast::<u32>();
+    // SAFETY: the caller's.
     unsafe {
-        let words = (&raw const (*ctx.sock_addr).user_ip6).cast::<u32>();
-        Address::from_v6([
+        [
             ptr::read_volatile(words),
             ptr::read_volatile(words.add(1)),
             ptr::read_volatile(words.add(2)),
             ptr::read_volatile(words.add(3)),
-        ])
+        ]
     }
 }
 

@@ -18,8 +18,10 @@ pub enum Provider {
     Anthropic,
     /// `OpenAI`, data residency hosts and the Codex backend of `ChatGPT` included.
     OpenAi,
-    /// Google: the Gemini API, Vertex AI and Claude on Google Cloud.
+    /// Google: the Gemini API.
     Google,
+    /// Google Cloud: Vertex AI, and Claude on Google Cloud.
+    Vertex,
     /// Amazon Bedrock.
     Bedrock,
     /// Azure `OpenAI` and Microsoft Foundry.
@@ -58,10 +60,11 @@ pub enum Provider {
 
 impl Provider {
     /// Every provider, in the order of declaration.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::Anthropic,
         Self::OpenAi,
         Self::Google,
+        Self::Vertex,
         Self::Bedrock,
         Self::Azure,
         Self::OpenRouter,
@@ -88,6 +91,7 @@ impl Provider {
             Self::Anthropic => "anthropic",
             Self::OpenAi => "openai",
             Self::Google => "google",
+            Self::Vertex => "vertex",
             Self::Bedrock => "aws",
             Self::Azure => "azure",
             Self::OpenRouter => "openrouter",

@@ -28,7 +28,7 @@ fn hosts_are_found_in_any_case_and_with_the_dot_of_the_root() {
         ),
         (
             "us-central1-aiplatform.googleapis.com",
-            Listing::Provider(Provider::Google),
+            Listing::Provider(Provider::Vertex),
         ),
         (
             "contoso.openai.azure.com",

@@ -198,4 +198,4 @@ const RULE: &str = "ask_for_usage";
 
 /// The longest event that can be the usage chunk, in bytes: the real ones have a few hundred. What
 /// is longer is passed on as it comes.
-const USAGE_CHUNK_BYTES_MAX: usize = 64 * 1024;
+pub(super) const USAGE_CHUNK_BYTES_MAX: usize = 64 * 1024;

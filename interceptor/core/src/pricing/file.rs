@@ -70,6 +70,9 @@ pub(super) struct Model {
     pub(super) id: String,
     #[serde(rename = "match")]
     pub(super) rules: Vec<Rule>,
+    /// Made by another provider of the list.
+    #[serde(default)]
+    pub(super) resold: bool,
     pub(super) context_window: Option<u64>,
     pub(super) max_output_tokens: Option<u64>,
     pub(super) min_cacheable_tokens: Option<u64>,
@@ -325,3 +328,74 @@ fn micros(text: &str) -> Result<u64, String> {
 
 /// Decimals of a pico-dollar per token, in dollars per million tokens.
 const DECIMALS_MAX: usize = 6;
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::rows;
+    use super::super::{Context, PriceTable};
+    use super::*;
+
+    fn one_model(model: &str) -> Result<PriceTable, PriceTableError> {
+        PriceTable::parse(&format!(r#"{{"version":"1","models":[{model}]}}"#))
+    }
+
+    fn with_input(rate: &str) -> Result<PriceTable, PriceTableError> {
+        let prices = format!(r#"[{{"per_mtok":{{"input":{rate}}}}}]"#);
+        one_model(&format!(
+            r#"{{"provider":"p","id":"m","match":[{{"equals":"m"}}],"prices":{prices}}}"#
+        ))
+    }
+
+    #[test]
+    fn a_decimal_is_read_exactly() {
+        let list = rows(
+            "0                     | 0
+             0.000001              | 1
+             0.1                   | 100000
+             0.003625              | 3625
+             12.5                  | 12500000
+             30                    | 30000000
+             18446744073709.551615 | 18446744073709551615",
+        );
+        for [text, picos] in list {
+            let context = Context {
+                provider: "p",
+                model: "m",
+                ..Context::default()
+            };
+            let rates = with_input(text).unwrap().rates(&context, 1).unwrap();
+            assert_eq!(rates.input.to_string(), picos, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_price_that_is_not_an_exact_decimal_is_refused() {
+        let list = rows(
+            r#"-1 | 1e3 | 0.0000001 | 18446744073709.551616 | "1" | {} | true | [] | [1]
+               [[1,2]] | [[0,1],[0,2]] | [[0,1],[5,2],[4,3]] | [[0,-1]] | [[0,1,2]] | . | | 1. | 01"#,
+        );
+        for text in list.iter().flat_map(|row: &[&str; 9]| row) {
+            assert!(with_input(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_row_that_cannot_be_used_is_refused_with_its_name() {
+        let list = rows(
+            r#"[]                | [{"per_mtok":{"input":1}}]                          | rules
+               [{"without":"x"}] | [{"per_mtok":{"input":1}}]                          | rules
+               [{"equals":"m"}]  | []                                                  | input rate
+               [{"equals":"m"}]  | [{"per_mtok":{"output":1}}]                         | input rate
+               [{"matches":"m"}] | [{"per_mtok":{"input":1}}]                          | unknown field
+               [{"equals":"m"}]  | [{"per_mtok":{"inputs":1}}]                         | unknown field
+               [{"equals":"m"}]  | [{"effective_from":"soon","per_mtok":{"input":1}}]  | line 1
+               [{"equals":"m"}]  | [{"utc_time_window":["4:00"],"per_mtok":{}}]        | line 1
+               [{"equals":"m"}]  | [{"utc_time_window":["04:00","01:00"],"per_mtok":{}}] | end after"#,
+        );
+        for [rules, prices, expected] in list {
+            let row = format!(r#"{{"provider":"p","id":"m","match":{rules},"prices":{prices}}}"#);
+            let error = one_model(&row).unwrap_err().to_string();
+            assert!(error.contains(expected), "{row}: {error}");
+        }
+    }
+}

@@ -209,9 +209,11 @@ impl PriceTable {
         if let Some(models) = self.providers.get(provider) {
             return find_spelled(models, &spellings);
         }
-        let mut makers = MAKERS.iter().filter_map(|maker| self.providers.get(*maker));
-        let found = makers.find_map(|models| find_spelled(models, &spellings))?;
-        let ambiguous = makers.any(|models| find_spelled(models, &spellings).is_some());
+        let mut makers = self.providers.values().filter_map(|models| {
+            find_spelled(models, &spellings).filter(|found| !found.model.resold)
+        });
+        let found = makers.next()?;
+        let ambiguous = makers.next().is_some();
         (!ambiguous).then_some(Found {
             notional: true,
             ..found
@@ -309,20 +311,6 @@ fn picos(count: u64, rate: u64) -> u128 {
 }
 
 const BUILTIN_PRICES: &str = include_str!("../../prices.json");
-
-/// Providers that make the models they sell. The others sell models of these, at prices of theirs.
-const MAKERS: [&str; 10] = [
-    "anthropic",
-    "openai",
-    "google",
-    "deepseek",
-    "x-ai",
-    "mistral",
-    "moonshotai",
-    "zai",
-    "minimax",
-    "cohere",
-];
 
 const NO_SURCHARGE_PPM: u64 = 1_000_000;
 

@@ -103,12 +103,8 @@ impl EventParser {
             };
             if is_blank {
                 self.skipped = self.skipped.saturating_add(u64::from(self.block.too_long));
-                if let Some((name, data)) = self.block.event(buffer) {
-                    each(Event {
-                        name,
-                        data,
-                        range: self.block_start..end,
-                    });
+                if let Some(event) = self.block.event(buffer, self.block_start..end) {
+                    each(event);
                 }
                 self.start_block(end);
                 block = next;
@@ -189,11 +185,12 @@ impl Block {
         }
         let mut start = self.line_start;
         let mut line = buffer.get(start..line_end).unwrap_or_default();
-        if is_first_block && start == 0 {
-            if let Some(rest) = line.strip_prefix(BYTE_ORDER_MARK) {
-                line = rest;
-                start = start.saturating_add(BYTE_ORDER_MARK.len());
-            }
+        if is_first_block
+            && start == 0
+            && let Some(rest) = line.strip_prefix(BYTE_ORDER_MARK)
+        {
+            line = rest;
+            start = start.saturating_add(BYTE_ORDER_MARK.len());
         }
         if let Some(value) = value_of(line, b"data") {
             let value = start.saturating_add(value)..line_end;
@@ -215,8 +212,8 @@ impl Block {
         }
     }
 
-    /// Name and data of the event that the block in `buffer` is, if it is one.
-    fn event<'a>(&'a self, buffer: &'a [u8]) -> Option<(&'a [u8], &'a [u8])> {
+    /// The event that the block in `buffer` is, if it is one.
+    fn event<'a>(&'a self, buffer: &'a [u8], range: Range<u64>) -> Option<Event<'a>> {
         if self.too_long {
             return None;
         }
@@ -225,7 +222,11 @@ impl Block {
             Data::Line(range) => buffer.get(range.clone())?,
             Data::Lines(lines) => lines,
         };
-        Some((buffer.get(self.name.clone())?, data))
+        Some(Event {
+            name: buffer.get(self.name.clone())?,
+            data,
+            range,
+        })
     }
 }
 

@@ -1,0 +1,1 @@
+//! What programs are given, on made-up machines of every layout.
