@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use http::Version;
 
-use super::client::{APIS, BOTH, Path, Read, say, start};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::client::{APIS, BOTH, Path, Read, connect, say, start};
 use crate::Simulator;
 
 /// What the whole stream would have been.
@@ -48,6 +50,29 @@ async fn a_reset_comes_after_exactly_the_events_asked_for() {
             }
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reset_over_http1_is_a_reset_of_the_connection() {
+    let simulator = start();
+    let mut tls = connect(&simulator, "api.openai.com", &[b"http/1.1"]).await;
+    let body = APIS[1].body("[[sim: reset_after=3]]", true);
+    let length = body.len();
+    let head = format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: api.openai.com\r\nauthorization: Bearer k\r\n\
+         content-length: {length}\r\n\r\n"
+    );
+    tls.write_all((head + &body).as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    let error = tls.read_to_end(&mut answer).await.unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    assert_eq!(
+        String::from_utf8(answer)
+            .unwrap()
+            .matches("data: {")
+            .count(),
+        3
+    );
 }
 
 #[tokio::test]
