@@ -2,6 +2,8 @@
 //!
 //! A test that needs a process of its own runs itself again, told by a variable where to write.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::hash::{BuildHasher as _, RandomState};

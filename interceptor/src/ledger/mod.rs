@@ -92,7 +92,12 @@ pub enum LedgerError {
         source: io::Error,
     },
     /// SQLite cannot open or read the database.
-    #[error("the ledger {path} cannot be used: {source}")]
+    #[error(
+        "the ledger {path} cannot be used: {source}; check that the disk has room and that user \
+         id {} may read and write it, or name another state directory with --state-dir or \
+         WEIR_STATE_DIR",
+        nix::unistd::geteuid()
+    )]
     Database {
         /// The database's file.
         path: PathBuf,

@@ -446,3 +446,6 @@ const MINUTE_MS: i64 = 60_000;
 const WRITE_WAIT: Duration = Duration::from_secs(5);
 /// How long a reader waits where it must, which is only while the database is recovered.
 const READ_WAIT: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests;

@@ -366,3 +366,6 @@ const BATCH_ENTRIES_MAX: usize = 256;
 /// Read at once: at least one entry, whatever its size.
 const READ_BYTES: u64 = 1024 * 1024;
 const _: () = assert!(READ_BYTES as usize > 2 * FRAME_BYTES_MAX, "an entry fits");
+
+#[cfg(test)]
+mod tests;
