@@ -5,7 +5,11 @@
 //! (`identity`, `estimate`, `caps`, `refusal`, `edit`).
 
 #![forbid(unsafe_code)]
-#![warn(clippy::arithmetic_side_effects, clippy::as_conversions, clippy::float_arithmetic)]
+#![warn(
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    clippy::float_arithmetic
+)]
 
 pub mod catalog;
 pub mod api;

@@ -4,7 +4,6 @@
 
 #![expect(
     clippy::unwrap_used,
-    clippy::indexing_slicing,
     clippy::panic,
     reason = "a test fails by panicking, in its helpers too"
 )]
@@ -294,5 +293,15 @@ fn the_form_of_an_answer_is_told_by_its_content_type() {
         ("", None),
     ] {
         assert_eq!(Form::of_content_type(content_type), form, "{content_type}");
+    }
+}
+
+#[test]
+fn a_plain_body_with_something_behind_it_is_not_read() {
+    for case in cases().into_iter().filter(|case| case.form == Form::Plain) {
+        for behind in ["x", "{}", "\0"] {
+            let answer = read(&case, [case.answer.as_slice(), behind.as_bytes()]);
+            assert_eq!(answer, Answer::default(), "{} and {behind:?}", case.name);
+        }
     }
 }

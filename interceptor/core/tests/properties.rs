@@ -228,6 +228,8 @@ proptest! {
     fn the_filter_passes_the_same_however_the_stream_is_cut(
         stream in stream(), places in vec(any::<Index>(), 0..8),
     ) {
+        // Something before: a byte order mark would come to mean something else at the start.
+        let stream = [b"data: 0\n\n", stream.as_slice()].concat();
         let (passed, removed) = filtered(&[&stream]);
         prop_assert_eq!(filtered(&cut(&stream, &places)), (passed.clone(), removed));
         prop_assert_eq!(filtered(&stream.chunks(1).collect::<Vec<_>>()), (passed.clone(), removed));

@@ -34,3 +34,6 @@ pub mod agent;
 pub use bill::{Api, Billed, Received, Usage};
 pub use clock::Clock;
 pub use simulator::{Options, Protocols, Simulator};
+
+#[cfg(test)]
+mod tests;

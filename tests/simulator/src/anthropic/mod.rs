@@ -343,3 +343,6 @@ const ORGANIZATION: &str = "5e1f0000-0000-4000-8000-0000000051a0";
 const STRICT_VERSION: &str = "2026-10-21";
 
 const DEFAULT_THINKING_TOKENS: u64 = 16;
+
+#[cfg(test)]
+mod tests;

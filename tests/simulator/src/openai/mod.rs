@@ -237,3 +237,6 @@ fn refuse(call: &Call<'_>, api: Api, refusal: &Refusal) -> io::Result<Response<B
 }
 
 const MODELS_CREATED: u64 = 1_790_000_000;
+
+#[cfg(test)]
+mod tests;

@@ -1,162 +1,9 @@
-//! Where the parts of a JSON text are: byte ranges found in one pass, without building a tree.
-//!
-//! A [`Scanner`] stands before a value and either skips it or walks into it, so that each byte is
-//! looked at once. It checks the whole structure of what it passes (RFC 8259: brackets, commas,
-//! colons, literals, numbers) and rejects what `serde_json` rejects, with these exceptions:
-//! *inside* strings it looks for nothing but the closing quote, so bad escapes, control characters
-//! and invalid UTF-8 pass, and numbers may be too large for a machine. Whoever needs such a value
-//! decodes the slice, and finds out then. What it misses on purpose keeps it several times faster
-//! than a parse: long texts are passed at the speed of a search for one byte.
-//!
-//! Of members with the same key the last counts, as in the parsers of the providers: callers that
-//! collect members in order get that by overwriting.
+//! The walk through a JSON text.
 
-use std::borrow::Cow;
 use std::ops::Range;
 
-use memchr::memchr;
-
-/// What kind of value stands somewhere.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// `{…}`
-    Object,
-    /// `[…]`
-    Array,
-    /// `"…"`
-    String,
-    /// A number.
-    Number,
-    /// `true`
-    True,
-    /// `false`
-    False,
-    /// `null`
-    Null,
-}
-
-/// A value: what it is, and its bytes without surrounding white space (a string with its quotes).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Value {
-    /// What it is.
-    pub kind: Kind,
-    /// Where it is in the scanned bytes.
-    pub range: Range<usize>,
-}
-
-/// A member of an object.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Member {
-    /// Where the key is, quotes excluded.
-    pub key: Range<usize>,
-    /// The value.
-    pub value: Value,
-}
-
-impl Member {
-    /// Whether the key reads `name`, however it is escaped.
-    #[must_use]
-    pub fn is(&self, bytes: &[u8], name: &str) -> bool {
-        bytes
-            .get(self.key.clone())
-            .is_some_and(|raw| *plain(raw) == *name.as_bytes())
-    }
-}
-
-/// The text breaks a rule of JSON.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("malformed JSON at byte {at}: expected {expected}")]
-pub struct Malformed {
-    /// Where, in bytes from the start.
-    pub at: usize,
-    /// What should have been there.
-    pub expected: &'static str,
-}
-
-/// How deep values may be nested, the outermost included. `serde_json` stops here as well.
-pub const DEPTH_MAX: usize = 127;
-
-/// The single value that `bytes` consist of, apart from white space.
-///
-/// # Errors
-///
-/// Where the bytes are not one well-formed value.
-pub fn document(bytes: &[u8]) -> Result<Value, Malformed> {
-    let mut scanner = Scanner::new(bytes);
-    let value = scanner.value()?;
-    scanner.end()?;
-    Ok(value)
-}
-
-/// The members of the object in `range` of `bytes`, in order, duplicates included.
-///
-/// # Errors
-///
-/// Where there is no well-formed object.
-pub fn members(bytes: &[u8], range: Range<usize>) -> Result<Vec<Member>, Malformed> {
-    let mut members = Vec::new();
-    let mut scanner = Scanner::within(bytes, range);
-    scanner.members(|scanner, key, _| {
-        members.push(Member {
-            key,
-            value: scanner.value()?,
-        });
-        Ok::<(), Malformed>(())
-    })?;
-    Ok(members)
-}
-
-/// The elements of the array in `range` of `bytes`, in order.
-///
-/// # Errors
-///
-/// Where there is no well-formed array.
-pub fn elements(bytes: &[u8], range: Range<usize>) -> Result<Vec<Value>, Malformed> {
-    let mut elements = Vec::new();
-    let mut scanner = Scanner::within(bytes, range);
-    scanner.elements(|scanner| {
-        elements.push(scanner.value()?);
-        Ok::<(), Malformed>(())
-    })?;
-    Ok(elements)
-}
-
-/// The text of the string in `range` of `bytes`, quotes included in the range; nothing if that is
-/// not a valid string.
-#[must_use]
-pub fn text(bytes: &[u8], range: Range<usize>) -> Option<String> {
-    serde_json::from_slice(bytes.get(range)?).ok()
-}
-
-/// The whole number in `range` of `bytes`; nothing if that is not one, or it is negative.
-#[must_use]
-pub fn whole(bytes: &[u8], range: Range<usize>) -> Option<u64> {
-    serde_json::from_slice(bytes.get(range)?).ok()
-}
-
-/// The text of a string that is a name, an id or the like; nothing if `value` is none, or is longer
-/// than [`NAME_BYTES_MAX`].
-#[must_use]
-pub fn name(bytes: &[u8], value: &Value) -> Option<String> {
-    let fits = value.kind == Kind::String && value.range.len() <= NAME_BYTES_MAX;
-    fits.then(|| text(bytes, value.range.clone())).flatten()
-}
-
-/// The longest name that is read, in bytes of JSON: real ones are far below, and what is longer
-/// would only fill records.
-pub const NAME_BYTES_MAX: usize = 1024;
-
-/// The bytes between the quotes of a string as they read without escapes.
-fn plain(raw: &[u8]) -> Cow<'_, [u8]> {
-    if !raw.contains(&b'\\') {
-        return Cow::Borrowed(raw);
-    }
-    let quoted = [b"\"", raw, b"\""].concat();
-    match serde_json::from_slice::<String>(&quoted) {
-        Ok(text) => Cow::Owned(text.into_bytes()),
-        Err(_) => Cow::Borrowed(raw),
-    }
-}
+use super::quote::end_of_string;
+use super::{DEPTH_MAX, Kind, Malformed, Value, plain};
 
 /// A position in a JSON text.
 #[derive(Clone, Debug)]
@@ -415,33 +262,13 @@ impl<'a> Scanner<'a> {
     }
 
     /// Passes a string, standing on its opening quote.
-    ///
-    /// A quote ends the string unless an odd number of backslashes stands before it. Counting them
-    /// backwards from each quote leaves the search with one byte to look for, so that texts full of
-    /// `\n` do not stop it; no backslash is counted twice, as each run ends at its quote.
     fn string(&mut self) -> Result<(), Malformed> {
-        let start = self.at.wrapping_add(1);
-        let mut from = start;
-        loop {
-            let rest = self.bytes.get(from..).unwrap_or_default();
-            let Some(length) = find_quote(rest) else {
-                self.at = self.bytes.len();
-                return Err(self.expected("`\"` at the end of the string"));
-            };
-            let quote = from.wrapping_add(length);
-            let before = self.bytes.get(start..quote).unwrap_or_default();
-            let backslashes = before
-                .iter()
-                .rev()
-                .take_while(|byte| **byte == b'\\')
-                .count();
-            if backslashes & 1 == 0 {
-                self.at = quote.wrapping_add(1);
-                return Ok(());
-            }
-            from = quote.wrapping_add(1);
-            from = from.wrapping_add(escaped_quotes(self.bytes, from));
-        }
+        let Some(quote) = end_of_string(self.bytes, self.at.wrapping_add(1)) else {
+            self.at = self.bytes.len();
+            return Err(self.expected("`\"` at the end of the string"));
+        };
+        self.at = quote.wrapping_add(1);
+        Ok(())
     }
 
     /// Passes a number (RFC 8259 section 6).
@@ -546,64 +373,4 @@ impl Open {
     }
 }
 
-/// How many bytes from `at`, just behind an escaped quote, cannot hold the end of the string.
-///
-/// Where one quote is escaped more are near: source code, JSON in JSON. Stopping at each of them
-/// costs more than to look at whole blocks for a quote that may be a real one, that is without a
-/// backslash before it or with two. The loop inside is one that the compiler vectorises.
-fn escaped_quotes(bytes: &[u8], at: usize) -> usize {
-    let mut passed = 0_usize;
-    let tail = |back: usize| bytes.get(at.checked_sub(back)?..);
-    let (Some(mut now), Some(mut one), Some(mut two)) = (tail(0), tail(1), tail(2)) else {
-        return 0;
-    };
-    while let (Some((block, rest)), Some((block_1, rest_1)), Some((block_2, rest_2))) = (
-        now.split_first_chunk::<BLOCK_BYTES>(),
-        one.split_first_chunk::<BLOCK_BYTES>(),
-        two.split_first_chunk::<BLOCK_BYTES>(),
-    ) {
-        let mut found = false;
-        for ((byte, before), twice) in block.iter().zip(block_1).zip(block_2) {
-            found |= (*byte == b'"') & ((*before != b'\\') | (*twice == b'\\'));
-        }
-        if found {
-            break;
-        }
-        (now, one, two) = (rest, rest_1, rest_2);
-        passed = passed.wrapping_add(BLOCK_BYTES);
-    }
-    passed
-}
-
-/// Where the first quote is. Keys and short texts are looked through eight bytes at a time here,
-/// which for them is faster than the call of a vectorised search.
-#[inline]
-fn find_quote(bytes: &[u8]) -> Option<usize> {
-    let mut rest = bytes;
-    let mut passed = 0_usize;
-    while passed < SHORT_BYTES {
-        let Some((word, tail)) = rest.split_first_chunk::<8>() else {
-            break;
-        };
-        let differs = u64::from_le_bytes(*word) ^ QUOTES;
-        // The lowest bit set marks the first byte that is zero: a classic of word-wise search.
-        let zeros = differs.wrapping_sub(LOWS) & !differs & HIGHS;
-        if zeros != 0 {
-            let byte = usize::try_from(zeros.trailing_zeros() >> 3).unwrap_or_default();
-            return Some(passed.wrapping_add(byte));
-        }
-        passed = passed.wrapping_add(8);
-        rest = tail;
-    }
-    memchr(b'"', rest).map(|at| passed.wrapping_add(at))
-}
-
 const TOO_DEEP: &str = "at most 127 levels of brackets";
-
-const BLOCK_BYTES: usize = 64;
-
-/// How far a string is searched word by word before the vectorised search takes over, in bytes.
-const SHORT_BYTES: usize = 16;
-const QUOTES: u64 = u64::from_ne_bytes([b'"'; 8]);
-const LOWS: u64 = u64::from_ne_bytes([0x01; 8]);
-const HIGHS: u64 = u64::from_ne_bytes([0x80; 8]);
