@@ -85,7 +85,8 @@ fn parse_range(text: &str) -> Option<RangeInclusive<u16>> {
 /// Whether this network namespace has an IPv6 default route. Where it has none, a listener on ::1
 /// would make connections succeed that must fail so that the client falls back to IPv4.
 pub(super) fn has_ipv6_default_route() -> bool {
-    std::fs::read_to_string("/proc/net/ipv6_route").is_ok_and(|text| default_route_in(&text))
+    std::fs::read_to_string("/proc/thread-self/net/ipv6_route")
+        .is_ok_and(|text| default_route_in(&text))
 }
 
 /// The table holds destination, its prefix length, source, its prefix length, next hop, metric,

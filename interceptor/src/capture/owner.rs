@@ -21,10 +21,12 @@ pub(super) struct Socket {
 /// The socket of this network namespace that is connected from `local` to `remote`.
 pub(super) fn socket(local: SocketAddr, remote: SocketAddr) -> Option<Socket> {
     // An IPv4 connection of an IPv6 socket stands in the second file.
-    ["/proc/net/tcp", "/proc/net/tcp6"].iter().find_map(|path| {
-        let table = std::fs::read_to_string(path).ok()?;
-        find_socket(&table, local, remote)
-    })
+    ["/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"]
+        .iter()
+        .find_map(|path| {
+            let table = std::fs::read_to_string(path).ok()?;
+            find_socket(&table, local, remote)
+        })
 }
 
 fn find_socket(table: &str, local: SocketAddr, remote: SocketAddr) -> Option<Socket> {

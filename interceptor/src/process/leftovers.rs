@@ -314,20 +314,20 @@ mod tests {
     fn what_cannot_be_undone_is_named_and_tried_again_by_the_next_process() {
         let (parent, state) = state();
         let mut leftovers = Leftovers::start(&state).unwrap();
-        let cgroup = parent.path().join("cgroup");
-        leftovers
-            .will_make(Leftover::Cgroup(cgroup.clone()))
-            .unwrap();
-        std::fs::create_dir_all(cgroup.join("child")).unwrap();
+        let socket = parent.path().join("socket");
+        let leftover = Leftover::Socket(socket.clone());
+        leftovers.will_make(leftover).unwrap();
+        std::fs::create_dir(&socket).unwrap();
         let failures = leftovers.undo();
         assert_eq!(failures.len(), 1);
         assert!(
-            failures[0].to_string().contains("cgroup"),
+            failures[0].to_string().contains("socket"),
             "{}",
             failures[0]
         );
-        std::fs::remove_dir(cgroup.join("child")).unwrap();
+        std::fs::remove_dir(&socket).unwrap();
+        std::fs::write(&socket, "").unwrap();
         assert_eq!(clean_up(&state).len(), 1);
-        assert!(!cgroup.exists());
+        assert!(!socket.exists());
     }
 }

@@ -190,8 +190,8 @@ mod tests {
             log.write_all(line.as_bytes()).unwrap();
         }
         let old = std::fs::read_to_string(directory.path().join("weir-1.log.old")).unwrap();
-        assert_eq!(old, "four\nfive\nsix\n");
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "seven\n");
+        assert_eq!(old, "four\nfive\n");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "six\nseven\n");
     }
 
     #[test]
