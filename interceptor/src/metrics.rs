@@ -184,14 +184,12 @@ impl Metrics {
             added: seconds(
                 "weir_added_seconds",
                 "Time from the last byte of a request to its forwarding.",
-                &[
-                    0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.02, 0.1, 1.0,
-                ],
+                &ADDED_BUCKETS,
             )?,
             first_byte: seconds(
                 "weir_upstream_first_byte_seconds",
                 "Time from forwarding to the head of the answer.",
-                &[0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 120.0],
+                &FIRST_BYTE_BUCKETS,
             )?,
             registry,
         })
@@ -238,6 +236,14 @@ impl Metrics {
             .unwrap_or_default()
     }
 }
+
+/// Seconds.
+const ADDED_BUCKETS: [f64; 10] = [
+    0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.002, 0.005, 0.02, 0.1, 1.0,
+];
+/// Seconds.
+const FIRST_BYTE_BUCKETS: [f64; 11] =
+    [0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 120.0];
 
 #[cfg(test)]
 mod tests {

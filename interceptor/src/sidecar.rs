@@ -10,14 +10,13 @@ use tokio::sync::{Semaphore, watch};
 use weir_certs::Authority;
 use weir_core::caps::{self, Caps};
 use weir_core::catalog::Catalog;
-use weir_core::identity::{Caller, Subject};
 
 use crate::accept;
 use crate::capture::Capture;
 use crate::decrypt::{Leaves, Rejections};
 use crate::exchange::{Keyring, Memory};
 use crate::forward::{Dialer, Forwarder, connect};
-use crate::ledger::{self, Identity, Ledger, LedgerError, LedgerOptions};
+use crate::ledger::{Ledger, LedgerError, LedgerOptions, Spend};
 use crate::metrics::Metrics;
 use crate::process::config::{Config, Live};
 use crate::process::limits;
@@ -89,8 +88,8 @@ impl Context {
             return Ok(());
         };
         self.ledger.spent_since(since, |spend| {
-            caps.replay(&cap_spend(&spend));
-})
+            caps.replay(&spend.for_caps());
+        })
     }
 
     /// Puts a configuration that has changed in force, for connections from now on.
@@ -117,7 +116,11 @@ impl Context {
     /// Counts a connection or a call that was not inspected.
     pub(crate) fn count_not_inspected(&self, reason: &str) {
         let mut totals = self.totals();
-        match totals.not_inspected.iter_mut().find(|(name, _)| name == reason) {
+        match totals
+            .not_inspected
+            .iter_mut()
+            .find(|(name, _)| name == reason)
+        {
             Some((_, count)) => *count = count.saturating_add(1),
             None => totals.not_inspected.push((reason.to_owned(), 1)),
         }
@@ -156,33 +159,6 @@ impl Rules {
             forwarder: Forwarder::new(dialer),
         })
     }
-}
-
-/// Who called, as caps know them.
-pub(crate) fn caller(identity: &Identity, session: Option<&str>) -> Caller {
-    Caller {
-        key: identity.key_hash.clone(),
-        user: identity
-            .user
-            .clone()
-            .or_else(|| identity.uid.map(|uid| uid.to_string())),
-        process: identity.program.clone(),
-        cgroup: identity.cgroup.clone(),
-        container: identity.container.clone(),
-        session: session.map(str::to_owned),
-        ..Caller::default()
-    }
-}
-
-/// What the ledger knows as spent, as caps know it.
-fn cap_spend(spend: &ledger::Spend) -> caps::Spend<'_> {
-    let subject = Subject {
-        caller: &spend.caller,
-        provider: &spend.provider,
-        host: &spend.host,
-        model: &spend.model,
-    };
-    caps::Spend { at_ms: spend.at_unix_ms, subject, amount: spend.amount }
 }
 
 /// A sidecar at work.
@@ -245,8 +221,13 @@ impl Sidecar {
     #[must_use]
     pub fn status(&self) -> serde_json::Value {
         let accounts = self.context.caps().states(unix_ms());
-        let not_inspected: BTreeMap<String, u64> =
-            self.context.totals().not_inspected.iter().cloned().collect();
+        let not_inspected: BTreeMap<String, u64> = self
+            .context
+            .totals()
+            .not_inspected
+            .iter()
+            .cloned()
+            .collect();
         serde_json::json!({
             "in_flight": self.context.metrics.in_flight.get(),
             "caps": accounts.iter().map(|account| serde_json::json!({
@@ -322,9 +303,9 @@ async fn keep_house(context: Arc<Context>) {
             Ok(Ok(others)) => {
                 let mut caps = context.caps();
                 for spend in &others.spent {
-                    caps.record_spend(&cap_spend(spend));
+                    caps.record_spend(&spend.for_caps());
                 }
-                caps.replace_elsewhere(unix_ms(), others.reserved.iter().map(cap_spend));
+                caps.replace_elsewhere(unix_ms(), others.reserved.iter().map(Spend::for_caps));
             }
             Ok(Err(error)) => tracing::warn!(%error, "expected to read what others spent"),
             Err(error) => tracing::error!(%error, "reading what others spent ended"),

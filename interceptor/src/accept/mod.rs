@@ -142,7 +142,8 @@ async fn open(
             .await
         }
         client_hello::Opening::Tls(hello) => {
-            decrypt::decide(context, rules, origin, stream, *hello).await
+            // Boxed: a connection that is only spliced need not carry room for it.
+            Box::pin(decrypt::decide(context, rules, origin, stream, *hello)).await
         }
     }
 }

@@ -174,11 +174,19 @@ impl Reader {
 fn opening(accepted: Accepted, bytes: Vec<u8>) -> Opening {
     let hello = accepted.client_hello();
     let Some(name) = hello.server_name() else {
-        return Opening::Opaque { reason: BypassReason::NoServerName, bytes };
+        return Opening::Opaque {
+            reason: BypassReason::NoServerName,
+            bytes,
+        };
     };
     let server_name = name.trim_end_matches('.').to_ascii_lowercase();
     let offer = Offer::of(hello.alpn());
-    Opening::Tls(Box::new(ClientHello { server_name, offer, accepted, bytes }))
+    Opening::Tls(Box::new(ClientHello {
+        server_name,
+        offer,
+        accepted,
+        bytes,
+    }))
 }
 
 #[cfg(test)]
@@ -222,7 +230,11 @@ mod tests {
             (vec![0x16, 3, 1, 0, 4, 9, 9, 9, 9], "broken_hello"),
             (vec![0x16; 70_000], "broken_hello"),
         ] {
-            assert_eq!(classify([bytes.as_slice()], BYTES_MAX), expected, "{expected}");
+            assert_eq!(
+                classify([bytes.as_slice()], BYTES_MAX),
+                expected,
+                "{expected}"
+            );
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Server configurations with a leaf certificate for one host, minted once and kept while fresh.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustls::ServerConfig;
@@ -14,10 +14,13 @@ const CONFIGS_MAX: usize = 1024;
 /// A leaf is minted anew after this time, long before it expires.
 const LEAF_REUSE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// When each was made, and what.
+type Configs = HashMap<(Arc<str>, Protocol), (Instant, Arc<ServerConfig>)>;
+
 /// Mints leaves and keeps the TLS configurations made of them.
 pub(crate) struct Leaves {
     authority: Authority,
-    configs: Mutex<HashMap<(Arc<str>, Protocol), (Instant, Arc<ServerConfig>)>>,
+    configs: Mutex<Configs>,
 }
 
 impl Leaves {
@@ -49,7 +52,9 @@ impl Leaves {
         {
             return Ok(Arc::clone(config));
         }
-        let leaf = self.authority.leaf(host)
+        let leaf = self
+            .authority
+            .leaf(host)
             .map_err(|error| error.to_string())?;
         let mut config = ServerConfig::builder()
             .with_no_client_auth()
@@ -67,10 +72,7 @@ impl Leaves {
         Ok(config)
     }
 
-    fn lock(
-        &self,
-    ) -> std::sync::MutexGuard<'_, HashMap<(Arc<str>, Protocol), (Instant, Arc<ServerConfig>)>>
-    {
+    fn lock(&self) -> MutexGuard<'_, Configs> {
         self.configs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -20,6 +20,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use weir_simulator::agent::{Agent, AgentRequest};
 
+type Sender = SendRequest<Full<Bytes>>;
+
 /// Answers nobody: only a redirected connection gets anywhere.
 const NOWHERE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
 
@@ -30,7 +32,7 @@ const NOWHERE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
 pub(super) async fn run() -> anyhow::Result<()> {
     let connector = TlsConnector::from(Arc::new(tls()?));
     let mut agent = Agent::new();
-    let mut connected: Option<(&'static str, SendRequest<Full<Bytes>>)> = None;
+    let mut connected: Option<(&'static str, Sender)> = None;
     while let Some(call) = agent.next_request() {
         let mut sender = match connected.take() {
             Some((host, sender)) if host == call.host && !sender.is_closed() => sender,
@@ -54,7 +56,6 @@ fn request(call: AgentRequest) -> anyhow::Result<Request<Full<Bytes>>> {
     Ok(request.body(Full::new(Bytes::from(call.body)))?)
 }
 
-#[expect(clippy::disallowed_methods, reason = "it is an application, and reads its environment")]
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
@@ -67,21 +68,19 @@ fn tls() -> anyhow::Result<ClientConfig> {
             .with_context(|| format!("expected roots in {path}"))?
             .filter_map(Result::ok),
     );
-    Ok(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth())
+    Ok(ClientConfig::builder()
+        .with_root_certificates(roots)
+        .with_no_client_auth())
 }
 
-async fn connect(
-    connector: &TlsConnector,
-    host: &'static str,
-) -> anyhow::Result<SendRequest<Full<Bytes>>> {
+async fn connect(connector: &TlsConnector, host: &'static str) -> anyhow::Result<Sender> {
     let tcp = match variable("HTTPS_PROXY") {
         Some(proxy) => through_proxy(&proxy, host).await?,
         None => TcpStream::connect(SocketAddr::from((NOWHERE, 443))).await?,
     };
     tcp.set_nodelay(true)?;
     let tls = connector.connect(ServerName::try_from(host)?, tcp).await?;
-    let (sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(tls)).await?;
+    let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tls)).await?;
     tokio::spawn(connection);
     Ok(sender)
 }
@@ -94,10 +93,16 @@ async fn through_proxy(proxy: &str, host: &str) -> anyhow::Result<TcpStream> {
     let mut answer = BufReader::new(tcp);
     let mut line = String::new();
     answer.read_line(&mut line).await?;
-    anyhow::ensure!(line.starts_with("HTTP/1.1 200"), "expected 200 of the proxy, found {line:?}");
+    anyhow::ensure!(
+        line.starts_with("HTTP/1.1 200"),
+        "expected 200 of the proxy, found {line:?}"
+    );
     while line != "\r\n" {
         line.clear();
-        anyhow::ensure!(answer.read_line(&mut line).await? > 0, "the proxy closed the connection");
+        anyhow::ensure!(
+            answer.read_line(&mut line).await? > 0,
+            "the proxy closed the connection"
+        );
     }
     Ok(answer.into_inner())
 }

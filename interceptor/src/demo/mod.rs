@@ -33,7 +33,7 @@ listen = "127.0.0.1:0"
 [[cap]]
 name = "demo budget"
 window = "total"
-limit_usd = 0.25
+limit_usd = 0.45
 "#;
 
 /// `weir demo`
@@ -58,8 +58,12 @@ enum Part {
 /// # Errors
 /// Something could not be started.
 pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let Some(part) = arguments.part else { return demo(arguments.mode) };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let Some(part) = arguments.part else {
+        return demo(arguments.mode);
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         match part {
             Part::Providers => providers::serve().await,
@@ -77,14 +81,22 @@ fn demo(mode: Option<Mode>) -> anyhow::Result<ExitCode> {
     let mut config = Config::parse(CONFIG, "the demo's configuration".as_ref())?;
     config.upstream.extra_roots.push(root);
     let resolve = Simulator::HOSTS.map(|host| (host.to_owned(), providers.address));
-    config.upstream.resolve.extend::<[(String, SocketAddr); 2]>(resolve);
+    config
+        .upstream
+        .resolve
+        .extend::<[(String, SocketAddr); 2]>(resolve);
     let itself = std::env::current_exe().context("expected to find the program itself")?;
     let arguments = run::Arguments {
         state_dir: Some(scratch.path().join("state")),
         mode,
-        command: [itself.as_os_str(), "demo".as_ref(), "--part".as_ref(), "agent".as_ref()]
-            .map(ToOwned::to_owned)
-            .to_vec(),
+        command: [
+            itself.as_os_str(),
+            "demo".as_ref(),
+            "--part".as_ref(),
+            "agent".as_ref(),
+        ]
+        .map(ToOwned::to_owned)
+        .to_vec(),
         ..run::Arguments::default()
     };
     introduce()?;
@@ -94,10 +106,16 @@ fn demo(mode: Option<Mode>) -> anyhow::Result<ExitCode> {
         printer = Some(thread::spawn(move || print(records)));
     })?;
     if let Some(printer) = printer {
-        printer.join().map_err(|_panicked| anyhow::anyhow!("the printing thread panicked"))??;
+        printer
+            .join()
+            .map_err(|_panicked| anyhow::anyhow!("the printing thread panicked"))??;
     }
     let mut out = io::stdout().lock();
-    writeln!(out, "\nThe providers' own bill: {}.", screen::cents(providers.bill()?))?;
+    writeln!(
+        out,
+        "\nThe providers' own bill: {}.",
+        screen::cents(providers.bill()?)
+    )?;
     match ended {
         Ended::Code(code) => Ok(ExitCode::from(code)),
         Ended::Signal(signal) => anyhow::bail!("the demo's agent was ended by {signal}"),
@@ -109,7 +127,7 @@ fn introduce() -> io::Result<()> {
     writeln!(
         out,
         "An agent works on a small task. Its providers are simulated, with their real cache rules\n\
-         and prices; its connections are captured as those of any program. It has $0.25.\n"
+         and prices; its connections are captured as those of any program. It has $0.45.\n"
     )
 }
 
@@ -117,7 +135,7 @@ fn introduce() -> io::Result<()> {
 fn print(mut records: broadcast::Receiver<Arc<Record>>) -> io::Result<()> {
     let mut screen = Screen::new();
     let mut labels = Agent::labels();
-    screen.header(&mut io::stdout().lock())?;
+    Screen::header(&mut io::stdout().lock())?;
     loop {
         match records.blocking_recv() {
             Ok(record) => {

@@ -40,16 +40,33 @@ impl Providers {
             .stdout(Stdio::piped())
             .spawn()
             .context("expected to start the simulated providers")?;
-        let input = process.stdin.take().context("expected its standard input")?;
-        let output = process.stdout.take().context("expected its standard output")?;
+        let input = process
+            .stdin
+            .take()
+            .context("expected its standard input")?;
+        let output = process
+            .stdout
+            .take()
+            .context("expected its standard output")?;
         let mut output = BufReader::new(output);
         let Hello { address, ca_pem } = line(&mut output)?;
-        Ok(Self { address, ca_pem, process, input, output })
+        Ok(Self {
+            address,
+            ca_pem,
+            process,
+            input,
+            output,
+        })
     }
 
     /// Ends the process and returns what it would bill.
     pub(super) fn bill(self) -> anyhow::Result<Money> {
-        let Self { mut process, input, mut output, .. } = self;
+        let Self {
+            mut process,
+            input,
+            mut output,
+            ..
+        } = self;
         drop(input);
         let Bill { nanodollars } = line(&mut output)?;
         process.wait()?;
@@ -66,10 +83,23 @@ fn line<T: for<'de> Deserialize<'de>>(output: &mut BufReader<ChildStdout>) -> an
 /// Serves until standard input ends.
 pub(super) async fn serve() -> anyhow::Result<()> {
     let simulator = Simulator::start(Options::default())?;
-    let hello = Hello { address: simulator.addr(), ca_pem: simulator.ca_pem().to_owned() };
-    writeln!(std::io::stdout().lock(), "{}", serde_json::to_string(&hello)?)?;
+    let hello = Hello {
+        address: simulator.addr(),
+        ca_pem: simulator.ca_pem().to_owned(),
+    };
+    writeln!(
+        std::io::stdout().lock(),
+        "{}",
+        serde_json::to_string(&hello)?
+    )?;
     tokio::io::stdin().read_to_end(&mut Vec::new()).await?;
-    let bill = Bill { nanodollars: i64::try_from(simulator.total_nanodollars())? };
-    writeln!(std::io::stdout().lock(), "{}", serde_json::to_string(&bill)?)?;
+    let bill = Bill {
+        nanodollars: i64::try_from(simulator.total_nanodollars())?,
+    };
+    writeln!(
+        std::io::stdout().lock(),
+        "{}",
+        serde_json::to_string(&bill)?
+    )?;
     Ok(())
 }

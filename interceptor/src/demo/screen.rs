@@ -17,13 +17,17 @@ pub(super) struct Screen {
 
 impl Screen {
     pub(super) fn new() -> Self {
-        Self { coloured: io::stdout().is_terminal(), turn: 0, spent: Money::ZERO }
+        Self {
+            coloured: io::stdout().is_terminal(),
+            turn: 0,
+            spent: Money::ZERO,
+        }
     }
 
-    pub(super) fn header(&self, out: &mut impl Write) -> io::Result<()> {
+    pub(super) fn header(out: &mut impl Write) -> io::Result<()> {
         writeln!(
             out,
-            "turn  what the agent does            model              prompt  from cache            \
+            "turn  what the agent does               model              prompt  from cache            \
              {:>9} {:>9}",
             "cost", "total"
         )
@@ -39,7 +43,7 @@ impl Screen {
         self.turn = self.turn.saturating_add(1);
         self.spent += record.cost.spent();
         let model = record.model_requested.as_deref().unwrap_or("?");
-        write!(out, "{:>4}  {what:<30} {model:<18}", self.turn)?;
+        write!(out, "{:>4}  {what:<33} {model:<18}", self.turn)?;
         if let Outcome::Refused { cap } = &record.outcome {
             let status = record.status.unwrap_or_default();
             let words = format!("refused with {status}: the cap {cap:?} is spent");
@@ -49,7 +53,11 @@ impl Screen {
             return writeln!(out, " {}", record.outcome.as_str());
         };
         let prompt = usage.prompt();
-        let share = usage.cache_read.saturating_mul(100).checked_div(prompt).unwrap_or(0);
+        let share = usage
+            .cache_read
+            .saturating_mul(100)
+            .checked_div(prompt)
+            .unwrap_or(0);
         let colour = if share >= 50 { "32" } else { "33" };
         let bar = self.paint(colour, &bar(share));
         writeln!(
@@ -61,7 +69,11 @@ impl Screen {
     }
 
     fn paint(&self, colour: &str, text: &str) -> String {
-        if self.coloured { format!("\x1b[{colour}m{text}\x1b[0m") } else { text.to_owned() }
+        if self.coloured {
+            format!("\x1b[{colour}m{text}\x1b[0m")
+        } else {
+            text.to_owned()
+        }
     }
 }
 
@@ -81,8 +93,14 @@ fn cost(cost: &Cost) -> String {
 
 /// Dollars with four decimals, rounded up as costs are.
 pub(super) fn cents(amount: Money) -> String {
-    let ten_thousandths = u64::try_from(amount.nanos()).unwrap_or_default().div_ceil(100_000);
-    format!("${}.{:04}", ten_thousandths / 10_000, ten_thousandths % 10_000)
+    let ten_thousandths = u64::try_from(amount.nanos())
+        .unwrap_or_default()
+        .div_ceil(100_000);
+    format!(
+        "${}.{:04}",
+        ten_thousandths / 10_000,
+        ten_thousandths % 10_000
+    )
 }
 
 #[cfg(test)]
@@ -98,16 +116,25 @@ mod tests {
 
     #[test]
     fn a_refused_call_says_which_cap_and_adds_nothing() {
-        let mut screen = Screen { coloured: false, turn: 0, spent: Money::ZERO };
+        let mut screen = Screen {
+            coloured: false,
+            turn: 0,
+            spent: Money::ZERO,
+        };
         let mut out = Vec::new();
         let record = Record {
-            outcome: Outcome::Refused { cap: "demo".to_owned() },
+            outcome: Outcome::Refused {
+                cap: "demo".to_owned(),
+            },
             status: Some(402),
             ..Record::default()
         };
         screen.call(&mut out, "asks once more", &record).unwrap();
         let line = String::from_utf8(out).unwrap();
-        assert!(line.contains("refused with 402: the cap \"demo\" is spent"), "{line}");
+        assert!(
+            line.contains("refused with 402: the cap \"demo\" is spent"),
+            "{line}"
+        );
         assert_eq!(screen.spent, Money::ZERO);
     }
 }

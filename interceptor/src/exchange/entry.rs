@@ -189,7 +189,9 @@ impl Entry {
 impl Entry {
     /// Adds to what is said at the end of `weir run`.
     fn count(&self, record: &Record) {
-        let Endpoint::Call(_) = self.endpoint else { return };
+        let Endpoint::Call(_) = self.endpoint else {
+            return;
+        };
         if record.outcome == Outcome::Unread {
             self.context.count_not_inspected("unread_call");
         }
@@ -198,7 +200,9 @@ impl Entry {
         totals.refused = totals.refused.saturating_add(refused);
         totals.calls = totals.calls.saturating_add(1).saturating_sub(refused);
         totals.spend += record.cost.spent();
-        totals.unpriced = totals.unpriced.saturating_add(u64::from(record.cost == Cost::Unpriced));
+        totals.unpriced = totals
+            .unpriced
+            .saturating_add(u64::from(record.cost == Cost::Unpriced));
         if let Some(usage) = &record.usage {
             totals.prompt_tokens = totals.prompt_tokens.saturating_add(usage.prompt());
             totals.cache_read_tokens = totals.cache_read_tokens.saturating_add(usage.cache_read);

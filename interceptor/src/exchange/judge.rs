@@ -21,7 +21,7 @@ use super::response::{self, Response};
 use crate::ledger::{Edit, Outcome};
 use crate::metrics::Bound;
 use crate::process::limits;
-use crate::sidecar::{caller, unix_ms};
+use crate::sidecar::unix_ms;
 
 impl Entry {
     /// Reads the body of a call.
@@ -88,7 +88,7 @@ impl Entry {
             return Ok(());
         };
         let amounts = self.context.memory.amounts(PriceTable::builtin(), &priced);
-        let caller = caller(&self.record.identity, self.record.session.as_deref());
+        let caller = self.record.caller();
         let subject = Subject {
             caller: &caller,
             provider: &self.record.provider,
@@ -100,7 +100,7 @@ impl Entry {
             Decision::Admitted { ticket, warnings } => {
                 self.ticket = Some(ticket);
                 self.reserved = amounts.expected;
-                self.warn(&warnings);
+                warn(&warnings);
                 self.context.ledger.admit(&self.record, self.reserved);
                 Ok(())
             }
@@ -112,22 +112,6 @@ impl Entry {
                 Ok(())
             }
             Decision::Refused(exceeded) => Err(exceeded),
-        }
-    }
-
-    /// Says what reached a threshold of a cap.
-    pub(super) fn warn(&self, warnings: &[Warning]) {
-        for warning in warnings {
-            match warning {
-                Warning::Exceeded(exceeded) => tracing::warn!(
-                    cap = exceeded.cap, scope = exceeded.scope, limit = %exceeded.limit,
-                    spent = %exceeded.spent, "a cap that only warns is exceeded"
-                ),
-                Warning::Reached { permille, account } => tracing::warn!(
-                    cap = account.cap, scope = account.scope, limit = %account.limit,
-                    spent = %account.spent, permille, "a share of a cap is spent"
-                ),
-            }
         }
     }
 
@@ -235,4 +219,20 @@ fn tells_usage_only_if_asked(provider: Provider) -> bool {
         provider,
         Provider::OpenAi | Provider::Azure | Provider::DeepSeek
     )
+}
+
+/// Says what reached a threshold of a cap.
+pub(super) fn warn(warnings: &[Warning]) {
+    for warning in warnings {
+        match warning {
+            Warning::Exceeded(exceeded) => tracing::warn!(
+                cap = exceeded.cap, scope = exceeded.scope, limit = %exceeded.limit,
+                spent = %exceeded.spent, "a cap that only warns is exceeded"
+            ),
+            Warning::Reached { permille, account } => tracing::warn!(
+                cap = account.cap, scope = account.scope, limit = %account.limit,
+                spent = %account.spent, permille, "a share of a cap is spent"
+            ),
+        }
+    }
 }

@@ -8,6 +8,7 @@ use weir_core::pricing::{Context, PriceTable};
 use weir_core::usage::Usage;
 
 use super::entry::{End, Entry};
+use super::judge::warn;
 use crate::ledger::{Cost, Outcome};
 
 impl Entry {
@@ -29,7 +30,7 @@ impl Entry {
         }
         if let Some(ticket) = self.ticket.take() {
             let warnings = self.context.caps().settle(ticket, self.record.cost.spent());
-            self.warn(&warnings);
+            warn(&warnings);
         }
     }
 
@@ -105,7 +106,11 @@ impl Entry {
             // Where a call had several passes, each is priced by its own model and length.
             let parts = answer.parts.iter().map(|part| {
                 let model = part.model.as_deref().unwrap_or(context.model);
-                Some(prices.price(&Context { model, ..context }, &part.usage)?.total)
+                Some(
+                    prices
+                        .price(&Context { model, ..context }, &part.usage)?
+                        .total,
+                )
             });
             let total = match parts.collect::<Option<Vec<_>>>()? {
                 parts if parts.is_empty() => cost.total,
