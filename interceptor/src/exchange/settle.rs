@@ -21,10 +21,14 @@ impl Entry {
         let complete = answer.is_some_and(|answer| answer.complete);
         self.record.outcome = self.outcome(answer, end, complete);
         if self.call.is_some() {
-            let usage = answer.and_then(|answer| answer.usage);
-            self.record.usage = usage;
-            self.record.cost = match (usage, answer) {
-                (Some(usage), Some(answer)) => self.price(&usage, answer, complete),
+            self.record.usage = answer.and_then(|answer| answer.usage);
+            let used = if complete {
+                self.record.usage
+            } else {
+                self.used_so_far(answer)
+            };
+            self.record.cost = match (used, answer) {
+                (Some(used), Some(answer)) => self.price(&used, answer, complete),
                 _ => self.without_usage(end),
             };
         }
@@ -59,6 +63,23 @@ impl Entry {
         }
     }
 
+    /// What an answer that broke off used at least: a stream tells its output only at its end, and
+    /// `OpenAI`'s nothing at all before. Each event that brought a piece of it is a token or more.
+    fn used_so_far(&self, answer: Option<&Answer>) -> Option<Usage> {
+        let answer = answer?;
+        let told = answer.usage.or_else(|| {
+            let input = self.context.memory.prompt_tokens(&self.priced()?);
+            (answer.delta_events > 0).then_some(Usage {
+                input,
+                ..Usage::default()
+            })
+        })?;
+        Some(Usage {
+            output: told.output.max(answer.delta_events),
+            ..told
+        })
+    }
+
     /// A call without usage: an error is not billed; what was sent and never answered in full
     /// counts with what was reserved for it.
     fn without_usage(&self, end: End) -> Cost {
@@ -81,7 +102,10 @@ impl Entry {
         let Some(priced) = self.priced() else {
             return Cost::Unknown;
         };
-        let previous = self.context.memory.learn(&priced, self.conversation, usage);
+        let memory = &self.context.memory;
+        let previous = complete
+            .then(|| memory.learn(&priced, self.conversation, usage))
+            .flatten();
         let (asked, prices) = (priced.context(), PriceTable::builtin());
         let answered = Context {
             model: answer.model.as_deref().unwrap_or(asked.model),
