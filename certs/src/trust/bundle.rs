@@ -61,7 +61,7 @@ pub(super) fn union<'a>(bundles: impl IntoIterator<Item = &'a [u8]>) -> String {
 
 /// The certificate sections of a PEM text, from the first dash to the last, as they are written. A
 /// section that was cut off is left out; what follows it is not.
-fn certificates(text: &str) -> impl Iterator<Item = &str> {
+pub(super) fn certificates(text: &str) -> impl Iterator<Item = &str> {
     text.match_indices(BEGIN).filter_map(|(start, _)| {
         let section = text.get(start..)?;
         let after = section.strip_prefix(BEGIN)?;
