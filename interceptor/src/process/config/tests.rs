@@ -93,7 +93,7 @@ fn every_key_of_the_contract_is_read() {
         },
         caps: vec![cap, all],
         ledger: Ledger {
-            sqlite: "other.db".into(),
+            url: "sqlite:other.db".into(),
         },
         admin: Admin {
             listen: "[::1]:9465".parse().unwrap(),
