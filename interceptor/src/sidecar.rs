@@ -176,7 +176,7 @@ impl Sidecar {
         let config = parts.live.config();
         let ledger = Ledger::open(&LedgerOptions {
             state_dir: parts.state.path().to_owned(),
-            url: config.ledger.url(),
+            url: config.ledger.url.clone(),
         })?;
         let context = Arc::new(Context {
             leaves: Leaves::new(parts.authority),

@@ -191,7 +191,7 @@ fn environment(places: &Places, as_json: bool, out: &mut impl Write) -> anyhow::
             .set
             .iter()
             .map(|(name, value)| (*name, value.to_string_lossy()));
-        let value: std::collections::BTreeMap<_, _> = values.collect();
+        let value: BTreeMap<_, _> = values.collect();
         writeln!(out, "{}", json!(value))?;
         return Ok(());
     }

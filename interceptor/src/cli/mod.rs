@@ -84,7 +84,7 @@ impl ReportArguments {
     fn run(&self, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
         let ledger = LedgerOptions {
             state_dir: self.places.find_state()?.path().to_owned(),
-            url: self.places.config()?.ledger.url(),
+            url: self.places.config()?.ledger.url.clone(),
         };
         report::run(&self.report, &ledger, out)?;
         Ok(ExitCode::SUCCESS)

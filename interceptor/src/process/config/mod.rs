@@ -148,14 +148,6 @@ pub struct Ledger {
     pub url: String,
 }
 
-impl Ledger {
-    /// As the ledger takes it: `sqlite:PATH`.
-    #[must_use]
-    pub fn url(&self) -> String {
-        format!("sqlite:{}", self.sqlite.display())
-    }
-}
-
 impl Default for Ledger {
     fn default() -> Self {
         Self {
