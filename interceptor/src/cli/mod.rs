@@ -48,11 +48,11 @@ enum Command {
 #[derive(Debug, Clone, Args)]
 struct Places {
     /// Configuration file; else WEIR_CONFIG, else /etc/weir/weir.toml, else the defaults.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
     /// State directory; else WEIR_STATE_DIR, else /var/lib/weir for root, else
     /// $XDG_STATE_HOME/weir.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", global = true)]
     state_dir: Option<PathBuf>,
 }
 
