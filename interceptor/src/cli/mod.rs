@@ -13,8 +13,11 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::capture::Mode;
+use crate::demo;
+use crate::ledger::LedgerOptions;
 use crate::process::config::Config;
 use crate::process::state::StateDirectory;
+use crate::report;
 use crate::run::{self, Ended};
 
 /// Sees, prices, caps and cache-repairs the LLM calls of a program, without its knowing.
@@ -36,6 +39,10 @@ enum Command {
     Doctor(doctor::Arguments),
     /// What running Weir processes are doing.
     Status(status::Arguments),
+    /// What was used, spent, and not seen, from the ledger.
+    Report(ReportArguments),
+    /// Everything on this machine with simulated providers: no key, no network.
+    Demo(demo::Arguments),
 }
 
 /// Where configuration and state are.
@@ -63,6 +70,25 @@ impl Places {
     /// For commands that only read.
     fn find_state(&self) -> anyhow::Result<StateDirectory> {
         Ok(StateDirectory::find(self.state_dir.as_deref())?)
+    }
+}
+
+#[derive(Debug, Args)]
+struct ReportArguments {
+    #[command(flatten)]
+    places: Places,
+    #[command(flatten)]
+    report: report::Arguments,
+}
+
+impl ReportArguments {
+    fn run(&self, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
+        let ledger = LedgerOptions {
+            state_dir: self.places.find_state()?.path().to_owned(),
+            url: self.places.config()?.ledger.url.clone(),
+        };
+        report::run(&self.report, &ledger, out)?;
+        Ok(ExitCode::SUCCESS)
     }
 }
 
@@ -126,6 +152,12 @@ pub fn main() -> ExitCode {
         Command::Ca(arguments) => ca::run(&arguments, &mut out),
         Command::Doctor(arguments) => doctor::run(&arguments, &mut out),
         Command::Status(arguments) => status::run(&arguments, &mut out),
+        Command::Report(arguments) => arguments.run(&mut out),
+        Command::Demo(arguments) => {
+            // Several threads write there.
+            drop(out);
+            demo::run(&arguments)
+        }
     };
     match done {
         Ok(code) => code,

@@ -28,6 +28,7 @@ use crate::process::leftovers::{self, Leftover, Leftovers};
 use crate::process::limits::RUN_DRAIN_TIMEOUT;
 use crate::process::logging::{self, LogError};
 use crate::process::state::{StateDirectory, StateError};
+use crate::sidecar::Sidecar;
 use child::StartError;
 use invoker::Invoker;
 use session::Session;
@@ -58,7 +59,21 @@ pub struct Arguments {
 /// # Errors
 /// The command could not be started, or Weir not set up for it; the command then did not run.
 pub fn run(arguments: &Arguments) -> Result<Ended, RunError> {
-    let live = Arc::new(Live::load(arguments.config.as_deref(), arguments.observe)?);
+    let live = Live::load(arguments.config.as_deref(), arguments.observe)?;
+    run_watched(arguments, live, |_| {})
+}
+
+/// The same with a configuration that is at hand, and a look at the sidecar before the command
+/// starts.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_watched(
+    arguments: &Arguments,
+    live: Live,
+    watch: impl FnOnce(&Sidecar),
+) -> Result<Ended, RunError> {
+    let live = Arc::new(live);
     let state = StateDirectory::open(arguments.state_dir.as_deref())?;
     let log = logging::start(&state)?;
     info!(version = env!("CARGO_PKG_VERSION"), command = ?arguments.command, "weir run");
@@ -98,6 +113,7 @@ pub fn run(arguments: &Arguments) -> Result<Ended, RunError> {
         log,
         &mut leftovers,
     )?;
+    watch(session.sidecar());
     let started = child::start(plan)?;
     info!(pid = started.pid.as_raw(), "the command runs");
     note(&started.notes);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 use weir_certs::Authority;
 
 use super::RunError;
@@ -16,7 +16,7 @@ use crate::capture::{Capture, Opened};
 use crate::process::admin::{self, Pages};
 use crate::process::config::Live;
 use crate::process::leftovers::{Leftover, Leftovers};
-use crate::process::limits::{HEARTBEAT_INTERVAL, RUN_SHUTDOWN_TIMEOUT};
+use crate::process::limits::RUN_SHUTDOWN_TIMEOUT;
 use crate::process::state::StateDirectory;
 use crate::sidecar::{Parts, Sidecar};
 
@@ -64,7 +64,7 @@ impl Session {
             state,
         };
         let sidecar = runtime
-            .block_on(Sidecar::start(parts))
+            .block_on(async { Sidecar::start(parts) })
             .map_err(RunError::Sidecar)?;
         let sidecar = Arc::new(sidecar);
         let pages = pages(
@@ -73,9 +73,6 @@ impl Session {
             Arc::clone(&capture),
             Arc::clone(&sidecar),
         );
-        // Before the command can connect.
-        capture.heartbeat().map_err(failed)?;
-        runtime.spawn(beat(Arc::clone(&capture)));
         runtime.spawn(serve_admin(live.config().admin.listen, pages.clone()));
         match runtime.block_on(async { admin::listen_on_socket(&socket) }) {
             Ok(listener) => drop(runtime.spawn(admin::serve_socket(listener, pages))),
@@ -90,6 +87,10 @@ impl Session {
         })
     }
 
+    pub(super) fn sidecar(&self) -> &Sidecar {
+        &self.sidecar
+    }
+
     /// Lets what is in flight end, at most for `timeout`, and stops serving.
     pub(super) fn end(self, timeout: Duration) -> Summary {
         self.runtime.block_on(self.sidecar.drain(timeout));
@@ -100,24 +101,6 @@ impl Session {
         self.runtime.shutdown_timeout(RUN_SHUTDOWN_TIMEOUT);
         self.capture.close();
         summary
-    }
-}
-
-/// Runs where connections are served: when those hang, so does this, and the kernel sees it.
-async fn beat(capture: Arc<Capture>) {
-    let mut tick = tokio::time::interval(HEARTBEAT_INTERVAL);
-    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut is_well = true;
-    loop {
-        tick.tick().await;
-        match capture.heartbeat() {
-            Ok(()) => is_well = true,
-            Err(error) if is_well => {
-                error!(%error, "connections are not captured any more");
-                is_well = false;
-            }
-            Err(_said_before) => {}
-        }
     }
 }
 

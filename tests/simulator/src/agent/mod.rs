@@ -55,6 +55,11 @@ impl Agent {
         TURNS.len()
     }
 
+    /// What each call is for, in a few words, in their order.
+    pub fn labels() -> impl Iterator<Item = &'static str> {
+        TURNS.iter().map(|turn| turn.what)
+    }
+
     /// The next call; `None` when the work is done.
     pub fn next_request(&mut self) -> Option<AgentRequest> {
         let turn = TURNS.get(self.next)?;
