@@ -1,5 +1,6 @@
 //! The redirect by the packet filter and by kernel programs, for real: root, in network namespaces
 //! of the tests' own. Where they may not be made, these tests fail.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
@@ -26,6 +27,9 @@ const PORT: u16 = 443;
 /// What never comes within this time does not come.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Within which connections go direct where Weir was killed.
+const A_SECOND: Duration = Duration::from_secs(1);
+
 /// A network namespace with a provider, a cgroup for the application, and a capture.
 struct World {
     capture: Option<Capture>,
@@ -35,26 +39,35 @@ struct World {
     _state: tempfile::TempDir,
 }
 
+/// Enters a network namespace in which the provider is at home and the rest is silent.
+fn enter_namespace() {
+    // Of this thread, which the test has for itself; children are started from it.
+    unshare(CloneFlags::CLONE_NEWNET).expect("expected root");
+    for arguments in [
+        "link set lo up",
+        "link add outside type veth peer name far",
+        "addr add 192.0.2.1/24 dev outside",
+        "addr add 2001:db8::1/64 dev outside nodad",
+        "link set far up",
+        "link set outside up",
+        "route add default via 192.0.2.2",
+        "-6 route add default via 2001:db8::2",
+    ] {
+        let status = Command::new("ip")
+            .args(arguments.split(' '))
+            .status()
+            .unwrap();
+        assert!(status.success(), "ip {arguments}");
+    }
+    // That nobody is at an address is known after a tenth of a second, not after three.
+    for (name, value) in [("mcast_solicit", "1"), ("retrans_time_ms", "100")] {
+        std::fs::write(format!("/proc/sys/net/ipv4/neigh/outside/{name}"), value).unwrap();
+    }
+}
+
 impl World {
     fn new(mode: Mode, fail: Fail, address: IpAddr) -> Self {
-        // Of this thread, which the test has for itself; children are started from it.
-        unshare(CloneFlags::CLONE_NEWNET).expect("expected root");
-        for arguments in [
-            "link set lo up",
-            "link add outside type veth peer name far",
-            "addr add 192.0.2.1/24 dev outside",
-            "addr add 2001:db8::1/64 dev outside nodad",
-            "link set far up",
-            "link set outside up",
-            "route add default via 192.0.2.2",
-            "-6 route add default via 2001:db8::2",
-        ] {
-            let status = Command::new("ip")
-                .args(arguments.split(' '))
-                .status()
-                .unwrap();
-            assert!(status.success(), "ip {arguments}");
-        }
+        enter_namespace();
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let mount = weir_probes::cgroup2_mount().unwrap();
@@ -323,7 +336,7 @@ fn an_open_packet_filter_goes_with_weir_even_when_it_is_killed() {
     weir.wait().unwrap();
     let start = Instant::now();
     while !tables().is_empty() {
-        assert!(start.elapsed() < PATIENCE, "{}", tables());
+        assert!(start.elapsed() < A_SECOND, "{}", tables());
         std::thread::yield_now();
     }
     let command = nix::unistd::Pid::from_raw(command.try_into().unwrap());
@@ -345,6 +358,104 @@ fn only_child_named(name: &str, parent: u32) -> u32 {
         }
         assert!(start.elapsed() < PATIENCE, "{children}");
         std::thread::yield_now();
+    }
+}
+
+/// What a process of the command's meets that tries to connect to an address where nobody
+/// is, when Weir is gone.
+fn meets_without_weir(mode: &str, fail: &str, ends: Ends) -> String {
+    enter_namespace();
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    std::fs::write(
+        path("weir.toml"),
+        format!("[intercept]\nfail = \"{fail}\"\n"),
+    )
+    .unwrap();
+    for name in ["go", "met"] {
+        nix::unistd::mkfifo(&path(name), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    }
+    let last = match ends {
+        Ends::WithItsCommand => "exit 0",
+        Ends::Killed => "exec sleep 1000",
+    };
+    let attempt = r#"read x < "$0/go"; (exec 3<>/dev/tcp/192.0.2.9/443) 2> "$0/met""#;
+    let script = format!(r#"bash -c '{attempt}' "$0" > /dev/null 2>&1 & echo ready; {last}"#);
+    let weir = |arguments: &[&std::ffi::OsStr]| {
+        let mut weir = Command::new(env!("CARGO_BIN_EXE_weir"));
+        weir.args(["run", "--mode", mode, "--config"])
+            .arg(path("weir.toml"));
+        weir.arg("--state-dir")
+            .arg(path("state"))
+            .args(arguments)
+            .env_remove("SUDO_UID");
+        weir
+    };
+    let arguments = [
+        "bash".as_ref(),
+        "-c".as_ref(),
+        script.as_ref(),
+        directory.path().as_os_str(),
+    ];
+    let mut child = weir(&arguments).stdout(Stdio::piped()).spawn().unwrap();
+    let mut ready = [0; 6];
+    child
+        .stdout
+        .as_mut()
+        .unwrap()
+        .read_exact(&mut ready)
+        .unwrap();
+    let mut sleep = None;
+    if ends == Ends::Killed {
+        sleep = Some(only_child_named("sleep", child.id()));
+        child.kill().unwrap();
+    }
+    child.wait().unwrap();
+    let start = Instant::now();
+    // The process that holds the table hears of a kill a moment later.
+    while fail == "open" && !tables().is_empty() {
+        assert!(start.elapsed() < A_SECOND, "{}", tables());
+        std::thread::yield_now();
+    }
+    std::fs::write(path("go"), "\n").unwrap();
+    let met = std::fs::read_to_string(path("met")).unwrap();
+    if let Some(sleep) = sleep {
+        let sleep = nix::unistd::Pid::from_raw(sleep.try_into().unwrap());
+        nix::sys::signal::kill(sleep, nix::sys::signal::Signal::SIGKILL).unwrap();
+    }
+    // Now that nobody is left to be refused, the next start cleans up.
+    let start = Instant::now();
+    loop {
+        assert!(weir(&["true".as_ref()]).status().unwrap().success());
+        let left = std::fs::read_dir(path("state/run")).unwrap().count();
+        if left == 0 {
+            break;
+        }
+        assert!(start.elapsed() < PATIENCE, "{left} files are left");
+    }
+    assert_eq!(tables(), "");
+    met
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ends {
+    WithItsCommand,
+    Killed,
+}
+
+#[test]
+fn without_weir_processes_of_the_command_are_refused_or_go_direct_as_told() {
+    for (fail, expected) in [
+        ("closed", "Connection refused"),
+        ("open", "No route to host"),
+    ] {
+        for mode in ["ebpf", "redirect"] {
+            for ends in [Ends::WithItsCommand, Ends::Killed] {
+                let met = std::thread::spawn(move || meets_without_weir(mode, fail, ends));
+                let met = met.join().unwrap();
+                assert!(met.contains(expected), "{mode} {fail} {ends:?}: {met}");
+            }
+        }
     }
 }
 

@@ -31,6 +31,7 @@ struct Line {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run a program with its LLM calls going through Weir.
+    #[command(after_help = RUN_HELP)]
     Run(RunArguments),
     /// The local certificate authority that Weir answers LLM hosts with.
     Ca(ca::Arguments),
@@ -91,9 +92,6 @@ impl ReportArguments {
     }
 }
 
-/// The exit code is that of CMD; 127 where there is no such program, 126 where it cannot be
-/// executed, 1 where Weir could not be set up and CMD did not run. A CMD that was ended by a signal
-/// ends Weir by that signal.
 #[derive(Debug, Args)]
 struct RunArguments {
     #[command(flatten)]
@@ -203,6 +201,17 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let source = error.downcast_ref::<io::Error>();
     source.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
+
+/// What the options do not say.
+const RUN_HELP: &str = "\
+The exit code is that of CMD; 127 if there is no such program, 126 if it cannot be executed, 1 if
+Weir could not be set up and CMD did not run. If a signal ends CMD, the same signal ends Weir.
+
+Started through sudo, CMD runs as the user who typed the command line, with that user's
+environment. Weir writes to its log (in the state directory) and, at the end, a summary to stderr.
+
+Weir serves CMD until it ends. What CMD leaves running in the background then connects directly, or
+is refused with `fail = \"closed\"`.";
 
 #[cfg(test)]
 mod tests {

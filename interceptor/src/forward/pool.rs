@@ -30,7 +30,16 @@ impl Pool {
     pub(super) fn protocol(&self, route: &Route) -> Option<Protocol> {
         let mut routes = self.lock();
         let idle = routes.get_mut(route)?;
-        idle.forget_closed();
+        // The newest is the one that is taken next; asking the others too would cost each new
+        // client a system call for each of them.
+        while idle
+            .http1
+            .last_mut()
+            .is_some_and(|(_, newest)| !newest.is_ready())
+        {
+            idle.http1.pop();
+        }
+        idle.forget_closed_http2();
         (idle.http2.is_some() || !idle.http1.is_empty()).then_some(idle.protocol)
     }
 
@@ -44,7 +53,7 @@ impl Pool {
                 return Some(Connected::Http1(http1));
             }
         }
-        idle.http2 = idle.http2.take().filter(|sender| !sender.is_closed());
+        idle.forget_closed_http2();
         idle.http2.clone().map(Connected::Http2)
     }
 
@@ -75,9 +84,10 @@ impl Pool {
 
     pub(super) fn close_idle(&self, now: Instant, idle_max: Duration) {
         self.lock().retain(|_, idle| {
-            idle.http1
-                .retain(|(since, _)| now.duration_since(*since) < idle_max);
-            idle.forget_closed();
+            idle.http1.retain_mut(|(since, http1)| {
+                now.duration_since(*since) < idle_max && http1.is_ready()
+            });
+            idle.forget_closed_http2();
             if now.duration_since(idle.used) >= idle_max {
                 idle.http2 = None;
             }
@@ -91,8 +101,7 @@ impl Pool {
 }
 
 impl Idle {
-    fn forget_closed(&mut self) {
-        self.http1.retain_mut(|(_, http1)| http1.is_ready());
+    fn forget_closed_http2(&mut self) {
         self.http2 = self.http2.take().filter(|sender| !sender.is_closed());
     }
 }

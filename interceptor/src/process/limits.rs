@@ -43,6 +43,8 @@ pub const HEARTBEAT_AGE_MAX: Duration = weir_probes::STALE_AFTER;
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(200);
 /// How long exchanges in flight may take to end after the command ended.
 pub const RUN_DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long tasks may take to stop after that, before they are left behind.
+pub const RUN_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 /// Connections that the admin server serves at the same time.
 pub const ADMIN_CONNECTIONS_MAX: usize = 64;
 /// How long a request to the admin server may take to arrive.
