@@ -227,7 +227,6 @@ impl World {
     pub(crate) fn spend(&self) -> Value {
         let mut report = self.weir("report");
         report.args(["spend", "--json"]);
-        // The places come before the kind of report.
         serde_json::from_str(&success(&self.output(report))).unwrap()
     }
 

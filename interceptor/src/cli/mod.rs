@@ -245,6 +245,17 @@ mod tests {
     }
 
     #[test]
+    fn places_are_taken_before_and_after_what_to_do_in_them() {
+        for line in [
+            ["weir", "report", "--state-dir", "d", "spend"],
+            ["weir", "report", "spend", "--state-dir", "d"],
+            ["weir", "ca", "show", "--state-dir", "d"],
+        ] {
+            Line::try_parse_from(line).unwrap();
+        }
+    }
+
+    #[test]
     fn mistakes_are_usage() {
         for line in [
             &["weir", "run"][..],
