@@ -29,6 +29,7 @@ use packet_filter::PacketFilter;
 pub use ladder::{CaptureError, Opened, Request, open};
 pub use owner::in_cgroup as processes_in;
 pub use packet_filter::PacketFilterError;
+pub(crate) use packet_filter::nft;
 
 /// A connection as the application meant it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

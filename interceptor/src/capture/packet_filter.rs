@@ -98,7 +98,7 @@ impl Nft {
         let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)
             .map_err(|errno| PacketFilterError::Io(errno.into()))?;
         let errors = write.try_clone().map_err(PacketFilterError::Io)?;
-        let mut command = std::process::Command::new("nft");
+        let mut command = nft();
         command
             .arg("-i")
             .stdin(Stdio::piped())
@@ -316,6 +316,16 @@ pub(super) fn original_destination(stream: BorrowedFd<'_>, peer: SocketAddr) -> 
         address.sin6_addr.s6_addr.into(),
         u16::from_be(address.sin6_port),
     ))
+}
+
+/// `nft`, also where PATH lacks the directories of administrators, as after `su`.
+pub(crate) fn nft() -> std::process::Command {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path)
+        .chain(["/usr/sbin", "/sbin"].map(PathBuf::from))
+        .map(|directory| directory.join("nft"))
+        .find(|program| program.is_file());
+    std::process::Command::new(found.unwrap_or_else(|| "nft".into()))
 }
 
 /// Why there is no redirect by the packet filter.

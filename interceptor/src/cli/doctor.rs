@@ -1,7 +1,7 @@
 //! `weir doctor`: what this machine allows, what each runtime trusts, and what to do about it.
 
 use std::io::Write;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{ExitCode, Stdio};
 
 use clap::Args;
 use serde::Serialize;
@@ -10,7 +10,7 @@ use weir_certs::Authority;
 use weir_certs::trust::{self, JavaDelivery, Overlays, RuntimeTrust, Surroundings, TrustedBy};
 
 use super::Places;
-use crate::capture::Mode;
+use crate::capture::{Mode, nft};
 use crate::process::config;
 use crate::process::state::StateDirectory;
 use crate::run::{authority, can_overlay, public_files};
@@ -158,7 +158,7 @@ fn checks(places: &Places) -> Vec<Check> {
 
 /// Asks for the list of tables, which changes nothing.
 fn nftables() -> Result<String, String> {
-    let mut nft = Command::new("nft");
+    let mut nft = nft();
     nft.args(["list", "tables"]).stdin(Stdio::null());
     match nft.output() {
         Ok(output) if output.status.success() => Ok("nft works".to_owned()),
