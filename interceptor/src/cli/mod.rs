@@ -164,7 +164,7 @@ pub fn main() -> ExitCode {
         // The reader has seen enough, as in `weir status | head -1`.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            complain(&format!("{error:#}"));
+            complain(&sentence(&error));
             ExitCode::FAILURE
         }
     }
@@ -190,6 +190,20 @@ fn run_command(arguments: RunArguments) -> ExitCode {
             ExitCode::from(error.exit_code())
         }
     }
+}
+
+/// The error and its causes, those left out that the text before them names.
+fn sentence(error: &anyhow::Error) -> String {
+    error
+        .chain()
+        .map(ToString::to_string)
+        .fold(String::new(), |said, cause| {
+            match (said.is_empty(), said.contains(&cause)) {
+                (true, _) => cause,
+                (false, true) => said,
+                (false, false) => format!("{said}: {cause}"),
+            }
+        })
 }
 
 fn complain(message: &str) {
@@ -222,6 +236,15 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         Line::command().debug_assert();
+    }
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let cause = || io::Error::other("disk full");
+        let told = anyhow::Error::new(cause()).context("cannot write x: disk full");
+        assert_eq!(sentence(&told), "cannot write x: disk full");
+        let untold = anyhow::Error::new(cause()).context("cannot write x");
+        assert_eq!(sentence(&untold), "cannot write x: disk full");
     }
 
     fn command_of(line: &[&str]) -> Vec<OsString> {
