@@ -1,6 +1,6 @@
 //! Programs as they are found on machines: each makes one call, with its own idea of whom to trust.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, process::Command};
 
 use http::Version;
 
@@ -57,6 +57,25 @@ fn curl_gets_the_http_version_that_it_asks_for_and_so_does_the_provider() {
     }
 }
 
+/// What the other tests of this tier rest on.
+#[test]
+fn without_weir_nobody_answers() {
+    let curl = installed("curl", "curl");
+    let world = World::new(Setup::default());
+    let mut direct = Command::new(curl);
+    direct.args([
+        "-sS",
+        "--insecure",
+        "--noproxy",
+        "*",
+        "https://api.anthropic.com/",
+    ]);
+    let output = world.output(direct);
+    // "Failed to connect to host."
+    assert_eq!(output.status.code(), Some(7), "{output:?}");
+    assert_eq!(world.simulator.connections(), 0);
+}
+
 #[test]
 fn openssl_verifies_the_name() {
     installed("openssl", "openssl");
@@ -98,6 +117,10 @@ HEADERS = {'x-api-key': 'k', 'anthropic-version': '2023-06-01', 'content-type': 
         (
             "python",
             "import httpx2; print(httpx2.post(URL, content=BODY, headers=HEADERS).text)",
+        ),
+        (
+            "python",
+            "import httpx; print(httpx.post(URL, content=BODY, headers=HEADERS).text)",
         ),
         (
             "python",
