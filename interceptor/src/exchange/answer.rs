@@ -30,7 +30,9 @@ pub(super) fn observe(
     let (mut head, upstream) = response.into_parts();
     entry.answered(head.status);
     let reader = reader(&entry, head.status, &head.headers);
-    let filter = (!entry.edits.is_empty() && reader.is_some()).then(UsageChunkFilter::new);
+    let may_filter =
+        reader.as_ref().is_some_and(|reader| reader.is_plain_stream) && head.status.is_success();
+    let filter = (!entry.edits.is_empty() && may_filter).then(UsageChunkFilter::new);
     if filter.is_some() {
         head.headers.remove(CONTENT_LENGTH);
     }
@@ -39,6 +41,7 @@ pub(super) fn observe(
         entry,
         reader,
         filter,
+        last: None,
         ended: false,
     };
     if observed.upstream.is_end_stream() {
@@ -48,7 +51,7 @@ pub(super) fn observe(
 }
 
 /// What reads the answer, if it can be read.
-fn reader(entry: &Entry, status: http::StatusCode, headers: &HeaderMap) -> Option<Decoder<Sink>> {
+fn reader(entry: &Entry, status: http::StatusCode, headers: &HeaderMap) -> Option<Reader> {
     let (Endpoint::Call(api), Some(_)) = (entry.endpoint, &entry.call) else {
         return None;
     };
@@ -86,11 +89,21 @@ fn reader(entry: &Entry, status: http::StatusCode, headers: &HeaderMap) -> Optio
             DECODED_BYTES_MAX
         },
     };
-    Decoder::new(encoding, sink).ok()
+    Some(Reader {
+        decoder: Decoder::new(encoding, sink).ok()?,
+        is_plain_stream: form == Form::EventStream && encoding == Encoding::Identity,
+    })
 }
 
 /// Decoded bytes of one encoded answer that are read: a bound on work, since none are kept.
 const DECODED_BYTES_MAX: u64 = 256 << 20;
+
+/// Reads an answer through its encoding.
+struct Reader {
+    decoder: Decoder<Sink>,
+    /// An event stream that is not encoded: what events can be taken out of.
+    is_plain_stream: bool,
+}
 
 /// Hands decoded bytes to the reader.
 struct Sink {
@@ -123,9 +136,11 @@ impl Write for Sink {
 pub(crate) struct Observed {
     upstream: UpstreamBody,
     entry: Box<Entry>,
-    reader: Option<Decoder<Sink>>,
+    reader: Option<Reader>,
     /// Takes out what only Weir asked for.
     filter: Option<UsageChunkFilter>,
+    /// What comes after the bytes that the filter held back.
+    last: Option<Result<Frame<Bytes>, hyper::Error>>,
     ended: bool,
 }
 
@@ -136,7 +151,7 @@ impl Observed {
         let length = u64::try_from(data.len()).unwrap_or(u64::MAX);
         record.response_bytes = record.response_bytes.saturating_add(length);
         if let Some(reader) = &mut self.reader
-            && let Err(error) = reader.push(&data)
+            && let Err(error) = reader.decoder.push(&data)
         {
             let metrics = &self.entry.context.metrics;
             if error.kind() == io::ErrorKind::FileTooLarge {
@@ -165,7 +180,7 @@ impl Observed {
         self.ended = true;
         let reader = self.reader.take();
         let answer = reader
-            .and_then(Decoder::into_sink)
+            .and_then(|reader| reader.decoder.into_sink())
             .map(|sink| sink.reader.finish());
         self.entry.finish(answer.as_ref(), end);
         self.filter
@@ -185,7 +200,7 @@ impl Body for Observed {
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         loop {
             if self.ended {
-                return Poll::Ready(None);
+                return Poll::Ready(self.last.take());
             }
             let Poll::Ready(next) = Pin::new(&mut self.upstream).poll_frame(cx) else {
                 return Poll::Pending;
@@ -204,12 +219,12 @@ impl Body for Observed {
                     }
                 }
                 Some(Ok(Err(trailers))) => {
-                    self.end(End::Complete);
-                    return Poll::Ready(Some(Ok(trailers)));
+                    self.last = Some(Ok(trailers));
+                    self.end(End::Complete)
                 }
                 Some(Err(error)) => {
-                    self.end(End::Broken);
-                    return Poll::Ready(Some(Err(error)));
+                    self.last = Some(Err(error));
+                    self.end(End::Broken)
                 }
                 None => self.end(End::Complete),
             };
@@ -220,7 +235,7 @@ impl Body for Observed {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.ended
+        self.ended && self.last.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
