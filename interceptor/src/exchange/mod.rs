@@ -14,6 +14,7 @@ mod upgrade;
 use std::sync::Arc;
 
 use http::Request;
+use http::header::CONTENT_LENGTH;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -71,6 +72,7 @@ pub(crate) async fn serve(
                 .auto_date_header(false)
                 .initial_stream_window_size(forward::STREAM_WINDOW)
                 .initial_connection_window_size(forward::CONNECTION_WINDOW)
+                .max_header_list_size(forward::HEADER_LIST_BYTES_MAX)
                 .serve_connection(stream, service);
             let mut connection = std::pin::pin!(connection);
             tokio::select! {
@@ -96,10 +98,10 @@ async fn exchange(
     request: Request<Incoming>,
 ) -> Result<Response, SendError> {
     let mut entry = Entry::open(context, rules, session, &request);
-    if upgrade::is_asked_for(&request) {
-        return upgrade::forward(entry, request).await;
-    }
     let Endpoint::Call(api) = entry.endpoint else {
+        if upgrade::is_asked_for(&request) {
+            return upgrade::forward(entry, request).await;
+        }
         return forward(entry, request.map(RequestBody::Streamed)).await;
     };
     let (head, body, trailers) = match request::read(&entry.context, request).await {
@@ -130,17 +132,12 @@ async fn exchange(
     }
     let body = entry.edit(body);
     let head = entry.edit_head(head, body.len());
-    forward(
-        entry,
-        Request::from_parts(
-            head,
-            RequestBody::Full {
-                bytes: body,
-                trailers,
-            },
-        ),
-    )
-    .await
+    let body = RequestBody::Full {
+        bytes: body,
+        trailers,
+        announced: head.headers.contains_key(CONTENT_LENGTH),
+    };
+    forward(entry, Request::from_parts(head, body)).await
 }
 
 /// Sends a request, and passes the answer on while reading it on the side.

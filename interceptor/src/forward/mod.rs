@@ -28,6 +28,10 @@ pub(crate) const CONNECTION_WINDOW: u32 = 8 << 20;
 /// More header fields than any provider takes (hyper's own default is 100).
 pub(crate) const HEADERS_MAX: usize = 256;
 
+/// Bytes of all header fields of an HTTP/2 message (hyper's own default is 16 KiB, less than what
+/// providers take): as many as HTTP/1.1 messages may have here.
+pub(crate) const HEADER_LIST_BYTES_MAX: u32 = 400 << 10;
+
 /// Connections that may serve one another's requests: same host, same address, same protocols.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Route {
@@ -172,6 +176,7 @@ impl Forwarder {
                     hyper::client::conn::http2::Builder::new(TokioExecutor::new())
                         .initial_stream_window_size(STREAM_WINDOW)
                         .initial_connection_window_size(CONNECTION_WINDOW)
+                        .max_header_list_size(HEADER_LIST_BYTES_MAX)
                         .handshake(TokioIo::new(stream))
                         .await
                         .map_err(failed)?;
