@@ -15,6 +15,7 @@ mod upgrade;
 use std::sync::Arc;
 
 use http::Request;
+use http::header::CONTENT_LENGTH;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -75,6 +76,7 @@ pub(crate) async fn serve(
                 .auto_date_header(false)
                 .initial_stream_window_size(forward::STREAM_WINDOW)
                 .initial_connection_window_size(forward::CONNECTION_WINDOW)
+                .max_header_list_size(forward::HEADER_LIST_BYTES_MAX)
                 .serve_connection(TokioIo::new(stream), service);
             let mut connection = std::pin::pin!(connection);
             tokio::select! {
@@ -139,17 +141,12 @@ async fn exchange(
     }
     let body = entry.edit(body);
     let head = entry.edit_head(head, body.len());
-    forward(
-        entry,
-        Request::from_parts(
-            head,
-            RequestBody::Full {
-                bytes: body,
-                trailers,
-            },
-        ),
-    )
-    .await
+    let body = RequestBody::Full {
+        bytes: body,
+        trailers,
+        announced: head.headers.contains_key(CONTENT_LENGTH),
+    };
+    forward(entry, Request::from_parts(head, body)).await
 }
 
 /// Sends a request, and passes the answer on while reading it on the side.

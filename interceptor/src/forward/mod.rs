@@ -33,6 +33,10 @@ pub(crate) const CONNECTION_WINDOW: u32 = 8 << 20;
 /// More header fields than any provider takes (hyper's own default is 100).
 pub(crate) const HEADERS_MAX: usize = 256;
 
+/// Bytes of all header fields of an HTTP/2 message (hyper's own default is 16 KiB, less than what
+/// providers take): as many as HTTP/1.1 messages may have here.
+pub(crate) const HEADER_LIST_BYTES_MAX: u32 = 400 << 10;
+
 /// Connections that may serve one another's requests: same host, same address, same protocols.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Route {
@@ -267,6 +271,7 @@ async fn handshake_http2(stream: TlsStream<TcpStream>) -> hyper::Result<Http2> {
         .keep_alive_while_idle(true)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_header_list_size(HEADER_LIST_BYTES_MAX)
         .handshake(TokioIo::new(stream))
         .await?;
     tokio::spawn(async move {
@@ -298,6 +303,7 @@ fn copied_if_repeatable(
     let nothing = RequestBody::Full {
         bytes: Bytes::new(),
         trailers: None,
+        announced: false,
     };
     (
         Some(Request::from_parts(head.clone(), nothing)),
