@@ -5,3 +5,6 @@ mod replay;
 
 #[cfg(test)]
 mod byte_exact;
+
+#[cfg(test)]
+mod evasion;
