@@ -49,11 +49,11 @@ enum Command {
 #[derive(Debug, Clone, Args)]
 struct Places {
     /// Configuration file; else WEIR_CONFIG, else /etc/weir/weir.toml, else the defaults.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
     /// State directory; else WEIR_STATE_DIR, else /var/lib/weir for root, else
     /// $XDG_STATE_HOME/weir.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", global = true)]
     state_dir: Option<PathBuf>,
 }
 
@@ -242,6 +242,17 @@ mod tests {
             command_of(&[&["weir", "run", "--mode=ebpf"], &expected[..]].concat()),
             expected
         );
+    }
+
+    #[test]
+    fn places_are_taken_before_and_after_what_to_do_in_them() {
+        for line in [
+            ["weir", "report", "--state-dir", "d", "spend"],
+            ["weir", "report", "spend", "--state-dir", "d"],
+            ["weir", "ca", "show", "--state-dir", "d"],
+        ] {
+            Line::try_parse_from(line).unwrap();
+        }
     }
 
     #[test]

@@ -30,7 +30,9 @@ pub(super) fn observe(
     let (mut head, upstream) = response.into_parts();
     entry.answered(head.status);
     let reader = reader(&entry, head.status, &head.headers);
-    let filter = (!entry.edits.is_empty() && reader.is_some()).then(UsageChunkFilter::new);
+    let may_filter = head.status.is_success() && is_plain_stream(&head.headers);
+    let filter =
+        (!entry.edits.is_empty() && reader.is_some() && may_filter).then(UsageChunkFilter::new);
     if filter.is_some() {
         head.headers.remove(CONTENT_LENGTH);
     }
@@ -38,7 +40,9 @@ pub(super) fn observe(
         upstream,
         entry,
         reader,
+        broken: None,
         filter,
+        last: None,
         ended: false,
     };
     if observed.upstream.is_end_stream() {
@@ -47,15 +51,22 @@ pub(super) fn observe(
     Response::from_parts(head, ClientBody::Answer(Box::new(observed)))
 }
 
+/// The value of a header field, if it is text.
+fn text(headers: &HeaderMap, name: http::HeaderName) -> Option<&str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+/// Whether an event can be taken out of the answer: another form has none, and an encoded one would
+/// have to be encoded again.
+fn is_plain_stream(headers: &HeaderMap) -> bool {
+    text(headers, CONTENT_TYPE).and_then(Form::of_content_type) == Some(Form::EventStream)
+        && Encoding::of(text(headers, CONTENT_ENCODING)) == Some(Encoding::Identity)
+}
+
 /// What reads the answer, if it can be read.
 fn reader(entry: &Entry, status: http::StatusCode, headers: &HeaderMap) -> Option<Decoder<Sink>> {
     let (Endpoint::Call(api), Some(_)) = (entry.endpoint, &entry.call) else {
         return None;
-    };
-    let text = |name| {
-        headers
-            .get(name)
-            .and_then(|value: &http::HeaderValue| value.to_str().ok())
     };
     let unreadable = |what: &str| {
         entry
@@ -66,7 +77,7 @@ fn reader(entry: &Entry, status: http::StatusCode, headers: &HeaderMap) -> Optio
             .inc();
         None
     };
-    let Some(form) = text(CONTENT_TYPE).and_then(Form::of_content_type) else {
+    let Some(form) = text(headers, CONTENT_TYPE).and_then(Form::of_content_type) else {
         // Proxies and load balancers answer errors with pages of their own.
         return if status.is_success() {
             unreadable("answer_type")
@@ -74,11 +85,11 @@ fn reader(entry: &Entry, status: http::StatusCode, headers: &HeaderMap) -> Optio
             None
         };
     };
-    let Some(encoding) = Encoding::of(text(CONTENT_ENCODING)) else {
+    let Some(encoding) = Encoding::of(text(headers, CONTENT_ENCODING)) else {
         return unreadable("answer_encoding");
     };
     let sink = Sink {
-        reader: AnswerReader::new(api, form),
+        reader: Some(AnswerReader::new(api, form)),
         decoded: 0,
         decoded_max: if encoding == Encoding::Identity {
             u64::MAX
@@ -94,7 +105,8 @@ const DECODED_BYTES_MAX: u64 = 256 << 20;
 
 /// Hands decoded bytes to the reader.
 struct Sink {
-    reader: AnswerReader,
+    /// Taken at the end.
+    reader: Option<AnswerReader>,
     decoded: u64,
     decoded_max: u64,
 }
@@ -110,7 +122,9 @@ impl Write for Sink {
                 "decoded answer too long",
             ));
         }
-        self.reader.push(bytes);
+        if let Some(reader) = &mut self.reader {
+            reader.push(bytes);
+        }
         Ok(bytes.len())
     }
 
@@ -124,8 +138,12 @@ pub(crate) struct Observed {
     upstream: UpstreamBody,
     entry: Box<Entry>,
     reader: Option<Decoder<Sink>>,
+    /// What was read of an answer whose encoding broke: its usage may have been told by then.
+    broken: Option<AnswerReader>,
     /// Takes out what only Weir asked for.
     filter: Option<UsageChunkFilter>,
+    /// What comes after the bytes that the filter held back.
+    last: Option<Result<Frame<Bytes>, hyper::Error>>,
     ended: bool,
 }
 
@@ -143,7 +161,7 @@ impl Observed {
                 metrics.bound_reached(Bound::DecodedBody);
             }
             metrics.unreadable.with_label_values(&["answer_body"]).inc();
-            self.reader = None;
+            self.broken = self.take_reader();
         }
         match &mut self.filter {
             None => data,
@@ -160,13 +178,18 @@ impl Observed {
         }
     }
 
+    fn take_reader(&mut self) -> Option<AnswerReader> {
+        // Not the decoder's own end: that fails where the answer was cut short, and all that came
+        // has been decoded already.
+        let mut decoder = self.reader.take()?;
+        decoder.sink()?.reader.take()
+    }
+
     /// Writes the record; what is returned was held back and is passed on.
     fn end(&mut self, end: End) -> Bytes {
         self.ended = true;
-        let reader = self.reader.take();
-        let answer = reader
-            .and_then(Decoder::into_sink)
-            .map(|sink| sink.reader.finish());
+        let reader = self.take_reader().or_else(|| self.broken.take());
+        let answer = reader.map(AnswerReader::finish);
         self.entry.finish(answer.as_ref(), end);
         self.filter
             .take()
@@ -185,7 +208,7 @@ impl Body for Observed {
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         loop {
             if self.ended {
-                return Poll::Ready(None);
+                return Poll::Ready(self.last.take());
             }
             let Poll::Ready(next) = Pin::new(&mut self.upstream).poll_frame(cx) else {
                 return Poll::Pending;
@@ -204,12 +227,12 @@ impl Body for Observed {
                     }
                 }
                 Some(Ok(Err(trailers))) => {
-                    self.end(End::Complete);
-                    return Poll::Ready(Some(Ok(trailers)));
+                    self.last = Some(Ok(trailers));
+                    self.end(End::Complete)
                 }
                 Some(Err(error)) => {
-                    self.end(End::Broken);
-                    return Poll::Ready(Some(Err(error)));
+                    self.last = Some(Err(error));
+                    self.end(End::Broken)
                 }
                 None => self.end(End::Complete),
             };
@@ -220,7 +243,7 @@ impl Body for Observed {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.ended
+        self.ended && self.last.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {

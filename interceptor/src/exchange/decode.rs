@@ -112,21 +112,6 @@ impl<W: Write> Decoder<W> {
     }
 }
 
-impl<W: Write> Decoder<W> {
-    /// The sink, without decoding what is left.
-    pub(crate) fn into_sink(self) -> Option<W> {
-        Some(match self {
-            Self::Identity(sink) => sink,
-            Self::DeflateUnbegun(sink) => return sink,
-            Self::Gzip(decoder) => return decoder.finish().ok(),
-            Self::Zlib(decoder) => return decoder.finish().ok(),
-            Self::Deflate(decoder) => return decoder.finish().ok(),
-            Self::Brotli(decoder) => return decoder.into_inner().ok(),
-            Self::Zstd(decoder) => decoder.into_inner(),
-        })
-    }
-}
-
 /// Decoders keep output back until they are flushed.
 fn write(decoder: &mut dyn Write, bytes: &[u8]) -> io::Result<()> {
     decoder.write_all(bytes)?;

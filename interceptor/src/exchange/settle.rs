@@ -22,13 +22,9 @@ impl Entry {
         self.record.outcome = self.outcome(answer, end, complete);
         if self.call.is_some() {
             self.record.usage = answer.and_then(|answer| answer.usage);
-            let used = if complete {
-                self.record.usage
-            } else {
-                self.used_so_far(answer)
-            };
-            self.record.cost = match (used, answer) {
-                (Some(used), Some(answer)) => self.price(&used, answer, complete),
+            let told = self.record.usage.filter(|_| complete);
+            self.record.cost = match (told.or_else(|| self.used_so_far(answer)), answer) {
+                (Some(used), Some(answer)) => self.price(&used, answer, told.is_some()),
                 _ => self.without_usage(end),
             };
         }
@@ -82,7 +78,7 @@ impl Entry {
 
     /// A call without usage: an error is not billed; what was sent and never answered in full
     /// counts with what was reserved for it.
-    fn without_usage(&self, end: End) -> Cost {
+    fn without_usage(&mut self, end: End) -> Cost {
         let zero = || Cost::Priced {
             total: Money::ZERO,
             version: PriceTable::builtin().version().to_owned(),
@@ -94,16 +90,23 @@ impl Entry {
                 total: self.reserved,
                 version: String::new(),
             },
-            (End::Complete, _) => Cost::Unknown,
+            // It was answered, so it was billed: what can't be read is not for free.
+            (End::Complete, _) => {
+                self.record.reasons.push("answer_unreadable".to_owned());
+                Cost::Estimated {
+                    total: self.reserved,
+                    version: String::new(),
+                }
+            }
         }
     }
 
-    fn price(&mut self, usage: &Usage, answer: &Answer, complete: bool) -> Cost {
+    fn price(&mut self, usage: &Usage, answer: &Answer, exact: bool) -> Cost {
         let Some(priced) = self.priced() else {
             return Cost::Unknown;
         };
         let memory = &self.context.memory;
-        let previous = complete
+        let previous = exact
             .then(|| memory.learn(&priced, self.conversation, usage))
             .flatten();
         let (asked, prices) = (priced.context(), PriceTable::builtin());
@@ -150,7 +153,7 @@ impl Entry {
         self.record.cost_without_cache = Some(without_cache);
         self.record.cost_perfect_cache = Some(perfect);
         let version = prices.version().to_owned();
-        if complete {
+        if exact {
             Cost::Priced { total, version }
         } else {
             Cost::Estimated { total, version }

@@ -16,6 +16,9 @@ pub(crate) enum RequestBody {
     Full {
         bytes: Bytes,
         trailers: Option<HeaderMap>,
+        /// Whether the head says the length. Where it does not, HTTP/2 ends the body with a flag,
+        /// and hyper shall not add a `content-length` that the application did not send.
+        announced: bool,
     },
     /// Passed on as it arrives.
     Streamed(Incoming),
@@ -51,7 +54,9 @@ impl Body for RequestBody {
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Full { bytes, trailers } => bytes.is_empty() && trailers.is_none(),
+            Self::Full {
+                bytes, trailers, ..
+            } => bytes.is_empty() && trailers.is_none(),
             Self::Streamed(rest) => rest.is_end_stream(),
             Self::Resumed { head, rest } => head.is_empty() && rest.is_end_stream(),
         }
@@ -60,7 +65,12 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         let length = |bytes: &Bytes| u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         match self {
-            Self::Full { bytes, .. } => SizeHint::with_exact(length(bytes)),
+            Self::Full {
+                bytes,
+                announced: true,
+                ..
+            } => SizeHint::with_exact(length(bytes)),
+            Self::Full { .. } => SizeHint::new(),
             Self::Streamed(rest) => rest.size_hint(),
             Self::Resumed { head, rest } => match rest.size_hint().exact() {
                 Some(left) => SizeHint::with_exact(left.saturating_add(length(head))),
