@@ -61,6 +61,7 @@ impl Setup {
             environment: plain_environment(),
             directory: std::env::temp_dir(),
             program: None,
+            invoker: None,
         }
     }
 

@@ -216,7 +216,7 @@ fn check_a_redirected_connection(mode: Mode, address: IpAddr) {
     let flow = world.capture().flow(stream.as_fd(), peer).unwrap();
     assert_eq!(flow.destination, Some(SocketAddr::from((address, PORT))));
     assert_eq!(flow.pid, Some(child.id()));
-    assert_eq!(flow.uid, 0);
+    assert_eq!(flow.uid, Some(0));
     assert_eq!(
         flow.cgroup_id,
         std::fs::metadata(&world.cgroup).unwrap().ino()

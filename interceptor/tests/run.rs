@@ -95,6 +95,48 @@ fn the_exit_code_is_that_of_the_command() {
     assert_eq!(world.leftovers(), Vec::<String>::new());
 }
 
+/// All files below a directory.
+fn files(directory: &Path) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(directory).unwrap().flatten();
+    let below = entries.flat_map(|entry| match entry.file_type().unwrap().is_dir() {
+        true => files(&entry.path()),
+        false => vec![entry.path()],
+    });
+    below.collect()
+}
+
+#[test]
+fn arguments_of_the_command_are_not_kept() {
+    let world = World::new();
+    let canary = "sk-canary-0123456789abcdef";
+    for command in [
+        &["true", "--api-key", canary][..],
+        &["weir-has-no-such-program", canary],
+    ] {
+        world.output(command);
+    }
+    assert!(world.log().contains("arguments=2"), "{}", world.log());
+    for file in files(&world.path("state")) {
+        let bytes = std::fs::read(&file).unwrap();
+        let found = bytes
+            .windows(canary.len())
+            .any(|window| window == canary.as_bytes());
+        assert!(!found, "{}", file.display());
+    }
+}
+
+#[test]
+fn a_clean_run_leaves_no_journal_behind() {
+    let world = World::new();
+    for _ in 0..2 {
+        assert!(world.output(&["true"]).status.success());
+        let journals = std::fs::read_dir(world.path("state/journal")).unwrap();
+        let names: Vec<_> = journals.map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names, ["opening"]);
+    }
+    assert!(!world.log().contains("took over"), "{}", world.log());
+}
+
 #[test]
 fn what_cannot_be_set_up_is_said_and_the_command_does_not_run() {
     let world = World::new();

@@ -24,6 +24,13 @@ pub fn contains(base: &[u8], ca_pem: &str) -> bool {
     certificates(ca_pem).all(|section| there.contains(&body(section)))
 }
 
+/// Whether no certificate is in `base`.
+pub(super) fn is_empty(base: &[u8]) -> bool {
+    certificates(&String::from_utf8_lossy(base))
+        .next()
+        .is_none()
+}
+
 /// The bundle of the system that `surroundings` show, resolved; `None` where none is installed.
 #[must_use]
 pub fn system(surroundings: &Surroundings) -> Option<PathBuf> {

@@ -21,7 +21,7 @@ use std::path::PathBuf;
 
 pub use environment::{Environment, JavaDelivery, environment};
 pub use files::Files;
-pub use overlay::{Overlay, OverlayKind, Overlays, overlays};
+pub use overlay::{FileId, Overlay, OverlayKind, Overlays, overlays};
 pub use report::{RuntimeTrust, TrustedBy, runtimes};
 pub use surroundings::Surroundings;
 

@@ -3,6 +3,8 @@
 //! Variables do not reach a runtime that reads its own file (requests with certifi, Java) or that
 //! clears its environment. The mounting itself is not done here.
 
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::{Files, Surroundings, TrustError, bundle, java, python};
@@ -14,8 +16,35 @@ pub struct Overlay {
     pub target: PathBuf,
     /// The file that the program shall see instead, as this process sees it: what to mount.
     pub replacement: PathBuf,
+    /// Which file was found to be one of roots. Whoever mounts checks that the target still is it:
+    /// the directories above may belong to someone who would have another file replaced.
+    pub seen: FileId,
     /// Whose file it is.
     pub kind: OverlayKind,
+}
+
+/// Which file it is, and in which state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileId {
+    /// Number of its device.
+    pub device: u64,
+    /// Its inode.
+    pub inode: u64,
+    /// Id of the user who owns it: the number of an inode that is gone is given to another file.
+    pub owner: u32,
+    /// When the inode last changed, seconds and nanoseconds since 1970, for the same reason.
+    pub changed: (i64, i64),
+}
+
+impl From<&Metadata> for FileId {
+    fn from(metadata: &Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            owner: metadata.uid(),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
 }
 
 /// Whose file an overlay replaces.
@@ -40,6 +69,10 @@ pub struct Overlays {
 
 /// Finds the files of roots that a program in `surroundings` may read, and writes a replacement
 /// with the CA added for each. Files that hold the CA are left alone.
+///
+/// Paths of users lead anywhere (`certifi/cacert.pem` may be a link to `/etc/shadow`), so outside of
+/// the bundles of the system a file is replaced only if it holds a certificate, and belongs to root
+/// or to [`Surroundings::invoker`].
 ///
 /// # Errors
 /// [`TrustError::Unwritable`] when a replacement cannot be written.
@@ -77,10 +110,20 @@ impl Overlays {
         if self.list.iter().any(|other| other.target == target) {
             return Ok(());
         }
-        let base = match surroundings.read(&target) {
-            Ok(base) => base,
-            Err(error) => {
-                self.skip(&target, &error.to_string());
+        let read = match kind {
+            OverlayKind::System => surroundings
+                .read_seen(&target)
+                .map_err(|error| error.to_string()),
+            OverlayKind::Python | OverlayKind::Java => roots_of_users(surroundings, &target)
+                .and_then(|(base, metadata)| match bundle::is_empty(&base) {
+                    false => Ok((base, metadata)),
+                    true => Err("no certificate".to_owned()),
+                }),
+        };
+        let (base, metadata) = match read {
+            Ok(read) => read,
+            Err(found) => {
+                self.skip(&target, &found);
                 return Ok(());
             }
         };
@@ -90,6 +133,7 @@ impl Overlays {
             self.list.push(Overlay {
                 target,
                 replacement,
+                seen: FileId::from(&metadata),
                 kind,
             });
         }
@@ -102,16 +146,17 @@ impl Overlays {
         files: &Files,
         target: PathBuf,
     ) -> Result<(), TrustError> {
-        let merged = surroundings
-            .read(&target)
-            .map_err(|error| error.to_string())
-            .and_then(|store| java::merged(&store, files.trusted_pem()).map_err(str::to_owned));
+        let merged = roots_of_users(surroundings, &target).and_then(|(store, metadata)| {
+            let merged = java::merged(&store, files.trusted_pem())?;
+            Ok((merged, metadata))
+        });
         match merged {
-            Ok(store) => {
+            Ok((store, metadata)) => {
                 let replacement = files.put("cacerts", "jks", &store)?;
                 self.list.push(Overlay {
                     target,
                     replacement,
+                    seen: FileId::from(&metadata),
                     kind: OverlayKind::Java,
                 });
             }
@@ -125,5 +170,20 @@ impl Overlays {
         self.notes.push(format!(
             "{target} is not replaced: expected a store of roots, found {found}"
         ));
+    }
+}
+
+/// Reads a file that paths of users led to.
+fn roots_of_users(
+    surroundings: &Surroundings,
+    target: &Path,
+) -> Result<(Vec<u8>, Metadata), String> {
+    let (bytes, metadata) = surroundings
+        .read_seen(target)
+        .map_err(|error| error.to_string())?;
+    let owner = metadata.uid();
+    match surroundings.invoker {
+        Some(invoker) if owner != 0 && owner != invoker => Err(format!("a file of user {owner}")),
+        _ => Ok((bytes, metadata)),
     }
 }

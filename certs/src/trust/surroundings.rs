@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -20,6 +20,9 @@ pub struct Surroundings {
     pub directory: PathBuf,
     /// The command as the user wrote it, where one command is started.
     pub program: Option<OsString>,
+    /// The user who chose all of this, where that is not the user of this process: of what the
+    /// paths lead to, only files of this user and of root are then replaced.
+    pub invoker: Option<u32>,
 }
 
 impl Surroundings {
@@ -33,6 +36,7 @@ impl Surroundings {
             environment: std::env::vars_os().collect(),
             directory: std::env::current_dir()?,
             program,
+            invoker: None,
         })
     }
 
@@ -129,18 +133,30 @@ impl Surroundings {
         names
     }
 
-    /// The bytes of a regular file. Anything else is refused: a pipe that a variable names would
-    /// keep the caller waiting.
+    /// The bytes of a regular file.
     pub(super) fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        let bytes = self.read_start(path, FILE_BYTES_MAX + 1)?;
+        self.read_seen(path).map(|(bytes, _)| bytes)
+    }
+
+    /// The bytes of a regular file, and which file that was.
+    pub(super) fn read_seen(&self, path: &Path) -> io::Result<(Vec<u8>, Metadata)> {
+        let (file, metadata) = self.open(path)?;
+        let bytes = start(file, &metadata, FILE_BYTES_MAX + 1)?;
         if bytes.len() as u64 > FILE_BYTES_MAX {
             return Err(io::Error::other("larger than any bundle of roots"));
         }
-        Ok(bytes)
+        Ok((bytes, metadata))
     }
 
     /// The first bytes of a regular file.
     pub(super) fn read_start(&self, path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+        let (file, metadata) = self.open(path)?;
+        start(file, &metadata, bytes_max)
+    }
+
+    /// Opens a regular file. Anything else is refused: a pipe that a variable names would keep the
+    /// caller waiting.
+    fn open(&self, path: &Path) -> io::Result<(File, Metadata)> {
         let real = self
             .resolve(path)
             .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
@@ -152,16 +168,20 @@ impl Surroundings {
         if !metadata.is_file() {
             return Err(io::Error::other("not a regular file"));
         }
-        let expected = metadata.len().min(bytes_max);
-        let mut bytes = Vec::with_capacity(usize::try_from(expected).unwrap_or_default() + 1);
-        file.take(bytes_max).read_to_end(&mut bytes)?;
-        Ok(bytes)
+        Ok((file, metadata))
     }
 
     pub(super) fn is_directory(&self, path: &Path) -> bool {
         self.resolve(path)
             .is_some_and(|real| self.outside(&real).is_dir())
     }
+}
+
+fn start(file: File, metadata: &Metadata, bytes_max: u64) -> io::Result<Vec<u8>> {
+    let expected = metadata.len().min(bytes_max);
+    let mut bytes = Vec::with_capacity(usize::try_from(expected).unwrap_or_default() + 1);
+    file.take(bytes_max).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// The components of a path, last one first, as a stack is used.

@@ -17,6 +17,6 @@ pub use cgroup::{ChildCgroup, cgroup2_mount};
 pub use error::{AttachError, LoadError, MapError};
 pub use instance::clean_stale;
 pub use pin::own_pin_directory;
-pub use redirect::{Counters, Fail, Flow, Options, Redirect, STALE_AFTER};
+pub use redirect::{Counters, FLOW_AGE_MAX, Fail, Flow, Options, Redirect, STALE_AFTER};
 pub use socket::netns_cookie;
 pub use weir_probes_common::{PORTS_MAX, Reason};

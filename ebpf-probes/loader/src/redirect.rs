@@ -176,23 +176,21 @@ impl Redirect {
     /// # Errors
     /// If the kernel refuses the write, which it has no reason to.
     pub fn heartbeat(&self) -> Result<(), MapError> {
-        let now = clock_gettime(ClockId::CLOCK_MONOTONIC)
-            .map(Duration::from)
-            .unwrap_or_default();
         lock(&self.heartbeat)
-            .set(0, now.as_nanos() as u64, 0)
+            .set(0, now_ns(), 0)
             .map_err(MapError::of("HEARTBEAT"))
     }
 
     /// Takes the record of the connection that a listener of the given network namespace accepted from `peer`. None:
-    /// the connection was not redirected, somebody connected to the listener itself.
+    /// the connection was not redirected, somebody connected to the listener itself; or it waited longer than
+    /// [`FLOW_AGE_MAX`].
     pub fn take_flow(&self, netns_cookie: u64, peer: SocketAddr) -> Option<Flow> {
         let key = FlowKey::new(netns_cookie, Address::from(peer.ip()), peer.port());
         let mut flows = lock(&self.flows);
         let origin = flows.get(&key, 0).ok()?;
         // It fails only if the entry was evicted in this moment, and then it is gone all the same.
         let _already_gone = flows.remove(&key);
-        Some(Flow::from(origin))
+        is_recent(origin.connected_at_ktime_ns, now_ns()).then(|| Flow::from(origin))
     }
 
     /// How often each reason applied since the programs were attached, over all CPUs.
@@ -413,6 +411,21 @@ fn lock<T>(map: &Mutex<T>) -> MutexGuard<'_, T> {
     map.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Now, as the programs have it from `bpf_ktime_get_ns`.
+fn now_ns() -> u64 {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from);
+    now.unwrap_or_default().as_nanos() as u64
+}
+
+/// Whether a record can be that of a connection which is accepted now.
+fn is_recent(connected_at_ns: u64, now_ns: u64) -> bool {
+    u128::from(now_ns.saturating_sub(connected_at_ns)) <= FLOW_AGE_MAX.as_nanos()
+}
+
+/// For how long a record waits for its connection. A SYN that was never accepted leaves its record behind, and whoever
+/// connects to the listener directly from the same port later must not be taken for that program.
+pub const FLOW_AGE_MAX: Duration = Duration::from_secs(30);
+
 /// After how long without a heartbeat the programs take us for hung. Applications are to reach their providers
 /// within a second of that, and no stall of a scheduler under load should be taken for it.
 pub const STALE_AFTER: Duration = Duration::from_secs(1);
@@ -432,6 +445,22 @@ mod tests {
         }
         assert_eq!(ports(&[443, 8443]).unwrap()[..3], [443, 8443, 0]);
         assert_eq!(ports(&seventeen[..16]).unwrap()[15], 16);
+    }
+
+    #[test]
+    fn a_record_is_believed_for_a_while_only() {
+        let bound = FLOW_AGE_MAX.as_nanos() as u64;
+        let now = 10 * bound;
+        for (connected_at, recent) in [
+            (now, true),
+            (now - bound, true),
+            (now - bound - 1, false),
+            (0, false),
+            // The clocks of two processors.
+            (now + 1, true),
+        ] {
+            assert_eq!(is_recent(connected_at, now), recent, "{connected_at}");
+        }
     }
 
     #[test]

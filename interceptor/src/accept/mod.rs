@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::JoinError;
 
 pub(crate) use identity::Application;
 
-use crate::capture::Mode;
+use crate::capture::{Capture, Flow, Mode};
 use crate::client_hello;
 use crate::decrypt;
 use crate::forward::Destination;
@@ -63,13 +64,18 @@ pub(crate) async fn accept_all(context: Arc<Context>, listener: TcpListener) {
 
 async fn connection(
     context: &Arc<Context>,
-    mut stream: TcpStream,
+    stream: TcpStream,
     peer: std::net::SocketAddr,
     _permit: OwnedSemaphorePermit,
 ) {
-    use std::os::fd::AsFd as _;
-
-    let Some(flow) = context.capture.flow(stream.as_fd(), peer) else {
+    let (flow, mut stream) = match flow(&context.capture, stream, peer).await {
+        Ok(found) => found,
+        Err(error) => {
+            tracing::error!(%error, "looking for the owner of a connection ended");
+            return;
+        }
+    };
+    let Some(flow) = flow else {
         // Somebody connected to the listener directly: there is no original destination.
         context
             .metrics
@@ -85,7 +91,7 @@ async fn connection(
     context.metrics.connections.inc();
     let rules = context.rules();
     if let Some(destination) = destination(context, &mut stream, flow.destination).await {
-        let application = identity::identify(&flow);
+        let application = identity::identify(&flow).await;
         let origin = Arc::new(Origin {
             application,
             destination,
@@ -95,6 +101,21 @@ async fn connection(
         }
     }
     context.metrics.connections.dec();
+}
+
+/// Asks the capture, where that reads all of `/proc` on a thread that may block.
+async fn flow(
+    capture: &Arc<Capture>,
+    stream: TcpStream,
+    peer: std::net::SocketAddr,
+) -> Result<(Option<Flow>, TcpStream), JoinError> {
+    use std::os::fd::AsFd as _;
+
+    if capture.mode() == Mode::Ebpf {
+        return Ok((capture.flow(stream.as_fd(), peer), stream));
+    }
+    let capture = Arc::clone(capture);
+    tokio::task::spawn_blocking(move || (capture.flow(stream.as_fd(), peer), stream)).await
 }
 
 async fn destination(

@@ -38,8 +38,8 @@ pub struct Flow {
     pub destination: Option<SocketAddr>,
     /// Process id (thread group) of the caller; `None` where it is not known any more.
     pub pid: Option<u32>,
-    /// User id of the caller.
-    pub uid: u32,
+    /// User id of the caller; `None` where its socket is not found any more.
+    pub uid: Option<u32>,
     /// Id of the caller's cgroup: the inode of its directory; 0 where it is not known.
     pub cgroup_id: u64,
     /// The kernel's cookie of the caller's socket, in [`Mode::Ebpf`]; else the inode of that socket.
@@ -115,7 +115,8 @@ impl Capture {
     /// not come through the redirect, or not from the command, and must be refused.
     ///
     /// To be called once per connection. One or two system calls in [`Mode::Ebpf`]; in the other
-    /// modes it reads `/proc`, which takes milliseconds on a machine with many sockets.
+    /// modes it reads `/proc`, which takes milliseconds on a machine with many sockets: not for a
+    /// runtime's worker thread.
     #[must_use]
     pub fn flow(&self, stream: BorrowedFd<'_>, peer: SocketAddr) -> Option<Flow> {
         match &self.way {
@@ -134,7 +135,7 @@ impl Capture {
                     return None;
                 }
                 let socket = owner::socket(peer, destination);
-                Some(members.flow(socket.unwrap_or_default(), Some(destination)))
+                Some(members.flow(socket, Some(destination)))
             }
             Way::Proxy {
                 address,
@@ -143,7 +144,7 @@ impl Capture {
             } => {
                 // Any program of the machine can connect here; only the command's user may.
                 let socket = owner::socket(peer, *address).filter(|socket| socket.uid == *uid)?;
-                Some(members.flow(socket, None))
+                Some(members.flow(Some(socket), None))
             }
         }
     }
@@ -255,7 +256,7 @@ impl From<weir_probes::Flow> for Flow {
         Self {
             destination: Some(flow.destination),
             pid: Some(flow.tgid),
-            uid: flow.uid,
+            uid: Some(flow.uid),
             cgroup_id: flow.cgroup_id,
             socket_cookie: flow.socket_cookie,
         }

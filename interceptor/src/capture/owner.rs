@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use super::{Command, Flow};
 
 /// A socket of the caller.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Socket {
     pub(super) inode: u64,
     pub(super) uid: u32,
@@ -81,18 +81,18 @@ impl Members {
         Self { command }
     }
 
-    /// What is known of the caller with this socket.
-    pub(super) fn flow(&self, socket: Socket, destination: Option<SocketAddr>) -> Flow {
-        let pid = self
-            .pids()
-            .into_iter()
-            .find(|pid| holds(*pid, socket.inode));
+    /// What is known of the caller with this socket; without it, nothing.
+    pub(super) fn flow(&self, socket: Option<Socket>, destination: Option<SocketAddr>) -> Flow {
+        let pid = socket.and_then(|socket| {
+            let mut pids = self.pids().into_iter();
+            pids.find(|pid| holds(*pid, socket.inode))
+        });
         Flow {
             destination,
             pid,
-            uid: socket.uid,
+            uid: socket.map(|socket| socket.uid),
             cgroup_id: pid.and_then(|pid| self.cgroup_id(pid)).unwrap_or(0),
-            socket_cookie: socket.inode,
+            socket_cookie: socket.map_or(0, |socket| socket.inode),
         }
     }
 
@@ -225,6 +225,17 @@ mod tests {
         drop(stream);
         assert!(!holds(std::process::id(), found.inode));
         assert_eq!(socket(local, "127.0.0.1:1".parse().unwrap()), None);
+    }
+
+    #[test]
+    fn a_caller_whose_socket_is_gone_is_nobody_not_root() {
+        let members = Members::new(Command::Descendants {
+            reason: "this is a test".into(),
+        });
+        let destination = "192.0.2.7:443".parse().ok();
+        let flow = members.flow(None, destination);
+        assert_eq!((flow.uid, flow.pid, flow.socket_cookie), (None, None, 0));
+        assert_eq!(flow.destination, destination);
     }
 
     #[test]

@@ -3,13 +3,15 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use aws_lc_rs::{hmac, rand};
-use http::HeaderMap;
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, HeaderMap, HeaderName};
+use weir_core::catalog::Provider;
 
+const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+const API_KEY: HeaderName = HeaderName::from_static("api-key");
+const X_GOOG_API_KEY: HeaderName = HeaderName::from_static("x-goog-api-key");
 const SECRET_FILE: &str = "key-hash.secret";
 const SECRET_BYTES: usize = 32;
 /// Of the 32 bytes of HMAC-SHA-256; enough that no two keys of an organisation meet.
@@ -40,19 +42,13 @@ impl Keyring {
     /// The file can't be read or made.
     pub(crate) fn open_or_create(state_dir: &Path) -> io::Result<Self> {
         let path = state_dir.join(SECRET_FILE);
-        let mut secret = [0; SECRET_BYTES];
-        rand::fill(&mut secret).map_err(io::Error::other)?;
-        let made = fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&path);
-        match made {
-            Ok(mut file) => file.write_all(&secret)?,
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error),
-        }
-        let secret = fs::read(&path)?;
+        let secret = match fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                make(&path)?;
+                fs::read(&path)?
+            }
+            read => read?,
+        };
         if secret.len() != SECRET_BYTES {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
@@ -69,9 +65,9 @@ impl Keyring {
         })
     }
 
-    /// The credential that a request carries, if any.
-    pub(crate) fn recognize(&self, headers: &HeaderMap) -> Option<Credential> {
-        let (secret, kind) = find(headers)?;
+    /// The credential that a request to `provider` carries, if any.
+    pub(crate) fn recognize(&self, provider: Provider, headers: &HeaderMap) -> Option<Credential> {
+        let (secret, kind) = find(provider, headers)?;
         let tag = hmac::sign(&self.key, secret.as_bytes());
         let mut hash = String::with_capacity(2 * HASH_BYTES);
         for byte in tag.as_ref().iter().take(HASH_BYTES) {
@@ -89,13 +85,45 @@ impl Keyring {
     }
 }
 
-/// The secret part, and what kind of credential it is.
-fn find(headers: &HeaderMap) -> Option<(&str, &'static str)> {
-    for name in ["x-api-key", "api-key", "x-goog-api-key"] {
-        if let Some(key) = headers.get(name).and_then(|value| value.to_str().ok()) {
-            return Some((key, "api_key"));
-        }
+/// Makes the secret, whole or not at all: a crash leaves no part of it, and of two processes one
+/// makes it, for both.
+fn make(path: &Path) -> io::Result<()> {
+    let mut secret = [0; SECRET_BYTES];
+    rand::fill(&mut secret).map_err(io::Error::other)?;
+    let directory = path.parent().unwrap_or_else(|| Path::new("."));
+    // Readable by its owner alone.
+    let mut file = tempfile::NamedTempFile::new_in(directory)?;
+    file.write_all(&secret)?;
+    file.as_file().sync_all()?;
+    match fs::hard_link(file.path(), path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
     }
+}
+
+/// The secret part, and what kind of credential it is. The header that the provider itself goes by
+/// comes first, so that another one beside it does not give a caller a new key's allowance.
+fn find(provider: Provider, headers: &HeaderMap) -> Option<(&str, &'static str)> {
+    let own = match provider {
+        Provider::Anthropic => Some(&X_API_KEY),
+        Provider::Azure => Some(&API_KEY),
+        Provider::Google | Provider::Vertex => Some(&X_GOOG_API_KEY),
+        _ => None,
+    };
+    let api_key = |name: &HeaderName| {
+        let key = headers.get(name)?.to_str().ok()?;
+        (!key.is_empty()).then_some((key, "api_key"))
+    };
+    own.and_then(api_key)
+        .or_else(|| authorization(headers))
+        .or_else(|| {
+            [&X_API_KEY, &API_KEY, &X_GOOG_API_KEY]
+                .into_iter()
+                .find_map(api_key)
+        })
+}
+
+fn authorization(headers: &HeaderMap) -> Option<(&str, &'static str)> {
     let authorization = headers.get(AUTHORIZATION)?.to_str().ok()?;
     let (scheme, rest) = authorization.split_once(' ')?;
     let rest = rest.trim();
@@ -121,7 +149,7 @@ mod tests {
     fn recognize(keyring: &Keyring, name: &'static str, value: &str) -> Option<Credential> {
         let mut headers = HeaderMap::new();
         headers.insert(name, value.parse().unwrap());
-        keyring.recognize(&headers)
+        keyring.recognize(Provider::Configured, &headers)
     }
 
     fn keyring(name: &str) -> Keyring {
@@ -162,6 +190,57 @@ mod tests {
         assert_eq!(kind(signed), Some("aws_sigv4"));
         assert_eq!(kind("Basic dXNlcjpwYXNz"), None);
         assert_eq!(recognize(&keyring, "api-key", "short").unwrap().tail, None);
+    }
+
+    #[test]
+    fn the_header_that_the_provider_goes_by_tells_the_key_whatever_is_beside_it() {
+        let keyring = keyring("decoy");
+        for (provider, own) in [
+            (Provider::Anthropic, "x-api-key"),
+            (Provider::Azure, "api-key"),
+            (Provider::Google, "x-goog-api-key"),
+            (Provider::Vertex, "x-goog-api-key"),
+            (Provider::OpenAi, "authorization"),
+            (Provider::Configured, "authorization"),
+        ] {
+            let key = match own {
+                "authorization" => "Bearer the-real-key-0123456789",
+                _ => "the-real-key-0123456789",
+            };
+            let mut headers = HeaderMap::new();
+            headers.insert(own, key.parse().unwrap());
+            let alone = keyring.recognize(provider, &headers).unwrap();
+            for decoy in ["authorization", "x-api-key", "api-key", "x-goog-api-key"] {
+                if decoy != own {
+                    headers.insert(decoy, "Bearer some-decoy-0123456789".parse().unwrap());
+                }
+            }
+            let found = keyring.recognize(provider, &headers).unwrap();
+            assert_eq!(found, alone, "{provider:?}");
+        }
+        let mut headers = HeaderMap::new();
+        headers.insert("x-api-key", "".parse().unwrap());
+        headers.insert("authorization", "Bearer sk-ant-oat01-x".parse().unwrap());
+        let found = keyring.recognize(Provider::Anthropic, &headers).unwrap();
+        assert_eq!(found.kind, "oauth", "an empty header is none");
+    }
+
+    #[test]
+    fn many_that_make_the_secret_at_once_agree_on_one_and_leave_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let hashes: std::collections::BTreeSet<String> = std::thread::scope(|scope| {
+            let open = || {
+                let keyring = Keyring::open_or_create(dir.path()).unwrap();
+                recognize(&keyring, "x-api-key", "a-key").unwrap().hash
+            };
+            let threads: Vec<_> = (0..16).map(|_| scope.spawn(open)).collect();
+            threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap())
+                .collect()
+        });
+        assert_eq!(hashes.len(), 1);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
     #[test]

@@ -74,7 +74,10 @@ impl Entry {
             .map_or("/", |path| path.as_str());
         let endpoint = api::recognize(session.provider, request.method().as_str(), path);
         let mut identity = session.origin.application.identity.clone();
-        if let Some(credential) = context.keyring.recognize(request.headers()) {
+        if let Some(credential) = context
+            .keyring
+            .recognize(session.provider, request.headers())
+        {
             identity.key_hash = Some(credential.hash);
             identity.key_tail = credential.tail;
             identity.key_kind = Some(credential.kind.to_owned());

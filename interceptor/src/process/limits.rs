@@ -34,21 +34,9 @@ pub const PING_INTERVAL: Duration = Duration::from_secs(10);
 pub const PING_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a TLS handshake may take, on either side.
 pub const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Idle upstream connections kept for one destination.
-pub const POOL_IDLE_PER_DESTINATION_MAX: usize = 32;
 /// How long an idle upstream connection is kept: well below the minute after which common front
 /// ends of providers close theirs, which would cost a failed request.
 pub const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Leaf certificates kept in memory.
-pub const LEAVES_MAX: usize = 1024;
-/// Pairs of program and host remembered as not trusting the CA.
-pub const DISTRUST_ENTRIES_MAX: usize = 1024;
-/// How long a program that rejected the CA is passed through before it is tried again.
-pub const DISTRUST_DURATION: Duration = Duration::from_secs(600);
-/// Bytes of a decoded answer that are looked at for usage at a time.
-pub const DECODE_WINDOW_BYTES_MAX: usize = 1 << 20;
-/// Records waiting to be written to the ledger.
-pub const LEDGER_QUEUE_RECORDS_MAX: usize = 8192;
 /// Age of the last heartbeat from which on Weir counts as hung: connections then go direct, or are
 /// refused, and `/readyz` says no. As long as "within a second" allows.
 pub const HEARTBEAT_AGE_MAX: Duration = weir_probes::STALE_AFTER;

@@ -3,16 +3,19 @@
 use std::ffi::{CStr, CString, OsString};
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::CommandExt as _;
-use std::path::Path;
 
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
+use nix::sys::stat::{Mode, fstat};
 use nix::unistd::{Pid, setgid, setgroups, setuid};
+use weir_certs::trust::FileId;
 
 use super::invoker::{Identity, Variables};
 
@@ -40,17 +43,55 @@ pub(super) struct Plan {
 pub(super) struct Overlay {
     target: CString,
     replacement: CString,
+    seen: FileId,
 }
 
 impl Overlay {
     /// `None`: the paths are none.
-    pub(super) fn new(target: &Path, replacement: &Path) -> Option<Self> {
+    pub(super) fn new(found: &weir_certs::trust::Overlay) -> Option<Self> {
         Some(Self {
-            target: CString::new(target.as_os_str().as_bytes()).ok()?,
-            replacement: CString::new(replacement.as_os_str().as_bytes()).ok()?,
+            target: CString::new(found.target.as_os_str().as_bytes()).ok()?,
+            replacement: CString::new(found.replacement.as_os_str().as_bytes()).ok()?,
+            seen: found.seen,
         })
     }
+
+    /// Mounts it, onto the file that was looked at and no other: what the path leads to may have
+    /// been exchanged since. Allocates nothing.
+    fn lay(&self) -> nix::Result<()> {
+        let none: Option<&CStr> = None;
+        // In the namespace of the command: a mount point of another one is refused.
+        let target = self.open()?;
+        let mut path = [0; FD_PATH_BYTES_MAX];
+        let mut rest = path.as_mut_slice();
+        write!(rest, "/proc/self/fd/{}\0", target.as_raw_fd())
+            .map_err(|_long| Errno::ENAMETOOLONG)?;
+        let onto = CStr::from_bytes_until_nul(&path).map_err(|_long| Errno::ENAMETOOLONG)?;
+        let from = self.replacement.as_c_str();
+        mount(Some(from), onto, none, MsFlags::MS_BIND, none)
+    }
+
+    /// The target, if it is what it was.
+    fn open(&self) -> nix::Result<OwnedFd> {
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let target = nix::fcntl::open(self.target.as_c_str(), flags, Mode::empty())?;
+        let found = fstat(&target)?;
+        let found = FileId {
+            device: found.st_dev,
+            inode: found.st_ino,
+            owner: found.st_uid,
+            changed: (found.st_ctime, found.st_ctime_nsec),
+        };
+        if found == self.seen {
+            Ok(target)
+        } else {
+            Err(Errno::ESTALE)
+        }
+    }
 }
+
+/// `/proc/self/fd/` and ten digits.
+const FD_PATH_BYTES_MAX: usize = 32;
 
 /// A running command.
 #[derive(Debug)]
@@ -68,7 +109,7 @@ pub(super) fn start(plan: Plan) -> Result<Started, StartError> {
         });
     };
     let (read, write) =
-        nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(|errno| StartError::Setup {
+        nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(|errno| StartError::Setup {
             step: "make a pipe",
             source: errno.into(),
         })?;
@@ -162,8 +203,7 @@ fn overlay(overlays: &[Overlay], report: &mut impl FnMut(Step, usize, io::Error)
         return;
     }
     for (index, overlay) in overlays.iter().enumerate() {
-        let (from, onto) = (overlay.replacement.as_c_str(), overlay.target.as_c_str());
-        if let Err(errno) = mount(Some(from), onto, none, MsFlags::MS_BIND, none) {
+        if let Err(errno) = overlay.lay() {
             let _reported = report(Step::Overlay, index, errno.into());
         }
     }
@@ -292,6 +332,29 @@ pub enum StartError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_is_laid_over_a_file_that_was_put_in_place_of_the_one_looked_at() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name| directory.path().join(name);
+        std::fs::write(path("roots"), "roots").unwrap();
+        std::fs::write(path("other"), "other").unwrap();
+        let overlay = Overlay {
+            target: CString::new(path("roots").as_os_str().as_bytes()).unwrap(),
+            replacement: c"/nonexistent".to_owned(),
+            seen: FileId::from(&std::fs::metadata(path("roots")).unwrap()),
+        };
+        overlay.open().unwrap();
+        std::fs::remove_file(path("roots")).unwrap();
+        for exchange in [
+            |from: &std::path::Path, to: &std::path::Path| std::os::unix::fs::symlink(from, to),
+            |from: &std::path::Path, to: &std::path::Path| std::fs::hard_link(from, to),
+        ] {
+            exchange(&path("other"), &path("roots")).unwrap();
+            assert_eq!(overlay.lay().unwrap_err(), Errno::ESTALE);
+            std::fs::remove_file(path("roots")).unwrap();
+        }
+    }
 
     #[test]
     fn a_report_survives_the_pipe() {

@@ -76,7 +76,13 @@ pub fn run_watched(
     let live = Arc::new(live);
     let state = StateDirectory::open(arguments.state_dir.as_deref())?;
     let log = logging::start(&state)?;
-    info!(version = env!("CARGO_PKG_VERSION"), command = ?arguments.command, "weir run");
+    // Arguments are not for the log: people put keys there.
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        program = ?arguments.command.first(),
+        arguments = arguments.command.len().saturating_sub(1),
+        "weir run"
+    );
     clean_up(&state);
     let mut leftovers = Leftovers::start(&state).map_err(RunError::Leftovers)?;
 

@@ -93,13 +93,21 @@ impl Session {
 
     /// Lets what is in flight end, at most for `timeout`, and stops serving.
     pub(super) fn end(self, timeout: Duration) -> Summary {
-        self.runtime.block_on(self.sidecar.drain(timeout));
-        let mut summary = self.sidecar.summary();
-        summary.mode = Some(self.capture.mode());
-        summary.steps = self.steps;
-        // What is still running is given up: it was told to end.
-        self.runtime.shutdown_timeout(RUN_SHUTDOWN_TIMEOUT);
-        self.capture.close();
+        let Self {
+            sidecar,
+            capture,
+            steps,
+            runtime,
+        } = self;
+        runtime.block_on(sidecar.drain(timeout));
+        // What is still running is given up: it was told to end. Its records are written now.
+        runtime.shutdown_timeout(RUN_SHUTDOWN_TIMEOUT);
+        capture.close();
+        let mut summary = sidecar.summary();
+        summary.mode = Some(capture.mode());
+        summary.steps = steps;
+        // Its last owner: the ledger commits what came late, and removes its journal.
+        drop(sidecar);
         summary
     }
 }

@@ -35,6 +35,10 @@ impl Trust {
             environment: invoker.environment.clone(),
             directory: std::env::current_dir().map_err(RunError::WorkingDirectory)?,
             program: program.cloned(),
+            invoker: invoker
+                .identity
+                .as_ref()
+                .map(|identity| identity.uid.as_raw()),
         };
         let files = public_files(state, authority)?;
         let mut notes = vec![];
@@ -57,12 +61,7 @@ impl Trust {
             Ok(()) => {
                 let found = trust::overlays(&surroundings, &files)?;
                 notes.extend(found.notes);
-                overlays.extend(
-                    found
-                        .list
-                        .iter()
-                        .filter_map(|file| Overlay::new(&file.target, &file.replacement)),
-                );
+                overlays.extend(found.list.iter().filter_map(Overlay::new));
             }
             Err(error) => notes.push(format!(
                 "the command gets no mount namespace of its own, so runtimes that bring their own \

@@ -49,6 +49,7 @@ impl Machine {
                 .into(),
                 directory: PathBuf::from("/home/u/project"),
                 program: None,
+                invoker: None,
             },
             scratch,
         };

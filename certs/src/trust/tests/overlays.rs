@@ -1,6 +1,7 @@
 //! The files that a program sees replaced.
 
 use std::fs;
+use std::os::unix::fs::{MetadataExt, chown};
 
 use super::machine::{BUNDLE, Machine, Pairs, certificate, names};
 use super::stores::{jks, read_jks};
@@ -51,6 +52,51 @@ fn a_bundle_that_holds_the_ca_is_left_alone() {
     let machine = Machine::bare();
     machine.file(BUNDLE, certificate("distribution") + &certificate("weir"));
     assert_eq!(targets(&machine), [""; 0]);
+}
+
+#[test]
+fn a_file_of_users_that_holds_no_certificate_is_never_replaced() {
+    for content in ["root:x:0:0:root:/root:/bin/sh\n", ""] {
+        let mut machine = Machine::bare();
+        machine.file("/etc/anything", content);
+        machine.link(&format!("/v/{CERTIFI}"), "/etc/anything");
+        machine.set("VIRTUAL_ENV", "/v");
+        let overlays = machine.overlays();
+        assert_eq!(overlays.list, []);
+        let expected =
+            "/etc/anything is not replaced: expected a store of roots, found no certificate";
+        assert_eq!(overlays.notes, [expected]);
+    }
+}
+
+#[test]
+fn for_an_invoking_user_only_that_users_files_and_those_of_root_are_replaced() {
+    let mut machine = Machine::bare();
+    let file = format!("/usr/{CERTIFI}");
+    machine.file(&file, certificate("mozilla"));
+    machine.file("/etc/ssl/certs/java/cacerts", jks(&["mozilla"]));
+    let path = machine.outside(&file);
+    let owner = match fs::metadata(&path).unwrap().uid() {
+        0 => {
+            machine.seen.invoker = Some(12345);
+            assert_eq!(machine.overlays().list.len(), 2);
+            for path in [path, machine.outside("/etc/ssl/certs/java/cacerts")] {
+                chown(path, Some(12345), None).unwrap();
+            }
+            12345
+        }
+        owner => owner,
+    };
+    for (invoker, replaced) in [
+        (None, 2),
+        (Some(owner), 2),
+        (Some(owner.wrapping_add(1)), 0),
+    ] {
+        machine.seen.invoker = invoker;
+        let overlays = machine.overlays();
+        assert_eq!(overlays.list.len(), replaced, "{overlays:?}");
+        assert_eq!(overlays.notes.len(), 2 - replaced, "{overlays:?}");
+    }
 }
 
 #[test]

@@ -45,13 +45,44 @@ pub enum Endpoint {
 ///
 /// Only the path counts, never the query (`/v1/messages?beta=true`), and of the path its end: a
 /// base such as `/api`, `/anthropic` or `/openai/deployments/gpt` may come before. Empty segments
-/// (`//`, a final `/`) are skipped and percent escapes decoded, as servers do: a call shall not get
-/// around its cap by the spelling of its path.
+/// (`//`, a final `/`) are skipped, percent escapes decoded and dot segments removed, as servers do:
+/// a call shall not get around its cap by the spelling of its path.
 #[must_use]
 pub fn recognize(provider: Provider, method: &str, path_and_query: &str) -> Endpoint {
     let path = path_and_query.split(['?', '#']).next().unwrap_or_default();
-    let path = &*decoded(path);
-    let mut from_end = path.rsplit('/').filter(|segment| !segment.is_empty());
+    let path = decoded(path);
+    let endpoint = told_by(provider, method, &segments(path.split('/')));
+    if matches!(endpoint, Endpoint::Call(_)) || !path.contains("//") {
+        return endpoint;
+    }
+    // To RFC 3986 `..` after `//` goes back to before the empty segment; to a server that merges
+    // slashes, one further. What is a call to either is one.
+    let merged = segments(path.split('/').filter(|segment| !segment.is_empty()));
+    match told_by(provider, method, &merged) {
+        call @ Endpoint::Call(_) => call,
+        _ => endpoint,
+    }
+}
+
+/// What remains when dot segments are removed (RFC 3986 section 5.2.4).
+fn segments<'a>(path: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    let mut segments = Vec::new();
+    for segment in path {
+        match segment {
+            "." => {}
+            ".." => drop(segments.pop()),
+            _ => segments.push(segment),
+        }
+    }
+    segments
+}
+
+fn told_by(provider: Provider, method: &str, path: &[&str]) -> Endpoint {
+    let mut from_end = path
+        .iter()
+        .rev()
+        .copied()
+        .filter(|segment| !segment.is_empty());
     let last = from_end.next().unwrap_or_default();
     let before = from_end.next().unwrap_or_default();
     let reads = matches!(method, "GET" | "HEAD" | "OPTIONS");
@@ -100,8 +131,10 @@ fn speaks_messages(provider: Provider) -> bool {
 }
 
 /// The class of a path that Weir does not read: the first known word from its end.
-fn class(path: &str) -> &'static str {
-    path.rsplit(['/', ':'])
+fn class(path: &[&str]) -> &'static str {
+    path.iter()
+        .rev()
+        .flat_map(|segment| segment.rsplit(':'))
         .find_map(|segment| {
             CLASSES
                 .iter()
