@@ -185,7 +185,8 @@ impl Sidecar {
             memory: Memory::default(),
             metrics: Metrics::new()?,
             connections: Arc::new(Semaphore::new(limits::CONNECTIONS_MAX)),
-            caps: Mutex::new(Caps::new(config.caps.clone())),
+            // Put in force below, with what the ledger says was spent.
+            caps: Mutex::default(),
             totals: Mutex::default(),
             rules: ArcSwap::from_pointee(Rules::new(config, &parts.capture)?),
             live: parts.live,

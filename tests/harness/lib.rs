@@ -27,7 +27,7 @@ mod api;
 pub mod encode;
 
 pub use api::Api;
-pub use client::{Answer, Client};
+pub use client::{Answer, Client, KEY, request};
 pub use scripted::Scripted;
 pub use wire::{Message, Wire};
 pub use world::{Stored, World};

@@ -5,3 +5,11 @@ mod replay;
 
 #[cfg(test)]
 mod byte_exact;
+#[cfg(test)]
+mod caps;
+#[cfg(test)]
+mod faults;
+#[cfg(test)]
+mod records;
+#[cfg(test)]
+mod streams;

@@ -42,6 +42,7 @@ pub(super) fn observe(
         broken: None,
         filter,
         ended: false,
+        failure: None,
     };
     if observed.upstream.is_end_stream() {
         observed.end(End::Complete);
@@ -141,6 +142,8 @@ pub(crate) struct Observed {
     /// Takes out what only Weir asked for.
     filter: Option<UsageChunkFilter>,
     ended: bool,
+    /// Told to the application in the turn after it was found.
+    failure: Option<hyper::Error>,
 }
 
 impl Observed {
@@ -203,6 +206,9 @@ impl Body for Observed {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         loop {
+            if let Some(error) = self.failure.take() {
+                return Poll::Ready(Some(Err(error)));
+            }
             if self.ended {
                 return Poll::Ready(None);
             }
@@ -228,7 +234,11 @@ impl Body for Observed {
                 }
                 Some(Err(error)) => {
                     self.end(End::Broken);
-                    return Poll::Ready(Some(Err(error)));
+                    // hyper drops what it has not flushed when a body fails. What came before the
+                    // failure, perhaps even the head, is the application's to see: so flush first.
+                    self.failure = Some(error);
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
                 }
                 None => self.end(End::Complete),
             };
@@ -239,7 +249,7 @@ impl Body for Observed {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.ended
+        self.ended && self.failure.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -2,7 +2,9 @@
 
 use weir_core::answer::Answer;
 use weir_core::cache::{self, CacheRules};
+use weir_core::caps;
 use weir_core::catalog::Provider;
+use weir_core::identity::Subject;
 use weir_core::money::Money;
 use weir_core::pricing::{Context, PriceTable};
 use weir_core::usage::Usage;
@@ -25,13 +27,32 @@ impl Entry {
             self.record.usage = usage;
             self.record.cost = match (usage, answer) {
                 (Some(usage), Some(answer)) => self.price(&usage, answer, complete),
-                _ => self.without_usage(end),
+                _ => self.without_usage(end, answer),
             };
         }
+        self.charge(self.record.cost.spent());
+    }
+
+    /// Counts what was spent against the caps.
+    fn charge(&mut self, amount: Money) {
         if let Some(ticket) = self.ticket.take() {
-            let warnings = self.context.caps().settle(ticket, self.record.cost.spent());
+            let warnings = self.context.caps().settle(ticket, amount);
             warn(&warnings);
+            return;
         }
+        // Nothing was reserved where a cap would have refused the call and only observes. It was
+        // spent all the same, and would count after a restart too.
+        let caller = self.record.caller();
+        self.context.caps().record_spend(&caps::Spend {
+            at_ms: self.record.started_unix_ms,
+            subject: Subject {
+                caller: &caller,
+                provider: &self.record.provider,
+                host: &self.record.host,
+                model: self.record.model_requested.as_deref().unwrap_or_default(),
+            },
+            amount,
+        });
     }
 
     fn outcome(&self, answer: Option<&Answer>, end: End, complete: bool) -> Outcome {
@@ -59,20 +80,27 @@ impl Entry {
         }
     }
 
-    /// A call without usage: an error is not billed; what was sent and never answered in full
-    /// counts with what was reserved for it.
-    fn without_usage(&self, end: End) -> Cost {
+    /// A call without usage: an error is not billed, unless some of an answer came before it; what
+    /// was sent and never answered in full counts with what was reserved for it.
+    fn without_usage(&self, end: End, answer: Option<&Answer>) -> Cost {
         let zero = || Cost::Priced {
             total: Money::ZERO,
             version: PriceTable::builtin().version().to_owned(),
         };
+        let begun = answer.is_some_and(|answer| answer.delta_events > 0);
         match (end, &self.record.outcome) {
-            (End::NotSent, _) | (_, Outcome::ProviderError) => zero(),
-            _ if self.sent.is_none() => zero(),
-            (End::NotAnswered | End::ClientGone | End::Broken, _) => Cost::Estimated {
+            (_, Outcome::ProviderError) if begun => Cost::Estimated {
                 total: self.reserved,
                 version: String::new(),
             },
+            (End::NotSent, _) | (_, Outcome::ProviderError) => zero(),
+            _ if self.sent.is_none() => zero(),
+            (End::NotAnswered | End::ClientGone | End::Broken, _) | (_, Outcome::Truncated) => {
+                Cost::Estimated {
+                    total: self.reserved,
+                    version: String::new(),
+                }
+            }
             (End::Complete, _) => Cost::Unknown,
         }
     }
