@@ -7,7 +7,6 @@
 //! Content-Encoding from the other side.
 
 #![expect(
-    clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
     clippy::unwrap_used,
