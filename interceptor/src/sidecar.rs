@@ -219,6 +219,7 @@ impl Sidecar {
             metrics: Metrics::new()?,
             connections: Arc::new(Semaphore::new(limits::CONNECTIONS_MAX)),
             bodies: Arc::new(Semaphore::new(limits::BODIES_BYTES_MAX / BODY_PERMIT_BYTES)),
+            // Put in force below, with what the ledger says was spent.
             caps: Mutex::default(),
             totals: Mutex::default(),
             rules: ArcSwap::from_pointee(Rules::new(config, &parts.capture)?),

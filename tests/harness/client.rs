@@ -112,11 +112,17 @@ impl Client {
     }
 }
 
-/// A call with a key.
-fn request(api: Api, body: impl Into<Bytes>) -> Request<Full<Bytes>> {
+/// The key of [`Client`]'s calls.
+pub const KEY: &str = "sk-test-CANARY-KEY-0123456789abcdef";
+
+/// A call with [`KEY`].
+///
+/// # Panics
+/// Never: all of it is valid.
+pub fn request(api: Api, body: impl Into<Bytes>) -> Request<Full<Bytes>> {
     Request::post(api.path())
         .header("content-type", "application/json")
-        .header("authorization", "Bearer sk-test-0123456789abcdef")
+        .header("authorization", format!("Bearer {KEY}"))
         .header("anthropic-version", "2023-06-01")
         .body(Full::new(body.into()))
         .unwrap()

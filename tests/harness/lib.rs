@@ -7,7 +7,6 @@
 //! Content-Encoding from the other side.
 
 #![expect(
-    clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
     clippy::unwrap_used,
@@ -27,7 +26,7 @@ mod api;
 pub mod encode;
 
 pub use api::Api;
-pub use client::{Answer, Client};
+pub use client::{Answer, Client, KEY, request};
 pub use scripted::Scripted;
 pub use wire::{Message, Wire};
 pub use world::{Stored, World};

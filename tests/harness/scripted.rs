@@ -21,6 +21,7 @@ pub struct Scripted {
     /// The CA of its certificate.
     pub ca_pem: String,
     connections: Mutex<mpsc::Receiver<TlsStream<TcpStream>>>,
+    listening: tokio::task::JoinHandle<()>,
 }
 
 const HOSTS: [&str; 4] = [
@@ -60,7 +61,7 @@ impl Scripted {
         let (config, ca_pem) = config(alpn, clients);
         let acceptor = TlsAcceptor::from(config);
         let (taken, connections) = mpsc::channel(WAITING_MAX);
-        tokio::spawn(async move {
+        let listening = tokio::spawn(async move {
             while let Ok((tcp, _)) = listener.accept().await {
                 tcp.set_nodelay(true).unwrap();
                 let (acceptor, taken) = (acceptor.clone(), taken.clone());
@@ -76,6 +77,7 @@ impl Scripted {
             addr,
             ca_pem,
             connections: Mutex::new(connections),
+            listening,
         }
     }
 
@@ -96,6 +98,18 @@ impl Scripted {
         soon("a connection at the server", connections.recv())
             .await
             .unwrap()
+    }
+
+    /// Stops to listen; connections stay.
+    ///
+    /// # Panics
+    /// Where it had stopped by itself.
+    pub async fn close(&self) {
+        self.listening.abort();
+        // Aborted, the task still runs until it is next polled.
+        while !self.listening.is_finished() {
+            tokio::task::yield_now().await;
+        }
     }
 
     /// The next connection, however long it takes to come.

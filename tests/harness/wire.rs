@@ -64,6 +64,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         soon("the other side to read", sent).await
     }
 
+    /// Sends some of `bytes`, as many as are taken; cancelling it loses none.
+    ///
+    /// # Panics
+    /// Where the other side has closed.
+    pub async fn write_some(&mut self, bytes: &[u8]) -> usize {
+        self.stream.write(bytes).await.unwrap()
+    }
+
     /// Says that nothing more will be sent.
     pub async fn finish(&mut self) {
         drop(soon("a close", self.stream.shutdown()).await);

@@ -5,6 +5,13 @@ mod replay;
 
 #[cfg(test)]
 mod byte_exact;
-
+#[cfg(test)]
+mod caps;
+#[cfg(test)]
+mod faults;
+#[cfg(test)]
+mod records;
+#[cfg(test)]
+mod streams;
 #[cfg(test)]
 mod evasion;

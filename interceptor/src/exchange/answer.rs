@@ -44,6 +44,7 @@ pub(super) fn observe(
         filter,
         last: None,
         ended: false,
+        flushed: false,
     };
     if observed.upstream.is_end_stream() {
         observed.end(End::Complete);
@@ -145,6 +146,8 @@ pub(crate) struct Observed {
     /// What comes after the bytes that the filter held back.
     last: Option<Result<Frame<Bytes>, hyper::Error>>,
     ended: bool,
+    /// Whether the connection had its turn to flush before it hears of a failure.
+    flushed: bool,
 }
 
 impl Observed {
@@ -208,6 +211,13 @@ impl Body for Observed {
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         loop {
             if self.ended {
+                // hyper drops what it has not flushed when a body fails. What came before the
+                // failure, perhaps even the head, is the application's to see: so flush first.
+                if matches!(self.last, Some(Err(_))) && !self.flushed {
+                    self.flushed = true;
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
                 return Poll::Ready(self.last.take());
             }
             let Poll::Ready(next) = Pin::new(&mut self.upstream).poll_frame(cx) else {

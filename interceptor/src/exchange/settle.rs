@@ -86,10 +86,12 @@ impl Entry {
         match (end, &self.record.outcome) {
             (End::NotSent, _) | (_, Outcome::ProviderError) => zero(),
             _ if self.sent.is_none() => zero(),
-            (End::NotAnswered | End::ClientGone | End::Broken, _) => Cost::Estimated {
-                total: self.reserved,
-                version: String::new(),
-            },
+            (End::NotAnswered | End::ClientGone | End::Broken, _) | (_, Outcome::Truncated) => {
+                Cost::Estimated {
+                    total: self.reserved,
+                    version: String::new(),
+                }
+            }
             // It was answered, so it was billed: what can't be read is not for free.
             (End::Complete, _) => {
                 self.record.reasons.push("answer_unreadable".to_owned());

@@ -1,0 +1,302 @@
+//! Caps hold, whatever the number and order of calls; and a refusal says what the caller must know.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use http::Version;
+use jiff::tz::TimeZone;
+use serde_json::Value;
+use tokio::sync::Barrier;
+use tokio::task::JoinSet;
+use weir::ledger::{Cost, Outcome};
+use weir::process::config::{Cap, CapKind, Config, Dimension, OnExceed, Window};
+use weir_core::money::Money;
+use weir_simulator::{Options, Simulator};
+use weir_tests::{Api, Client, World};
+
+const NANOS_PER_CENT: i64 = 10_000_000;
+
+fn cap(limit_cents: i64, kind: CapKind) -> Cap {
+    Cap {
+        name: "the test's".to_owned(),
+        per: vec![],
+        only: BTreeMap::new(),
+        window: Window::Total,
+        timezone: TimeZone::UTC,
+        limit: Money::from_nanos(limit_cents * NANOS_PER_CENT),
+        on_exceed: OnExceed::Block,
+        kind,
+        warn_at_permille: vec![],
+    }
+}
+
+fn with(cap: Cap) -> Config {
+    Config {
+        caps: vec![cap],
+        ..Config::default()
+    }
+}
+
+/// Connects the caller of this number: which API, and which version of HTTP.
+async fn caller(world: &World, simulator: &Simulator, number: usize) -> (Api, Client) {
+    let api = Api::ALL[number % 3];
+    let version = if number % 4 < 2 {
+        Version::HTTP_11
+    } else {
+        Version::HTTP_2
+    };
+    let client = Client::connect(world, simulator.addr(), api.host(), version).await;
+    (api, client)
+}
+
+/// What it does: the number says how long an answer is, streamed or not, and whether it leaves
+/// early.
+async fn make_a_call(api: Api, mut client: Client, number: usize) {
+    let (stream, leaves) = (number % 2 == 0, number % 10 == 4);
+    let tokens = 50 + number % 7 * 100;
+    let text = format!("{number} [[sim: tokens={tokens} events=10 delay_ms=1]]");
+    let mut answer = client.call(api, &api.call(&text, stream)).await.unwrap();
+    if leaves && answer.status == 200 {
+        answer.next().await.unwrap();
+        return;
+    }
+    let status = answer.status;
+    let body = answer.whole().await.unwrap();
+    assert!(status == 200 || status == 402, "{status} {body:?}");
+}
+
+const CALLS: usize = 500;
+
+async fn five_hundred_calls_at_once(kind: CapKind) {
+    let simulator = Simulator::start(Options::default()).unwrap();
+    let limit_cents = 100;
+    let cap = cap(limit_cents, kind);
+    let world = World::start(&[simulator.ca_pem()], with(cap));
+    let together = Arc::new(Barrier::new(CALLS));
+    let mut calls = JoinSet::new();
+    for number in 0..CALLS {
+        // One after the other: who opens a connection is looked up, which takes its time in this
+        // mode, and a handshake that takes too long is not inspected.
+        let (api, client) = caller(&world, &simulator, number).await;
+        let together = Arc::clone(&together);
+        calls.spawn(async move {
+            together.wait().await;
+            make_a_call(api, client, number).await;
+        });
+    }
+    calls.join_all().await;
+    let mut records = Vec::new();
+    for _ in 0..CALLS {
+        records.push(world.record().await);
+    }
+    world.no_more_records().await;
+    let refused = records
+        .iter()
+        .filter(|record| matches!(record.outcome, Outcome::Refused { .. }))
+        .count();
+    assert!(refused > 0 && refused < CALLS, "{refused} refused");
+    let limit = u64::try_from(limit_cents * NANOS_PER_CENT).unwrap();
+    let billed = simulator.total_nanodollars();
+    // spent <= limit + what calls in flight cost beyond their reservation. A strict cap reserves
+    // the worst case; under an expected one the longest answer costs at most this.
+    let longest = 650 * 20_000 + 100 * 8_000;
+    let bound = match kind {
+        CapKind::Strict => 0,
+        CapKind::Expected => longest * u64::try_from(CALLS).unwrap() / 10,
+    };
+    assert!(billed <= limit + bound, "{billed} of {limit} and {bound}");
+    assert_eq!(
+        simulator.bill().len(),
+        CALLS - refused,
+        "the refused never arrive"
+    );
+    // Who stayed to the end is billed to the nano-dollar, call by call.
+    let mut complete: Vec<u64> = records
+        .iter()
+        .filter(|record| record.outcome == Outcome::Completed)
+        .map(|record| u64::try_from(record.cost.spent().nanos()).unwrap())
+        .collect();
+    let mut lines: Vec<u64> = simulator
+        .bill()
+        .iter()
+        .map(|line| line.nanodollars)
+        .collect();
+    complete.sort_unstable();
+    lines.sort_unstable();
+    for cost in &complete {
+        let at = lines
+            .binary_search(cost)
+            .unwrap_or_else(|_| panic!("{cost} is not on the bill"));
+        lines.remove(at);
+    }
+    let gone = records
+        .iter()
+        .filter(|record| record.outcome == Outcome::ClientGone)
+        .count();
+    assert_eq!(
+        lines.len(),
+        gone,
+        "the rest of the bill is of those who left"
+    );
+    let accounts = world.sidecar.status();
+    assert_eq!(
+        accounts["caps"][0]["reserved"],
+        Money::ZERO.to_string(),
+        "all is settled"
+    );
+    let spent: Money = records.iter().map(|record| record.cost.spent()).sum();
+    assert_eq!(accounts["caps"][0]["spent"], spent.to_string());
+    assert_eq!(world.stored().len(), CALLS);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn five_hundred_calls_at_once_stay_under_a_strict_cap() {
+    five_hundred_calls_at_once(CapKind::Strict).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn five_hundred_calls_at_once_stay_within_the_bound_of_an_expected_cap() {
+    five_hundred_calls_at_once(CapKind::Expected).await;
+}
+
+#[tokio::test]
+async fn a_refusal_is_the_providers_own_error_and_says_what_was_exceeded() {
+    let simulator = Simulator::start(Options::default()).unwrap();
+    let world = World::start(&[simulator.ca_pem()], with(cap(0, CapKind::Expected)));
+    for version in [Version::HTTP_11, Version::HTTP_2] {
+        for api in Api::ALL {
+            for stream in [false, true] {
+                let mut client =
+                    Client::connect(&world, simulator.addr(), api.host(), version).await;
+                let answer = client.call(api, &api.call("hello", stream)).await.unwrap();
+                assert_eq!(answer.status, 402);
+                assert_eq!(answer.headers["x-should-retry"], "false");
+                assert_eq!(answer.headers["content-type"], "application/json");
+                assert!(!answer.headers.contains_key("retry-after"));
+                let record = world.record().await;
+                let id = match api {
+                    Api::Messages => "request-id",
+                    Api::Chat | Api::Responses => "x-request-id",
+                };
+                assert_eq!(answer.headers[id], record.id);
+                let error: Value = serde_json::from_slice(&answer.whole().await.unwrap()).unwrap();
+                let kind = match api {
+                    Api::Messages => "billing_error",
+                    Api::Chat | Api::Responses => "insufficient_quota",
+                };
+                assert_eq!(error["error"]["type"], kind);
+                let message = error["error"]["message"].as_str().unwrap();
+                assert!(message.contains("\"the test's\""), "{message}");
+                let cap = "the test's".to_owned();
+                assert_eq!(record.outcome, Outcome::Refused { cap });
+                assert_eq!(record.status, Some(402));
+                assert_eq!(record.cost.spent(), Money::ZERO);
+                assert_eq!(record.reasons, ["cap_exceeded"]);
+            }
+        }
+    }
+    assert_eq!(simulator.received().len(), 0);
+    assert_eq!(world.sidecar.summary().refused, 12);
+    assert_eq!(
+        world.metric("weir_refused_calls_total{reason=\"cap_exceeded\"}"),
+        12
+    );
+}
+
+#[tokio::test]
+async fn a_connection_goes_on_after_a_refusal() {
+    let simulator = Simulator::start(Options::default()).unwrap();
+    let only = BTreeMap::from([(Dimension::Model, vec!["claude-opus-*".to_owned()])]);
+    let cap = Cap {
+        only,
+        ..cap(0, CapKind::Expected)
+    };
+    let world = World::start(&[simulator.ca_pem()], with(cap));
+    for version in [Version::HTTP_11, Version::HTTP_2] {
+        let api = Api::Messages;
+        let mut client = Client::connect(&world, simulator.addr(), api.host(), version).await;
+        let mut other = api.call("hello", false);
+        other["model"] = "claude-haiku-5-5".into();
+        let calls = [(api.call("hello", false), 402), (other, 200)];
+        for (body, expected) in calls.iter().chain(&calls) {
+            assert_eq!(client.ask(api, body).await.0, *expected);
+        }
+    }
+}
+
+/// Calls until one is refused; how many were not.
+async fn calls_until_refused(world: &World, simulator: &Simulator) -> usize {
+    let api = Api::Messages;
+    let mut client = Client::connect(world, simulator.addr(), api.host(), Version::HTTP_11).await;
+    for made in 0..100 {
+        let body = api.call("[[sim: tokens=100]]", false);
+        if client.ask(api, &body).await.0 == 402 {
+            return made;
+        }
+    }
+    panic!("expected a refusal within 100 calls");
+}
+
+#[tokio::test]
+async fn after_a_restart_a_cap_stands_where_it_stood() {
+    let simulator = Simulator::start(Options::default()).unwrap();
+    let config = with(cap(6, CapKind::Expected));
+    let world = World::start(&[simulator.ca_pem()], config.clone());
+    assert!(calls_until_refused(&world, &simulator).await > 2);
+    let spent = world.sidecar.status()["caps"][0]["spent"].clone();
+    let state = world.stop().await;
+    let world = World::continued(state, &[simulator.ca_pem()], config);
+    assert_eq!(world.sidecar.status()["caps"][0]["spent"], spent);
+    assert!(calls_until_refused(&world, &simulator).await <= 1);
+    assert!(simulator.total_nanodollars() <= u64::try_from(6 * NANOS_PER_CENT).unwrap());
+}
+
+#[tokio::test]
+async fn with_observe_or_a_cap_that_warns_nothing_is_refused() {
+    let simulator = Simulator::start(Options::default()).unwrap();
+    let warns = Cap {
+        on_exceed: OnExceed::Warn,
+        ..cap(0, CapKind::Strict)
+    };
+    let observes = Config {
+        observe: true,
+        ..with(cap(0, CapKind::Strict))
+    };
+    for (config, reasons) in [
+        (with(warns), &[][..]),
+        (observes, &["would_be_refused"][..]),
+    ] {
+        let world = World::start(&[simulator.ca_pem()], config);
+        for api in Api::ALL {
+            let mut client =
+                Client::connect(&world, simulator.addr(), api.host(), Version::HTTP_11).await;
+            assert_eq!(client.ask(api, &api.call("hello", false)).await.0, 200);
+            let record = world.record().await;
+            assert_eq!(record.outcome, Outcome::Completed);
+            assert_eq!(record.reasons, reasons);
+            assert!(matches!(record.cost, Cost::Priced { .. }));
+        }
+        let billed: Money = world.sidecar.summary().spend;
+        // What was spent is never forgotten, whether or not it was refused.
+        assert_eq!(
+            world.sidecar.status()["caps"][0]["spent"],
+            billed.to_string()
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_upgrade_that_is_asked_for_with_a_call_does_not_get_around_a_cap() {
+    let server = crate::replay::Replay::start().await;
+    let world = World::start(&[&server.ca_pem], with(cap(0, CapKind::Expected)));
+    let mut client = world.http1(server.addr, "api.anthropic.com").await;
+    let body = Api::Messages.call("hello", false).to_string();
+    client
+        .send(format!(
+            "POST /v1/messages HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: \
+             websocket\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        ))
+        .await;
+    assert!(client.message().await.head.starts_with("HTTP/1.1 402 "));
+}
