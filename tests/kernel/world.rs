@@ -94,6 +94,10 @@ impl World {
         world.configure(setup.config);
         let hosts = format!("127.0.0.1 localhost {machine}\n{address} {names}\n");
         world.lay_over("/etc/hosts", &hosts, 0o644);
+        // Each world has a CA of its own, whose bundles would stay there.
+        fs::create_dir_all(PUBLIC).unwrap();
+        mount(none, PUBLIC, Some("tmpfs"), MsFlags::empty(), none).unwrap();
+        world.overlays.push(PUBLIC);
         world
     }
 
@@ -401,6 +405,9 @@ fn ip(more: &str) {
 }
 
 pub(crate) const WEIR: &str = env!("CARGO_BIN_EXE_weir-under-test");
+
+/// Where Weir puts what the programs of all users read.
+const PUBLIC: &str = "/run/weir";
 
 /// What programs need to start.
 const PLAIN: [&str; 4] = ["PATH", "HOME", "LANG", "PYENV_VERSION"];

@@ -1,5 +1,7 @@
 //! The rules of the house that no compiler checks.
 
+#![expect(clippy::expect_used, reason = "a test fails by panicking")]
+
 use std::path::{Path, PathBuf};
 
 const FILE_LINES_MAX: usize = 500;

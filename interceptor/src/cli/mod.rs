@@ -174,6 +174,7 @@ fn run_command(arguments: RunArguments) -> ExitCode {
     let arguments = run::Arguments {
         config: arguments.places.config,
         state_dir: arguments.places.state_dir,
+        public_dir: None,
         mode: arguments.mode.mode(),
         observe: arguments.observe,
         command: arguments.command,

@@ -7,8 +7,10 @@ mod agent;
 mod providers;
 mod screen;
 
+use std::fs::Permissions;
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
@@ -75,6 +77,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 
 fn demo(mode: Option<Mode>) -> anyhow::Result<ExitCode> {
     let scratch = tempfile::Builder::new().prefix("weir-demo-").tempdir()?;
+    // The agent may be another user's, who must get to its roots. What is secret has a directory
+    // that is closed.
+    std::fs::set_permissions(scratch.path(), Permissions::from_mode(0o755))?;
     let providers = Providers::start()?;
     let root = scratch.path().join("simulator-root.pem");
     std::fs::write(&root, &providers.ca_pem)?;
@@ -88,6 +93,7 @@ fn demo(mode: Option<Mode>) -> anyhow::Result<ExitCode> {
     let itself = std::env::current_exe().context("expected to find the program itself")?;
     let arguments = run::Arguments {
         state_dir: Some(scratch.path().join("state")),
+        public_dir: Some(scratch.path().join("trust")),
         mode,
         command: [
             itself.as_os_str(),

@@ -46,6 +46,9 @@ pub struct Arguments {
     pub config: Option<PathBuf>,
     /// `--state-dir`.
     pub state_dir: Option<PathBuf>,
+    /// Where the files go that the command reads; `None`: where all runs have them, for as long as
+    /// programs may read them.
+    pub public_dir: Option<PathBuf>,
     /// `--mode`; `None`: the best that works.
     pub mode: Option<Mode>,
     /// `--observe`: nothing is edited, nothing refused.
@@ -89,7 +92,7 @@ pub fn run_watched(
     let invoker = Invoker::of_this_process();
     note(invoker.note.iter());
     let authority = authority(&live.config(), &state)?;
-    let trust = Trust::prepare(&state, &authority, &invoker, arguments.command.first())?;
+    let trust = Trust::prepare(&state, &authority, &invoker, arguments)?;
     note(&trust.notes);
 
     // From here on, what the terminal sends is the command's business.

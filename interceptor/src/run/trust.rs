@@ -1,14 +1,13 @@
 //! What the command gets so that its runtime trusts the CA.
 
-use std::ffi::OsString;
 use std::path::Path;
 
 use weir_certs::Authority;
 use weir_certs::trust::{self, Files, JavaDelivery, Surroundings, TrustError};
 
-use super::RunError;
 use super::child::{self, Overlay};
 use super::invoker::{Invoker, Variables};
+use super::{Arguments, RunError};
 use crate::process::state::StateDirectory;
 
 /// Variables and files of the command.
@@ -28,19 +27,22 @@ impl Trust {
         state: &StateDirectory,
         authority: &Authority,
         invoker: &Invoker,
-        program: Option<&OsString>,
+        arguments: &Arguments,
     ) -> Result<Self, RunError> {
         let surroundings = Surroundings {
             root: "/".into(),
             environment: invoker.environment.clone(),
             directory: std::env::current_dir().map_err(RunError::WorkingDirectory)?,
-            program: program.cloned(),
+            program: arguments.command.first().cloned(),
             invoker: invoker
                 .identity
                 .as_ref()
                 .map(|identity| identity.uid.as_raw()),
         };
-        let files = public_files(state, authority)?;
+        let files = match &arguments.public_dir {
+            Some(directory) => Files::open(directory, authority)?,
+            None => public_files(state, authority)?,
+        };
         let mut notes = vec![];
         if let (Some(closed), Some(_)) = (files.closed_at(), &invoker.identity) {
             let closed = closed.display();
