@@ -176,8 +176,7 @@ async fn terminate(
         Err(error) => {
             // A client that waited long for the provider may have given up for that reason.
             let refusal = Refusal::of(&error)
-                .filter(|refusal| *refusal == Refusal::Alert || waited < PATIENCE)
-                .filter(|_| !program.is_empty());
+                .filter(|refusal| *refusal == Refusal::Alert || waited < PATIENCE);
             if let Some(refusal) = refusal {
                 let now = Instant::now();
                 if context.rejections.failed(program, host, refusal, now) {
