@@ -138,8 +138,8 @@ impl Ground {
         std::fs::create_dir(&state_dir)?;
         let config = self.dir.join(format!("{name}.toml"));
         std::fs::write(&config, self.configuration())?;
-        let mut arguments: Vec<OsString> = vec!["--state-dir".into(), state_dir.into()];
-        arguments.extend(["run".into(), "--mode".into(), "ebpf".into()]);
+        let mut arguments: Vec<OsString> = vec!["run".into(), "--mode".into(), "ebpf".into()];
+        arguments.extend(["--state-dir".into(), state_dir.into()]);
         arguments.extend(["--config".into(), config.into(), "--".into()]);
         arguments.push(self.bench.clone().into());
         let to = SocketAddr::from(([192, 0, 2, 1], 443));

@@ -33,6 +33,9 @@ pub(crate) struct Options {
     /// Repetitions of each cell, instead of 3 (or 1 with --quick).
     #[arg(long)]
     repetitions: Option<usize>,
+    /// Length of a turn in milliseconds: longer ones suit a profiler.
+    #[arg(long)]
+    turn_millis: Option<u64>,
 }
 
 impl std::fmt::Display for Way {
@@ -55,6 +58,10 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         .repetitions
         .unwrap_or(effort.repetitions)
         .clamp(1, 100);
+    effort.turn_millis = options
+        .turn_millis
+        .unwrap_or(effort.turn_millis)
+        .clamp(1, 10_000);
     let cells = chosen(cells::all(effort.turn_millis), &options.only)?;
     let weir = weir(options)?;
     let machine = Machine::describe(options.ways.contains(&Way::Weir).then_some(&*weir))?;

@@ -134,8 +134,11 @@ impl Events {
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
-        if !self.interval.is_zero() {
+        // Timers are no finer than a millisecond, so that the first event must not wait for one.
+        if !self.interval.is_zero() && self.number > 0 {
             ready!(self.due.as_mut().poll(context));
+        }
+        if !self.interval.is_zero() {
             self.due.as_mut().reset(Instant::now() + self.interval);
         }
         let event = traffic::event(self.number, self.texts);
