@@ -1,11 +1,22 @@
 //! Weir: a transparent egress interceptor for LLM traffic.
 //!
-//! The modules are listed in the order in which a connection meets them.
+//! The modules are listed in the order in which a connection meets them; then what they share, and
+//! what starts them.
 
 pub mod capture;
-pub mod sidecar;
-
+mod accept;
+pub mod client_hello;
+mod decrypt;
+mod exchange;
+mod forward;
+mod tunnel;
 pub mod ledger;
-pub mod report;
 
+pub mod sidecar;
+pub mod metrics;
 pub mod process;
+
+pub mod run;
+pub mod report;
+pub mod demo;
+pub mod cli;

@@ -1,1 +1,363 @@
-//! The data path's handle: placeholder.
+//! The sidecar: everything that serves connections, built once and put together here.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use arc_swap::ArcSwap;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+use weir_certs::Authority;
+use weir_core::caps::{self, Caps, OnExceed};
+use weir_core::catalog::Catalog;
+
+use crate::accept;
+use crate::capture::Capture;
+use crate::decrypt::{Leaves, Rejections};
+use crate::exchange::{Keyring, Memory};
+use crate::forward::{Dialer, Forwarder, connect};
+use crate::ledger::{Ledger, LedgerError, LedgerOptions, Spend};
+use crate::metrics::Metrics;
+use crate::process::config::{Config, Live};
+use crate::process::limits;
+use crate::process::state::StateDirectory;
+use crate::run::summary::Summary;
+
+/// How often idle connections are closed and the spend of other processes is read.
+const HOUSEKEEPING_INTERVAL: Duration = Duration::from_millis(500);
+
+/// For records to reach the database before a cap is seeded from it.
+const FLUSH_WAIT: Duration = Duration::from_secs(1);
+/// The grain in which memory for request bodies is counted.
+pub(crate) const BODY_PERMIT_BYTES: usize = 1024;
+
+/// What the sidecar is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// The configuration, followed while it runs.
+    pub live: Arc<Live>,
+    /// Where connections come from.
+    pub capture: Arc<Capture>,
+    /// The local CA.
+    pub authority: Authority,
+    /// Where the ledger and the secret of key hashes are.
+    pub state: StateDirectory,
+}
+
+/// What every connection shares.
+pub(crate) struct Context {
+    pub(crate) capture: Arc<Capture>,
+    pub(crate) leaves: Leaves,
+    pub(crate) rejections: Rejections,
+    pub(crate) keyring: Keyring,
+    pub(crate) memory: Memory,
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) metrics: Metrics,
+    /// One permit for each connection that may be open.
+    pub(crate) connections: Arc<Semaphore>,
+    /// One permit for each [`BODY_PERMIT_BYTES`] of request bodies that may be held.
+    pub(crate) bodies: Arc<Semaphore>,
+    live: Arc<Live>,
+    rules: ArcSwap<Rules>,
+    totals: Mutex<Summary>,
+    caps: Mutex<Caps>,
+    drain: watch::Sender<bool>,
+}
+
+/// What follows from the configuration, and changes with it. A connection keeps the rules that it
+/// began with.
+pub(crate) struct Rules {
+    pub(crate) config: Arc<Config>,
+    pub(crate) catalog: Catalog,
+    pub(crate) forwarder: Forwarder,
+}
+
+impl std::fmt::Debug for Context {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Context").finish_non_exhaustive()
+    }
+}
+
+impl Context {
+    pub(crate) fn rules(&self) -> Arc<Rules> {
+        self.rules.load_full()
+    }
+
+    pub(crate) fn caps(&self) -> MutexGuard<'_, Caps> {
+        self.caps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts `configured` in force as caps, with what was spent in their windows so far. Blocks on
+    /// the database, before it takes the lock that every call needs.
+    ///
+    /// # Errors
+    /// The database can't be read; the caps then stay as they were.
+    fn reconfigure(&self, configured: Vec<caps::Cap>) -> Result<(), LedgerError> {
+        if !self.ledger.flush(FLUSH_WAIT) {
+            tracing::warn!("recent records are not in the database yet, new caps miss them");
+        }
+        self.count_others()?;
+        let mut all_new = Caps::default();
+        all_new.reconfigure(configured.clone());
+        let mut spent = Vec::new();
+        if let Some(since) = all_new.replay_since_ms(unix_ms()) {
+            self.ledger.spent_since(since, |spend| spent.push(spend))?;
+        }
+        let mut caps = self.caps();
+        caps.reconfigure(configured);
+        for spend in &spent {
+            caps.replay(&spend.for_caps());
+        }
+        Ok(())
+    }
+
+    /// Counts what other processes on the same ledger spent and have in flight. Blocks on the
+    /// database.
+    fn count_others(&self) -> Result<(), LedgerError> {
+        let others = self.ledger.poll_others()?;
+        let mut caps = self.caps();
+        for spend in &others.spent {
+            caps.record_spend(&spend.for_caps());
+        }
+        caps.replace_elsewhere(unix_ms(), others.reserved.iter().map(Spend::for_caps));
+        Ok(())
+    }
+
+    /// Puts a configuration that has changed in force, for connections from now on. Blocks.
+    fn follow(&self, config: Arc<Config>) -> anyhow::Result<()> {
+        let caps = caps_of(&config);
+        let rules = Rules::new(config, &self.capture)?;
+        self.reconfigure(caps)?;
+        self.rules.store(Arc::new(rules));
+        Ok(())
+    }
+
+    pub(crate) fn totals(&self) -> MutexGuard<'_, Summary> {
+        self.totals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts a connection or a call that was not inspected.
+    pub(crate) fn count_not_inspected(&self, reason: &str) {
+        let mut totals = self.totals();
+        match totals
+            .not_inspected
+            .iter_mut()
+            .find(|(name, _)| name == reason)
+        {
+            Some((_, count)) => *count = count.saturating_add(1),
+            None => totals.not_inspected.push((reason.to_owned(), 1)),
+        }
+    }
+
+    /// Resolves once the sidecar is to finish what it has and take nothing more.
+    pub(crate) async fn draining(&self) {
+        let mut drain = self.drain.subscribe();
+        // The sender lives as long as `self`, so an error can't be.
+        if drain.wait_for(|draining| *draining).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// The caps of a configuration; those of one that only observes refuse nothing.
+fn caps_of(config: &Config) -> Vec<caps::Cap> {
+    let mut caps = config.caps.clone();
+    if config.observe {
+        caps.iter_mut()
+            .for_each(|cap| cap.on_exceed = OnExceed::Warn);
+    }
+    caps
+}
+
+impl Rules {
+    fn new(config: Arc<Config>, capture: &Arc<Capture>) -> anyhow::Result<Self> {
+        use anyhow::Context as _;
+
+        let catalog = Catalog::builtin()
+            .with_hosts(&config.intercept.hosts)?
+            .with_ignored(&config.intercept.ignore)?;
+        let mut extra_roots = Vec::new();
+        for path in &config.upstream.extra_roots {
+            let pem = std::fs::read(path).with_context(|| {
+                format!("upstream.extra_roots: expected to read {}", path.display())
+            })?;
+            extra_roots.push(pem);
+        }
+        let roots = connect::roots(&extra_roots).map_err(anyhow::Error::msg)?;
+        let resolve = config.upstream.resolve.clone();
+        let dialer = Dialer::new(roots, resolve, Arc::clone(capture), limits::DIAL_TIMEOUT);
+        Ok(Self {
+            config,
+            catalog,
+            forwarder: Forwarder::new(dialer),
+        })
+    }
+}
+
+/// A sidecar at work.
+#[derive(Debug)]
+pub struct Sidecar {
+    context: Arc<Context>,
+}
+
+impl Sidecar {
+    /// Starts to accept what the capture brings. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// The configuration names something that is not there, or the ledger can't be opened.
+    pub fn start(parts: Parts) -> anyhow::Result<Self> {
+        let config = parts.live.config();
+        let ledger = Ledger::open(&LedgerOptions {
+            state_dir: parts.state.path().to_owned(),
+            url: config.ledger.url.clone(),
+        })?;
+        let context = Arc::new(Context {
+            leaves: Leaves::new(parts.authority),
+            rejections: Rejections::default(),
+            keyring: Keyring::open_or_create(parts.state.path())?,
+            memory: Memory::default(),
+            metrics: Metrics::new()?,
+            connections: Arc::new(Semaphore::new(limits::CONNECTIONS_MAX)),
+            bodies: Arc::new(Semaphore::new(limits::BODIES_BYTES_MAX / BODY_PERMIT_BYTES)),
+            caps: Mutex::default(),
+            totals: Mutex::default(),
+            rules: ArcSwap::from_pointee(Rules::new(config, &parts.capture)?),
+            live: parts.live,
+            drain: watch::Sender::new(false),
+            capture: parts.capture,
+            ledger: Arc::new(ledger),
+        });
+        context.reconfigure(caps_of(&context.rules().config))?;
+        for listener in context.capture.listeners()? {
+            let listener = TcpListener::from_std(listener)?;
+            tokio::spawn(accept::accept_all(Arc::clone(&context), listener));
+        }
+        // Before the command can connect.
+        context.capture.heartbeat()?;
+        tokio::spawn(beat(Arc::clone(&context)));
+        tokio::spawn(keep_house(Arc::clone(&context)));
+        Ok(Self { context })
+    }
+
+    /// The ledger that this process writes.
+    #[must_use]
+    pub fn ledger(&self) -> &Arc<Ledger> {
+        &self.context.ledger
+    }
+
+    /// For `/metrics`: the Prometheus text format.
+    #[must_use]
+    pub fn metrics(&self) -> String {
+        self.context.metrics.render()
+    }
+
+    /// For `/api/v1/status`: `in_flight`, `caps`, `bypasses`, `ledger`.
+    #[must_use]
+    pub fn status(&self) -> serde_json::Value {
+        let accounts = self.context.caps().states(unix_ms());
+        let not_inspected: BTreeMap<String, u64> = self
+            .context
+            .totals()
+            .not_inspected
+            .iter()
+            .cloned()
+            .collect();
+        serde_json::json!({
+            "in_flight": self.context.metrics.in_flight.get(),
+            "caps": accounts.iter().map(|account| serde_json::json!({
+                "name": account.cap,
+                "scope": account.scope,
+                "spent": account.spent.to_string(),
+                "reserved": account.reserved.to_string(),
+                "limit": account.limit.to_string(),
+                "resets_at_unix": account.resets_at_unix,
+            })).collect::<Vec<_>>(),
+            "bypasses": not_inspected,
+            "ledger": self.context.ledger.health(),
+        })
+    }
+
+    /// What came of the connections so far.
+    #[must_use]
+    pub fn summary(&self) -> Summary {
+        self.context.totals().clone()
+    }
+
+    /// Takes no more connections and waits, at most for `timeout`, until those that are open have
+    /// ended and all records are in the database.
+    pub async fn drain(&self, timeout: Duration) {
+        self.context.drain.send_replace(true);
+        let all = u32::try_from(limits::CONNECTIONS_MAX).unwrap_or(u32::MAX);
+        let closed = self.context.connections.acquire_many(all);
+        if tokio::time::timeout(timeout, closed).await.is_err() {
+            tracing::info!("connections that are still open are given up");
+        }
+        let ledger = Arc::clone(&self.context.ledger);
+        let flushed = tokio::task::spawn_blocking(move || ledger.flush(timeout)).await;
+        if !matches!(flushed, Ok(true)) {
+            tracing::warn!("records wait in the journal; the next start of weir commits them");
+        }
+    }
+}
+
+/// Tells the kernel that Weir is alive, from the runtime that serves connections: if that hangs,
+/// or has all the connections that it may have, the kernel lets new ones go direct.
+async fn beat(context: Arc<Context>) {
+    let mut ticks = tokio::time::interval(limits::HEARTBEAT_INTERVAL);
+    let mut is_well = true;
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = context.draining() => return,
+        }
+        if context.connections.available_permits() == 0 {
+            continue;
+        }
+        match context.capture.heartbeat() {
+            Ok(()) => is_well = true,
+            Err(error) if is_well => {
+                tracing::error!(%error, "connections are not captured any more");
+                is_well = false;
+            }
+            Err(_said_before) => {}
+        }
+    }
+}
+
+async fn keep_house(context: Arc<Context>) {
+    let mut ticks = tokio::time::interval(HOUSEKEEPING_INTERVAL);
+    let mut config = Arc::clone(&context.rules().config);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = context.draining() => return,
+        }
+        let rules = context.rules();
+        rules.forwarder.close_idle(limits::POOL_IDLE_TIMEOUT);
+        let live = context.live.config();
+        // One that was refused is not tried again.
+        let changed = (!Arc::ptr_eq(&config, &live)).then(|| Arc::clone(&live));
+        config = live;
+        if changed.is_none() && config.caps.is_empty() {
+            continue;
+        }
+        let at_work = Arc::clone(&context);
+        let done = tokio::task::spawn_blocking(move || match changed {
+            Some(config) => at_work.follow(config),
+            None => Ok(at_work.count_others()?),
+        });
+        match done.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "rules and caps stay as they were"),
+            Err(error) => tracing::error!(%error, "keeping house ended"),
+        }
+    }
+}
+
+/// Now, in milliseconds since the Unix epoch.
+pub(crate) fn unix_ms() -> i64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}

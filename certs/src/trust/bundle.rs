@@ -20,7 +20,7 @@ pub fn merged(base: &[u8], ca_pem: &str) -> String {
 #[must_use]
 pub fn contains(base: &[u8], ca_pem: &str) -> bool {
     let base = String::from_utf8_lossy(base);
-    let there: BTreeSet<String> = certificates(&base).map(body).collect();
+    let there: BTreeSet<Vec<u8>> = certificates(&base).map(body).collect();
     certificates(ca_pem).all(|section| there.contains(&body(section)))
 }
 
@@ -61,7 +61,7 @@ pub(super) fn union<'a>(bundles: impl IntoIterator<Item = &'a [u8]>) -> String {
 
 /// The certificate sections of a PEM text, from the first dash to the last, as they are written. A
 /// section that was cut off is left out; what follows it is not.
-fn certificates(text: &str) -> impl Iterator<Item = &str> {
+pub(super) fn certificates(text: &str) -> impl Iterator<Item = &str> {
     text.match_indices(BEGIN).filter_map(|(start, _)| {
         let section = text.get(start..)?;
         let after = section.strip_prefix(BEGIN)?;
@@ -75,8 +75,10 @@ fn certificates(text: &str) -> impl Iterator<Item = &str> {
 }
 
 /// What identifies a section, however its lines are wrapped.
-fn body(section: &str) -> String {
-    section.split_ascii_whitespace().collect()
+fn body(section: &str) -> Vec<u8> {
+    let mut body = section.as_bytes().to_vec();
+    body.retain(|byte| !byte.is_ascii_whitespace());
+    body
 }
 
 fn is_base64_or_blank(byte: u8) -> bool {

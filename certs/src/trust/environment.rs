@@ -14,6 +14,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use super::python::Origin;
 use super::{Files, Surroundings, TrustError, bundle, java, python};
 
 /// Variables to set, beside those that the program has.
@@ -48,8 +49,8 @@ pub fn environment(
     for name in ADDITIVE {
         environment.add(surroundings, files, name)?;
     }
-    let roots = Roots::gather(surroundings);
-    if roots.system.is_empty() {
+    let roots = Roots::gather(surroundings, files)?;
+    if roots.system.is_none() {
         environment.notes.push(
             "found no bundle of roots on this system, so the variables that replace a runtime's \
              roots are not set: install the package ca-certificates"
@@ -75,10 +76,7 @@ impl Environment {
         let mut file = files.ca().to_owned();
         if let Some(old) = surroundings.path_variable(name) {
             match surroundings.read(&old) {
-                Ok(base) => {
-                    let merged = bundle::merged(&base, files.trusted_pem());
-                    file = files.put("bundle", "pem", merged.as_bytes())?;
-                }
+                Ok(base) => file = put_merged(files, &base)?,
                 Err(error) => self.note_unreadable(name, &old, &error),
             }
         }
@@ -119,16 +117,14 @@ impl Environment {
                 Err(_reported_under_its_own_name) => {}
             }
         }
-        let base = base.unwrap_or_else(|| match variable.reads {
-            Reads::System => roots.system.clone(),
-            Reads::Packaged => roots.packaged.clone(),
-        });
-        if base.is_empty() {
-            return Ok(());
+        let file = match (base, &variable.reads) {
+            (Some(base), _) => Some(put_merged(files, &base)?),
+            (None, Reads::System) => roots.system.clone(),
+            (None, Reads::Packaged) => roots.packaged.clone(),
+        };
+        if let Some(file) = file {
+            self.set.insert(name, file.into());
         }
-        let merged = bundle::merged(&base, files.trusted_pem());
-        let file = files.put("bundle", "pem", merged.as_bytes())?;
-        self.set.insert(name, file.into());
         Ok(())
     }
 
@@ -177,41 +173,55 @@ impl Environment {
     }
 }
 
-/// The roots that runtimes fall back to, as PEM.
+/// Bundles of what runtimes fall back to, with the CA; `None` where there is nothing to fall back to.
 struct Roots {
-    system: Vec<u8>,
-    /// The system's and those of the Python packages, among which people put roots of their own.
-    packaged: Vec<u8>,
+    /// What reads the system's bundle.
+    system: Option<PathBuf>,
+    /// What reads the bundle of its Python package. People add roots of their own there.
+    packaged: Option<PathBuf>,
 }
 
 impl Roots {
-    fn gather(surroundings: &Surroundings) -> Self {
-        let packaged: Vec<Vec<u8>> = python::packaged_roots(surroundings)
-            .into_iter()
-            .filter(|roots| !roots.from_directory)
-            .filter_map(|roots| surroundings.read(&roots.path).ok())
-            .collect();
-        let system = bundle::system(surroundings)
-            .and_then(|path| surroundings.read(&path).ok())
-            .unwrap_or_default();
+    fn gather(surroundings: &Surroundings, files: &Files) -> Result<Self, TrustError> {
+        let packaged = python::packaged_roots(surroundings).roots;
+        let read = |path: &Path| surroundings.read(path).ok();
+        // Only the list that the program would have used: another one may be years old and hold
+        // roots that were since distrusted.
+        let active = packaged
+            .iter()
+            .find(|roots| roots.origin == Origin::Active && roots.is_certifi())
+            .and_then(|roots| read(&roots.path));
+        let system = match bundle::system(surroundings) {
+            Some(path) => read(&path),
+            // An image without a bundle of its own, such as a slim Python image.
+            None => packaged
+                .iter()
+                .find(|roots| roots.origin != Origin::Directory)
+                .and_then(|roots| read(&roots.path)),
+        };
         // The directories of SSL_CERT_DIR stand beside the default file for OpenSSL and Go, but
         // httpx reads them only where SSL_CERT_FILE is not set.
         let directories = surroundings
             .variable("SSL_CERT_DIR")
             .map(|value| read_directories(surroundings, value))
             .unwrap_or_default();
-        let mut sources = vec![system.as_slice(), directories.as_slice()];
-        if system.is_empty() {
-            // An image without a bundle of its own, such as a slim Python image.
-            sources.extend(packaged.first().map(Vec::as_slice));
-        }
-        let system = bundle::union(sources).into_bytes();
-        let all = std::iter::once(&system).chain(&packaged).map(Vec::as_slice);
-        Self {
-            packaged: bundle::union(all).into_bytes(),
+        let system = system
+            .map(|system| bundle::union([system.as_slice(), directories.as_slice()]))
+            .map(|system| put_merged(files, system.as_bytes()))
+            .transpose()?;
+        let packaged = active
+            .map(|active| put_merged(files, &active))
+            .transpose()?;
+        Ok(Self {
+            packaged: packaged.or_else(|| system.clone()),
             system,
-        }
+        })
     }
+}
+
+fn put_merged(files: &Files, base: &[u8]) -> Result<PathBuf, TrustError> {
+    let merged = bundle::merged(base, files.trusted_pem());
+    files.put("bundle", "pem", merged.as_bytes())
 }
 
 /// What a variable names: a file, or, for the Python libraries, a directory.

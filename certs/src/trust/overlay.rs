@@ -48,7 +48,15 @@ pub fn overlays(surroundings: &Surroundings, files: &Files) -> Result<Overlays, 
     for target in bundle::system_all(surroundings) {
         overlays.add_bundle(surroundings, files, target, OverlayKind::System)?;
     }
-    for found in python::packaged_roots(surroundings) {
+    let packaged = python::packaged_roots(surroundings);
+    if packaged.is_cut {
+        overlays.notes.push(format!(
+            "more Python installations than are looked at, {} files of roots: the rest rely on \
+             the variables",
+            python::FILES_MAX
+        ));
+    }
+    for found in packaged.roots {
         overlays.add_bundle(surroundings, files, found.path, OverlayKind::Python)?;
     }
     for target in java::stores(surroundings) {

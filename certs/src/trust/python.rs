@@ -4,6 +4,7 @@
 //! the installations of a machine, so this looks where the tools that make them put them: a bounded
 //! list of places, a few hundred `stat` calls. What it misses is reached by variables only.
 
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
@@ -14,34 +15,71 @@ use super::Surroundings;
 pub(super) struct PackagedRoots {
     /// Resolved.
     pub(super) path: PathBuf,
-    /// Found only because of the directory that the program starts in. What is in a directory that
-    /// someone downloaded must not become a root for programs outside of it.
-    pub(super) from_directory: bool,
+    pub(super) origin: Origin,
 }
 
-/// Every file of roots that was found, each once.
-pub(super) fn packaged_roots(surroundings: &Surroundings) -> Vec<PackagedRoots> {
-    let mut prefixes = Vec::new();
-    chosen_prefixes(surroundings, &mut prefixes);
-    commanded_prefixes(surroundings, &mut prefixes);
-    installed_prefixes(surroundings, &mut prefixes);
-    let known = distinct(surroundings, prefixes);
-    let local = [".venv", "venv"].map(|name| surroundings.directory.join(name));
-    let local = distinct(surroundings, local.to_vec());
+impl PackagedRoots {
+    /// Whether this is what `requests` and `httpx` read, and not a copy for pip or another package.
+    pub(super) fn is_certifi(&self) -> bool {
+        self.path.ends_with("certifi/cacert.pem") && !self.path.ends_with(PIP_ROOTS)
+    }
+}
 
-    let mut found: Vec<PackagedRoots> = Vec::new();
-    let marked = known.iter().map(|prefix| (prefix, false));
-    for (prefix, from_directory) in marked.chain(local.iter().map(|prefix| (prefix, true))) {
+/// Why an installation was looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// The environment and the command lead there: it is the one that the program will use.
+    Active,
+    /// It is on the machine.
+    Installed,
+    /// It is in the directory that the program starts in. What someone downloaded must not become
+    /// a root for programs outside of it.
+    Directory,
+}
+
+/// What a search came to.
+pub(super) struct Search {
+    /// Every file of roots that was found, each once.
+    pub(super) roots: Vec<PackagedRoots>,
+    /// Whether there was more than the limits allow.
+    pub(super) is_cut: bool,
+}
+
+/// Looks for the roots that Python packages brought along.
+pub(super) fn packaged_roots(surroundings: &Surroundings) -> Search {
+    let mut active = Vec::new();
+    chosen_prefixes(surroundings, &mut active);
+    commanded_prefixes(surroundings, &mut active);
+    let local = [".venv", "venv"].map(|name| surroundings.directory.join(name));
+    let mut installed = Vec::new();
+    installed_prefixes(surroundings, &mut installed);
+    let prefixes = distinct(
+        surroundings,
+        [
+            (Origin::Active, active),
+            (Origin::Directory, local.to_vec()),
+            (Origin::Installed, installed),
+        ],
+    );
+
+    let mut roots: Vec<PackagedRoots> = Vec::new();
+    let mut is_cut = prefixes.len() > PREFIXES_MAX;
+    for (origin, prefix) in prefixes.iter().take(PREFIXES_MAX) {
         for path in roots_below(surroundings, prefix) {
-            if found.len() < FILES_MAX && !found.iter().any(|other| other.path == path) {
-                found.push(PackagedRoots {
-                    path,
-                    from_directory,
-                });
+            if roots.iter().any(|other| other.path == path) {
+                continue;
             }
+            if roots.len() == FILES_MAX {
+                is_cut = true;
+                break;
+            }
+            roots.push(PackagedRoots {
+                path,
+                origin: *origin,
+            });
         }
     }
-    found
+    Search { roots, is_cut }
 }
 
 /// Environments that variables point to.
@@ -116,17 +154,17 @@ fn installed_prefixes(surroundings: &Surroundings, prefixes: &mut Vec<PathBuf>) 
     }
 }
 
-fn distinct(surroundings: &Surroundings, prefixes: Vec<PathBuf>) -> Vec<PathBuf> {
-    let mut found: Vec<PathBuf> = Vec::new();
-    for prefix in prefixes {
-        if let Some(real) = surroundings.resolve(&prefix)
-            && found.len() < PREFIXES_MAX
-            && !found.contains(&real)
-        {
-            found.push(real);
-        }
-    }
-    found
+fn distinct(
+    surroundings: &Surroundings,
+    groups: [(Origin, Vec<PathBuf>); 3],
+) -> Vec<(Origin, PathBuf)> {
+    let mut seen = BTreeSet::new();
+    groups
+        .iter()
+        .flat_map(|(origin, prefixes)| prefixes.iter().map(|prefix| (*origin, prefix)))
+        .filter_map(|(origin, prefix)| Some((origin, surroundings.resolve(prefix)?)))
+        .filter(|(_, real)| seen.insert(real.clone()))
+        .collect()
 }
 
 fn roots_below(surroundings: &Surroundings, prefix: &Path) -> Vec<PathBuf> {
@@ -188,11 +226,13 @@ fn children(surroundings: &Surroundings, parent: &Path) -> Vec<PathBuf> {
 /// and httplib2 bring along.
 const ROOTS_IN_PACKAGES: [&str; 5] = [
     "certifi/cacert.pem",
-    "pip/_vendor/certifi/cacert.pem",
+    PIP_ROOTS,
     "botocore/cacert.pem",
     "grpc/_cython/_credentials/roots.pem",
     "httplib2/cacerts.txt",
 ];
+
+const PIP_ROOTS: &str = "pip/_vendor/certifi/cacert.pem";
 
 /// Below the home directory: each holds environments or installations.
 const ENVIRONMENT_PARENTS: [&str; 7] = [
@@ -209,7 +249,7 @@ const SYSTEM_CONDAS: [&str; 2] = ["/opt/conda", "/opt/miniconda3"];
 const SYSTEM_PREFIXES: [&str; 4] = ["/usr", "/usr/local", "/opt/venv", "/venv"];
 const PYTHON_MINORS: [u8; 9] = [8, 9, 10, 11, 12, 13, 14, 15, 16];
 /// More environments than anyone has been seen to keep; the first are those most likely used.
-const PREFIXES_MAX: usize = 256;
-const FILES_MAX: usize = 256;
+const PREFIXES_MAX: usize = 512;
+pub(super) const FILES_MAX: usize = 256;
 /// The kernel reads no more of the first line (`BINPRM_BUF_SIZE`).
 const SHEBANG_BYTES_MAX: u64 = 256;

@@ -55,9 +55,6 @@ pub fn runtimes(
         .map(|runtime| {
             let overlaid = |kind| overlays.list.iter().find(|overlay| overlay.kind == kind);
             let own = runtime.own_file.and_then(overlaid);
-            let command = runtime
-                .command
-                .and_then(|name| surroundings.command(name.as_ref()));
             let variable = runtime
                 .variables
                 .iter()
@@ -71,7 +68,10 @@ pub fn runtimes(
             };
             RuntimeTrust {
                 runtime: runtime.name,
-                found: command.or_else(|| own.map(|overlay| overlay.target.clone())),
+                found: match runtime.command {
+                    Some(name) => surroundings.command(name.as_ref()),
+                    None => own.map(|overlay| overlay.target.clone()),
+                },
                 by,
                 note: runtime.note,
             }

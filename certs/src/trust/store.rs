@@ -25,10 +25,8 @@ pub enum Change {
 pub fn install(root: &Path, trusted_pem: &str) -> Result<Change, TrustError> {
     let store = Store::find(root)?;
     // One certificate a file: Debian's rehashing takes no more.
-    let certificates: Vec<String> = pem::parse_many(trusted_pem)
-        .unwrap_or_default()
-        .iter()
-        .map(|section| bundle::union([pem::encode(section).as_bytes()]))
+    let certificates: Vec<String> = bundle::certificates(trusted_pem)
+        .map(|section| format!("{section}\n"))
         .collect();
     let wanted: Vec<(PathBuf, &String)> = certificates
         .iter()

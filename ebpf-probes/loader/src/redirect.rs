@@ -285,16 +285,22 @@ enum Links {
 impl Links {
     fn pin(links: Vec<Attached>, directory: &Path) -> Result<Self, LoadError> {
         pin::prepare(directory)?;
-        let links = links.into_iter().map(|Attached { program, link }| {
+        let mut pinned = Vec::new();
+        for Attached { program, link } in links {
             let path = directory.join(program);
-            link.pin(&path).map_err(|error| LoadError::Pin {
-                path,
-                source: io::Error::other(error),
-            })
-        });
+            match link.pin(&path) {
+                Ok(link) => pinned.push(link),
+                Err(error) => {
+                    // Nothing stays behind that this attachment pinned; what was there before is not ours.
+                    let _unpinned: Vec<_> = pinned.into_iter().map(PinnedLink::unpin).collect();
+                    let source = io::Error::other(error);
+                    return Err(LoadError::Pin { path, source });
+                }
+            }
+        }
         Ok(Self::Pinned {
             directory: directory.to_owned(),
-            links: links.collect::<Result<_, _>>()?,
+            links: pinned,
         })
     }
 }

@@ -22,10 +22,7 @@ fn main() {
                 time.as_secs_f64() * 1e6 / megabytes
             );
         };
-        show(
-            "json::document",
-            best(|| json::document(black_box(&body))),
-        );
+        show("json::document", best(|| json::document(black_box(&body))));
         show(
             "call::parse",
             best(|| call::parse(Api::Messages, black_box(&body))),

@@ -2,10 +2,14 @@
 //!
 //! In reading order: what was asked (`catalog`, `api`, `json`, `call`), what came back (`sse`,
 //! `answer`, `usage`), what it cost (`money`, `pricing`, `cache`), and what is allowed
-//! (`estimate`, `caps`, `refusal`, `edit`).
+//! (`identity`, `estimate`, `caps`, `refusal`, `edit`).
 
 #![forbid(unsafe_code)]
-#![warn(clippy::arithmetic_side_effects, clippy::as_conversions, clippy::float_arithmetic)]
+#![warn(
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    clippy::float_arithmetic
+)]
 
 pub mod catalog;
 pub mod api;

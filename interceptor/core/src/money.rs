@@ -79,7 +79,10 @@ impl fmt::Display for Money {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sign = if self.0 < 0 { "-" } else { "" };
         let nanos = self.0.unsigned_abs();
-        let (dollars, rest) = (nanos.div_euclid(1_000_000_000), nanos.rem_euclid(1_000_000_000));
+        let (dollars, rest) = (
+            nanos.div_euclid(1_000_000_000),
+            nanos.rem_euclid(1_000_000_000),
+        );
         let decimals = format!("{rest:09}");
         let significant = decimals.trim_end_matches('0').len().max(2);
         write!(f, "{sign}${dollars}.{decimals:.significant$}")

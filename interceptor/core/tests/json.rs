@@ -13,7 +13,7 @@ use std::ops::Range;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use serde_json::Value as Tree;
-use weir_core::json::{self, Kind, Value};
+use weir_core::json::{self, Kind, Malformed, Scanner, Value};
 
 /// Checks that every part of `value` is where `tree` says, by parsing each slice.
 fn check(bytes: &[u8], value: &Value, tree: &Tree) {
@@ -105,9 +105,8 @@ fn tree() -> impl Strategy<Value = Tree> {
         any::<bool>().prop_map(Tree::from),
         any::<i64>().prop_map(Tree::from),
         // Of few digits: without the feature `float_roundtrip`, `serde_json` misreads the others.
-        (any::<i16>(), -9_i32..9).prop_map(|(digits, power)| {
-            Tree::from(f64::from(digits) * 2_f64.powi(power))
-        }),
+        (any::<i16>(), -9_i32..9)
+            .prop_map(|(digits, power)| { Tree::from(f64::from(digits) * 2_f64.powi(power)) }),
         text().prop_map(Tree::from),
     ];
     leaf.prop_recursive(5, 60, 6, |inner| {
@@ -229,4 +228,45 @@ fn of_members_with_one_key_the_last_counts_however_it_is_escaped() {
         .find(|member| member.is(text, "model"))
         .unwrap();
     assert_eq!(text[last.value.range.clone()], *b"2");
+}
+
+#[test]
+fn walking_into_values_is_bounded_like_passing_them() {
+    fn walk(scanner: &mut Scanner<'_>) -> Result<(), Malformed> {
+        match scanner.kind()? {
+            Kind::Array => scanner.elements(walk).map(|_| ()),
+            Kind::Object => scanner.members(|scanner, _, _| walk(scanner)).map(|_| ()),
+            _ => Ok(()),
+        }
+    }
+    for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
+        for (depth, fits) in [(json::DEPTH_MAX, true), (json::DEPTH_MAX + 1, false)] {
+            let text = format!("{}[]{}", open.repeat(depth - 1), close.repeat(depth - 1));
+            assert_eq!(
+                walk(&mut Scanner::new(text.as_bytes())).is_ok(),
+                fits,
+                "{depth}"
+            );
+        }
+    }
+}
+
+/// Strings in which quotes are escaped are searched in blocks: their ends are tried at every place
+/// of a block, behind every number of backslashes.
+#[test]
+fn a_string_ends_where_it_ends_whatever_is_escaped_before() {
+    for length in 0..150 {
+        for backslashes in 0..5 {
+            let text = format!(
+                r#"["\"{}{}{}",{{"{}":"{}"}}]"#,
+                "x".repeat(length),
+                r#"\\"#.repeat(backslashes),
+                r#"\""#.repeat(length % 2),
+                "y".repeat(70),
+                r#"\"z"#.repeat(40),
+            );
+            compare(text.as_bytes());
+            assert!(json::document(text.as_bytes()).is_ok(), "{text}");
+        }
+    }
 }

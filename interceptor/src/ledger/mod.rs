@@ -1,16 +1,41 @@
 //! The ledger: one record per exchange, kept through `kill -9`.
 //!
-//! The request path appends to a journal; a thread of its own moves the journal into SQLite.
+//! In reading order: what is written (`record`), as bytes (`frame`), into the journal that the
+//! request path appends to (`journal`); and the thread (`writer`) that moves the journal into
+//! SQLite (`store`, `schema`). What is in the journal when a process is killed is taken over by the
+//! next one that opens the ledger, or by one that runs.
+//!
+//! The trade-off: an append is a write into the page cache, not a disk flush. It outlives
+//! `kill -9`; a power cut or a kernel crash can lose what the kernel had not yet written back,
+//! usually the last 30 seconds.
 
 mod record;
 
-use std::path::PathBuf;
-use std::sync::Arc;
+mod frame;
+mod journal;
+mod schema;
+mod store;
+mod writer;
+
+use std::fs::DirBuilder;
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 use std::time::Duration;
 
+use frame::EntryRef;
+use journal::Journal;
 pub use record::{Bypass, Cost, Edit, Identity, Outcome, Record, Timings};
+pub(crate) use store::open_read_only;
+use store::{Spends, Store};
 use tokio::sync::broadcast;
+use uuid::Uuid;
+use weir_core::caps;
+use weir_core::identity::{Caller, Subject};
 use weir_core::money::Money;
+use writer::{Shared, Writer};
 
 /// Where the ledger is kept.
 #[derive(Clone, Debug)]
@@ -30,20 +55,86 @@ impl LedgerOptions {
             url: "sqlite:weir.db".to_owned(),
         }
     }
+
+    /// The database's file.
+    ///
+    /// # Errors
+    /// Where the URL is not that of a file.
+    pub fn database(&self) -> Result<PathBuf, LedgerError> {
+        match self.url.strip_prefix("sqlite:") {
+            Some(path) if !path.is_empty() => Ok(self.state_dir.join(path)),
+            _ => Err(LedgerError::Url {
+                found: self.url.clone(),
+            }),
+        }
+    }
 }
 
-/// Why the ledger cannot be opened or read.
+/// Why the ledger cannot be opened, read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
     /// The URL names no database that this version can use.
-    #[error("ledger.url is {found:?}: expected sqlite:PATH")]
+    #[error("ledger.url is {found:?}: expected sqlite:PATH, such as sqlite:weir.db")]
     Url {
         /// What was configured.
         found: String,
     },
+    /// The state directory, or a file in it, cannot be made or written.
+    #[error(
+        "{path} cannot be made or written: {source}; make room or give it to user id {}, \
+         or name another state directory with --state-dir or WEIR_STATE_DIR",
+        nix::unistd::geteuid()
+    )]
+    Unwritable {
+        /// The directory or file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// SQLite cannot open or read the database.
+    #[error(
+        "the ledger {path} cannot be used: {source}; check that the disk has room and that user \
+         id {} may read and write it, or name another state directory with --state-dir or \
+         WEIR_STATE_DIR",
+        nix::unistd::geteuid()
+    )]
+    Database {
+        /// The database's file.
+        path: PathBuf,
+        /// What SQLite says.
+        source: rusqlite::Error,
+    },
+    /// The database is not as this version knows it.
+    #[error(
+        "the ledger {path} was written by another version of weir: {reason}; \
+         use that version, or start this one on it once if it is the newer"
+    )]
+    Schema {
+        /// The database's file.
+        path: PathBuf,
+        /// What is different.
+        reason: String,
+    },
+    /// There is nothing to read yet.
+    #[error(
+        "there is no ledger at {path}: expected one that weir has written; name its state directory with --state-dir or WEIR_STATE_DIR"
+    )]
+    Absent {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// The journal cannot be read, continued or removed.
+    #[error("journal: {0}")]
+    Journal(io::Error),
+    /// A batch cannot be committed.
+    #[error("database: {0}")]
+    Commit(rusqlite::Error),
+    /// The writer's thread cannot be started.
+    #[error("the ledger's thread cannot be started: {0}")]
+    Thread(io::Error),
 }
 
-/// One amount spent, with everything that a cap may be counted by.
+/// One amount spent or reserved, with everything that a cap may be kept by.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Spend {
     /// Id of the exchange.
@@ -51,23 +142,38 @@ pub struct Spend {
     /// When the exchange began, in milliseconds since the Unix epoch.
     pub at_unix_ms: i64,
     /// Who asked.
-    pub identity: Identity,
+    pub caller: Caller,
     /// Provider.
     pub provider: String,
-    /// Model that was asked for.
-    pub model: Option<String>,
     /// Host of the destination.
     pub host: String,
-    /// Session that the client named.
-    pub session: Option<String>,
-    /// What counts as spent.
+    /// Model that was asked for.
+    pub model: String,
+    /// How much.
     pub amount: Money,
+}
+
+impl Spend {
+    /// As the caps want it.
+    #[must_use]
+    pub fn for_caps(&self) -> caps::Spend<'_> {
+        caps::Spend {
+            at_ms: self.at_unix_ms,
+            subject: Subject {
+                caller: &self.caller,
+                provider: &self.provider,
+                host: &self.host,
+                model: &self.model,
+            },
+            amount: self.amount,
+        }
+    }
 }
 
 /// What other Weir processes on this state directory did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Others {
-    /// Spent and committed since the last look.
+    /// Spent and committed since the last look, oldest first.
     pub spent: Vec<Spend>,
     /// Everything that is in flight at this moment, with the amount reserved: replaces what the
     /// last look returned.
@@ -89,10 +195,16 @@ pub struct LedgerHealth {
     pub error: Option<String>,
 }
 
-/// The ledger of one Weir process. Share it in an `Arc`; dropping the last one flushes.
+/// The ledger of one Weir process. Share it in an `Arc`.
+///
+/// Dropping it writes everything, for up to five seconds if the database does not take it.
 #[derive(Debug)]
 pub struct Ledger {
-    records: broadcast::Sender<Arc<Record>>,
+    shared: Arc<Shared>,
+    /// Taken when dropped.
+    writer: Option<thread::JoinHandle<()>>,
+    spends: Mutex<Spends>,
+    subscribers: broadcast::Sender<Arc<Record>>,
 }
 
 impl Ledger {
@@ -101,36 +213,79 @@ impl Ledger {
     /// # Errors
     /// Where the state directory or the database cannot be made, written or understood.
     pub fn open(options: &LedgerOptions) -> Result<Self, LedgerError> {
-        let _ = &options.state_dir;
+        let database = options.database()?;
+        let journals = options.state_dir.join(JOURNALS);
+        let unwritable = |path: &Path| {
+            let path = path.to_owned();
+            |source| LedgerError::Unwritable { path, source }
+        };
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&journals)
+            .map_err(unwritable(&journals))?;
+        // One at a time, or two processes make the same tables.
+        let opening = journal::create_private(&journals.join(OPENING))
+            .and_then(|file| file.lock().map(|()| file))
+            .map_err(unwritable(&journals))?;
+        let mut store = Store::open(&database)?;
+        drop(opening);
+        writer::recover(&journals, &mut store)?;
+        let instance = Uuid::now_v7().to_string();
+        let journal = Journal::create(&journals, &instance).map_err(unwritable(&journals))?;
+        let spends = Mutex::new(Spends::open(&database, &instance)?);
+        let shared = Arc::new(Shared::new(journal));
+        let writer = thread::Builder::new()
+            .name("ledger".to_owned())
+            .spawn({
+                let shared = Arc::clone(&shared);
+                move || Writer::new(&shared, store, &journals).run()
+            })
+            .map_err(LedgerError::Thread)?;
+        let subscribers = broadcast::channel(SUBSCRIPTION_RECORDS).0;
         Ok(Self {
-            records: broadcast::channel(SUBSCRIPTION_RECORDS).0,
+            shared,
+            writer: Some(writer),
+            spends,
+            subscribers,
         })
     }
 
     /// Id of this process in the ledger.
     #[must_use]
     pub fn instance(&self) -> &str {
-        ""
+        self.shared.journal.instance()
     }
 
     /// Notes, before a call is sent, what its record would be if Weir died now.
     ///
-    /// The record's outcome and cost do not matter: what is kept is `Outcome::Lost`, with `reserved`
+    /// The draft's outcome and cost do not matter: what is kept is `Outcome::Lost`, with `reserved`
     /// as the estimated cost. One `write(2)`; never fails, see `health`.
     pub fn admit(&self, draft: &Record, reserved: Money) {
-        let _ = (draft, reserved);
+        self.write(EntryRef::Admitted {
+            reserved,
+            record: draft,
+        });
     }
 
     /// Writes the record of an exchange; call it before the answer's last bytes are handed over.
     ///
     /// One `write(2)`; never fails, see `health`.
-    pub fn record(&self, record: Record) {
-        let _ = self.records.send(Arc::new(record));
+    pub fn record(&self, mut record: Record) {
+        self.instance().clone_into(&mut record.instance);
+        if record.id.is_empty() {
+            record.id = Uuid::now_v7().to_string();
+        }
+        self.write(EntryRef::Recorded(&record));
+        if self.subscribers.receiver_count() > 0 {
+            // That the last one has gone in the meantime is no matter.
+            drop(self.subscribers.send(Arc::new(record)));
+        }
     }
 
-    /// Counts what was not inspected.
+    /// Counts what was not inspected. One `write(2)`; never fails, see `health`.
     pub fn bypass(&self, bypass: Bypass) {
-        let _ = bypass;
+        self.write(EntryRef::Bypassed(&bypass));
     }
 
     /// Hands every amount spent since `since_unix_ms` to `each`, oldest first, whoever spent it.
@@ -144,24 +299,28 @@ impl Ledger {
         since_unix_ms: i64,
         mut each: impl FnMut(Spend),
     ) -> Result<(), LedgerError> {
-        let _ = (since_unix_ms, &mut each);
-        Ok(())
+        let mut spends = self.spends.lock().unwrap_or_else(PoisonError::into_inner);
+        spends.since(since_unix_ms, &mut each)
     }
 
     /// What other processes spent since the last call, and what they have in flight.
     ///
-    /// Blocks: not for a runtime's worker thread.
+    /// What a process that was killed had in flight is among it within some two seconds. Blocks:
+    /// not for a runtime's worker thread.
     ///
     /// # Errors
     /// Where the database cannot be read.
     pub fn poll_others(&self) -> Result<Others, LedgerError> {
-        Ok(Others::default())
+        self.spends
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .others()
     }
 
     /// Every record as it is written. A receiver that falls behind loses the oldest ones.
     #[must_use]
     pub fn subscribe(&self) -> broadcast::Receiver<Arc<Record>> {
-        self.records.subscribe()
+        self.subscribers.subscribe()
     }
 
     /// Waits until everything written so far is in the database; false where that took longer.
@@ -169,16 +328,42 @@ impl Ledger {
     /// Blocks: not for a runtime's worker thread.
     #[must_use]
     pub fn flush(&self, timeout: Duration) -> bool {
-        let _ = timeout;
-        true
+        self.writer
+            .as_ref()
+            .is_some_and(|writer| self.shared.flush(writer.thread(), timeout))
     }
 
     /// Whether the ledger keeps up.
     #[must_use]
     pub fn health(&self) -> LedgerHealth {
-        LedgerHealth::default()
+        self.shared.health()
+    }
+
+    fn write(&self, entry: EntryRef<'_>) {
+        if self.shared.write(entry)
+            && let Some(writer) = &self.writer
+        {
+            writer.thread().unpark();
+        }
     }
 }
 
+impl Drop for Ledger {
+    fn drop(&mut self) {
+        if let Some(writer) = self.writer.take() {
+            self.shared.stop(writer.thread());
+            if writer.join().is_err() {
+                tracing::error!(
+                    "the ledger's thread panicked; its journal stays for the next start"
+                );
+            }
+        }
+    }
+}
+
+/// In the state directory: the journals.
+const JOURNALS: &str = "journal";
+/// Among the journals: held while a database is opened.
+const OPENING: &str = "opening";
 /// Records that a subscriber may fall behind.
 const SUBSCRIPTION_RECORDS: usize = 1024;

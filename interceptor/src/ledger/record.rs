@@ -4,6 +4,7 @@
 //! be read, so fields are only added, with a default, and texts are never renamed.
 
 use serde::{Deserialize, Serialize};
+use weir_core::identity::Caller;
 use weir_core::money::Money;
 use weir_core::usage::Usage;
 
@@ -65,6 +66,17 @@ pub struct Record {
     pub instance: String,
 }
 
+impl Record {
+    /// Who asked, as caps are kept by.
+    #[must_use]
+    pub fn caller(&self) -> Caller {
+        Caller {
+            session: self.session.clone(),
+            ..self.identity.caller()
+        }
+    }
+}
+
 /// Who asked. What is unknown is `None`; nothing here was chosen by the client except the key.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default)]
@@ -87,6 +99,24 @@ pub struct Identity {
     pub key_tail: Option<String>,
     /// Kind of the credential, such as `api_key` or `oauth`.
     pub key_kind: Option<String>,
+}
+
+impl Identity {
+    /// As caps are kept by. A user without a name is its number.
+    #[must_use]
+    pub fn caller(&self) -> Caller {
+        Caller {
+            key: self.key_hash.clone(),
+            user: self
+                .user
+                .clone()
+                .or_else(|| self.uid.map(|uid| uid.to_string())),
+            process: self.program.clone(),
+            cgroup: self.cgroup.clone(),
+            container: self.container.clone(),
+            ..Caller::default()
+        }
+    }
 }
 
 /// How an exchange ended.

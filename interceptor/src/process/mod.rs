@@ -1,4 +1,9 @@
-//! What no exchange passes through: configuration, limits, state directory, log, admin server.
+//! What no exchange passes through: configuration, limits, state directory, log, what a killed
+//! process leaves behind, admin server.
 
+pub mod admin;
 pub mod config;
+pub mod leftovers;
 pub mod limits;
+pub mod logging;
+pub mod state;

@@ -3,10 +3,12 @@
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::job::{Answer, Job, Order, Outcome};
 use crate::process::{self, Process};
@@ -94,7 +96,14 @@ impl Ground {
                 let client = self.client(&name, self.address, trust, Some(address))?;
                 Contender::new(way, Some(proxy), client)
             }
-            Way::Weir => Contender::new(way, None, self.weir(&name)?),
+            Way::Weir => {
+                let state_dir = self.dir.join(format!("{name}-state"));
+                let weir = self.weir(&name, &state_dir)?;
+                Contender::new(way, None, weir).map(|contender| Contender {
+                    ledger: Some((self.weir.clone(), state_dir)),
+                    ..contender
+                })
+            }
         }
     }
 
@@ -133,9 +142,7 @@ impl Ground {
 
     /// The client as a program that Weir runs. Its address is of TEST-NET-1 (RFC 5737): whatever
     /// gets an answer from there was redirected. It trusts no CA but Weir's for the LLM host.
-    fn weir(&self, name: &str) -> anyhow::Result<Process> {
-        let state_dir = self.dir.join(format!("{name}-state"));
-        std::fs::create_dir(&state_dir)?;
+    fn weir(&self, name: &str, state_dir: &Path) -> anyhow::Result<Process> {
         let config = self.dir.join(format!("{name}.toml"));
         std::fs::write(&config, self.configuration())?;
         let mut arguments: Vec<OsString> = vec!["run".into(), "--mode".into(), "ebpf".into()];
@@ -189,9 +196,13 @@ pub(crate) struct Contender {
     pub(crate) way: Way,
     /// Ended first: it is the one that holds connections.
     client: Process,
-    _interceptor: Option<Process>,
+    interceptor: Option<Process>,
     /// The interceptor's processes, for CPU time and memory.
     pids: Vec<i32>,
+    /// Calls that were answered.
+    calls: u64,
+    /// The binary and the state directory of Weir.
+    ledger: Option<(PathBuf, PathBuf)>,
 }
 
 impl Contender {
@@ -207,8 +218,10 @@ impl Contender {
         Ok(Self {
             way,
             client,
-            _interceptor: interceptor,
+            interceptor,
             pids,
+            calls: 0,
+            ledger: None,
         })
     }
 
@@ -234,9 +247,46 @@ impl Contender {
     pub(crate) fn go(&mut self) -> anyhow::Result<Outcome> {
         self.client.tell(&Order::Go)?;
         match self.client.hear(JOB_WAIT)? {
-            Answer::Done(outcome) => Ok(*outcome),
+            Answer::Done(outcome) => {
+                self.calls += outcome.api_calls;
+                Ok(*outcome)
+            }
             other => anyhow::bail!("{}: expected an outcome, found {other:?}", self.way.name()),
         }
+    }
+
+    /// Ends its processes. Weir's ledger must then hold every call, with a price: otherwise what
+    /// was measured is not what Weir is for.
+    pub(crate) fn end(self) -> anyhow::Result<()> {
+        drop((self.client, self.interceptor));
+        let Some((weir, state_dir)) = self.ledger else {
+            return Ok(());
+        };
+        let report = Command::new(weir)
+            .args(["report", "spend", "--json", "--state-dir"])
+            .arg(state_dir)
+            .output()?;
+        let text = String::from_utf8_lossy(&report.stdout);
+        let total = || {
+            Some(
+                serde_json::from_str::<Value>(&text)
+                    .ok()?
+                    .get("total")?
+                    .clone(),
+            )
+        };
+        let total = total().with_context(|| {
+            let errors = String::from_utf8_lossy(&report.stderr);
+            format!("expected a report of what was spent, found: {text}{errors}")
+        })?;
+        let count = |name| total.get(name).and_then(Value::as_u64);
+        let (calls, unpriced) = (count("calls"), count("unpriced_calls"));
+        anyhow::ensure!(
+            calls >= Some(self.calls) && unpriced == Some(0),
+            "expected the ledger to hold {} calls with a price, found {calls:?}, {unpriced:?} unpriced",
+            self.calls
+        );
+        Ok(())
     }
 
     /// Resident memory of the interceptor, KiB.

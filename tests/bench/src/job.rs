@@ -68,6 +68,8 @@ pub(crate) struct Outcome {
     pub(crate) event_delay: Durations,
     /// Calls that were answered as they should be.
     pub(crate) calls: u64,
+    /// Those of them that went to the LLM host, each of which Weir must have recorded.
+    pub(crate) api_calls: u64,
     /// Events received.
     pub(crate) events: u64,
     /// Bytes of bodies received.
@@ -87,6 +89,7 @@ impl Outcome {
         self.first_byte.add(&other.first_byte);
         self.event_delay.add(&other.event_delay);
         self.calls += other.calls;
+        self.api_calls += other.api_calls;
         self.events += other.events;
         self.bytes += other.bytes;
         self.failed += other.failed;

@@ -150,6 +150,7 @@ impl Bench {
             for cell in cells.iter().filter(|cell| !memory(cell)) {
                 self.turns(cell, &mut contenders, &mut results)?;
             }
+            contenders.into_iter().try_for_each(Contender::end)?;
         }
         Ok(results)
     }
@@ -204,6 +205,7 @@ impl Bench {
                 std::thread::sleep(SETTLE);
                 let held = contender.resident_kib()?;
                 let outcome = contender.go()?;
+                contender.end()?;
                 let per_stream = held.saturating_sub(idle) as f64 / HELD_STREAMS as f64;
                 results
                     .entry((cell.name, way))

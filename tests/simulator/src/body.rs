@@ -100,11 +100,17 @@ impl Body {
                 steps.extend([Step::Flush, Step::Flush, fault]);
             }
         }
+        if directive.lie_content_length {
+            // The connection fails at the end, and would not write out what it has by then.
+            steps.extend([Step::Flush, Step::Flush]);
+        }
+        // The lie is told by a header. hyper insists that what it is told here is true.
+        let length = (known_length && !directive.lie_content_length).then_some(length);
         Ok(Self {
             steps,
             delay: directive.delay,
             sleep: None,
-            length: known_length.then_some(length),
+            length,
             meter: Some(meter),
             wire: Some(wire),
         })

@@ -135,3 +135,50 @@ impl Directive {
 
 /// The longest answer there is.
 const TOKENS_MAX: u64 = 1_000_000;
+
+#[cfg(test)]
+mod tests {
+    use super::{Directive, Encoding};
+    use std::time::Duration;
+
+    #[test]
+    fn the_last_direction_counts_and_unknown_words_do_not() {
+        let text =
+            "[[sim: tokens=1]] and [[sim: tokens=20 delay_ms=5 nonsense tool=Read br truncate]]!";
+        let directive = Directive::find(text).unwrap();
+        assert_eq!(
+            directive,
+            Directive {
+                tokens: Some(20),
+                delay: Duration::from_millis(5),
+                tool: Some("Read".to_owned()),
+                encoding: Some(Encoding::Brotli),
+                truncate: true,
+                ..Directive::default()
+            }
+        );
+        assert_eq!(Directive::find("no directions, [[sim: not closed"), None);
+        assert_eq!(
+            Directive::find("[[sim: tokens=-3 status=abc]]"),
+            Some(Directive::default())
+        );
+    }
+
+    #[test]
+    fn a_body_that_decodes_to_more_than_the_bound_is_refused() {
+        let bomb = zstd::encode_all(&vec![0_u8; 100_000][..], 1).unwrap();
+        assert_eq!(
+            Encoding::Zstd.decode(&bomb, 100_000).unwrap().len(),
+            100_000
+        );
+        Encoding::Zstd.decode(&bomb, 99_999).unwrap_err();
+        for encoding in [
+            Encoding::Gzip,
+            Encoding::Deflate,
+            Encoding::Brotli,
+            Encoding::Zstd,
+        ] {
+            encoding.decode(b"not encoded at all", 1000).unwrap_err();
+        }
+    }
+}

@@ -4,24 +4,36 @@
 //! month. In reading order: [`Simulator`] listens and keeps the books; `connection` is one TLS connection, `exchange`
 //! one request and its answer; `anthropic` and `openai` are the two providers, each with its prompt, cache and wire
 //! format; `directive` and `body` are the stage directions that a test can put into a message; `models` are the
-//! prices, `tokens` the tokenizer.
+//! prices, `tokens` the tokenizer. [`agent`] is not a provider, but the scripted program that calls them in the demo.
+
+mod simulator;
+
+mod connection;
+mod exchange;
 
 mod anthropic;
-mod bill;
-mod body;
-mod clock;
-mod connection;
+mod openai;
+
 mod directive;
-mod exchange;
+mod script;
+
+mod body;
+
+mod models;
+
+mod bill;
+
+mod clock;
 mod hash;
 pub mod json;
-mod models;
-mod openai;
-mod script;
-mod simulator;
 mod tls;
 pub mod tokens;
+
+pub mod agent;
 
 pub use bill::{Api, Billed, Received, Usage};
 pub use clock::Clock;
 pub use simulator::{Options, Protocols, Simulator};
+
+#[cfg(test)]
+mod tests;

@@ -192,3 +192,92 @@ pub(crate) const MODELS: [Model; 7] = [
         fast: false,
     },
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::{Provider, Tier, find};
+    use crate::bill::Usage;
+
+    /// Provider, model, tier, `us` or `-`, then uncached, read, short write, long write, output, and nano-dollars.
+    const PRICED: &str = "
+        anthropic claude-opus-5-5 standard - 1000000 0 0 0 0 4000000000
+        anthropic claude-opus-5-5 standard - 0 1000000 0 0 0 200000000
+        anthropic claude-opus-5-5 standard - 0 0 1000000 0 0 5000000000
+        anthropic claude-opus-5-5 standard - 0 0 0 1000000 0 8000000000
+        anthropic claude-opus-5-5 standard - 0 0 0 0 1000000 20000000000
+        anthropic claude-opus-5-5 fast - 0 0 0 0 1000000 40000000000
+        anthropic claude-opus-5-5 standard us 0 0 0 0 1000000 22000000000
+        anthropic claude-sonnet-5-5 standard - 1 2 3 4 5 75700
+        anthropic claude-haiku-4-5-20251001 standard - 1 1 1 1 1 9350
+        one token more than 100 000 reprices all of them
+        anthropic claude-haiku-5-5 standard - 100000 0 0 0 0 10000000
+        anthropic claude-haiku-5-5 standard - 100001 0 0 0 0 50000500
+        anthropic claude-haiku-5-5 standard - 1 100000 0 0 10 5025500
+        ten nano-dollars and a tenth; 125 and a tenth, which is rounded up
+        anthropic claude-haiku-5-5 standard us 0 1 0 0 0 11
+        anthropic claude-haiku-5-5 standard us 0 0 1 0 0 138
+        openai gpt-6-sol standard - 1000 1000 1000 1000 1000 19700000
+        openai gpt-6-sol fast - 1000 0 0 0 0 4000000
+        openai gpt-6-sol flex - 1000 0 0 0 0 1000000
+        openai gpt-6-sol standard - 272001 0 0 0 0 1088004000
+        openai gpt-6.1-sol standard - 0 1000 0 0 0 100000
+        openai gpt-5.5-2026-04-23 standard - 1000 1000 0 0 1000 35500000
+    ";
+
+    #[test]
+    fn each_bucket_has_its_price_and_the_sum_is_rounded_up_once() {
+        let mut checked = 0;
+        for row in PRICED.lines().map(str::trim) {
+            let words: Vec<&str> = row.split(' ').collect();
+            let (provider, [id, tier, geo, numbers @ ..]) = (match words[0] {
+                "anthropic" => (Provider::Anthropic, &words[1..]),
+                "openai" => (Provider::OpenAi, &words[1..]),
+                _ => continue,
+            }) else {
+                panic!("{row}");
+            };
+            let tier = match *tier {
+                "fast" => Tier::Fast,
+                "flex" => Tier::Flex,
+                _ => Tier::Standard,
+            };
+            let numbers: Vec<u64> = numbers
+                .iter()
+                .map(|number| number.parse().unwrap())
+                .collect();
+            let usage = Usage {
+                input_uncached: numbers[0],
+                cache_read: numbers[1],
+                cache_write_short: numbers[2],
+                cache_write_long: numbers[3],
+                output: numbers[4],
+                reasoning: 0,
+            };
+            let model = find(provider, id).unwrap();
+            assert_eq!(
+                model.nanodollars(&usage, tier, *geo == "us"),
+                numbers[5],
+                "{row}"
+            );
+            checked += 1;
+        }
+        assert_eq!(checked, 20);
+    }
+
+    #[test]
+    fn a_model_is_known_by_its_name_or_its_dated_name_only() {
+        let cases = [
+            (Provider::Anthropic, "claude-opus-5-5", true),
+            (Provider::Anthropic, "claude-opus-5-5-20260901", true),
+            (Provider::Anthropic, "claude-opus-5-5x", false),
+            (Provider::Anthropic, "claude-opus-5", false),
+            (Provider::Anthropic, "gpt-5.5", false),
+            (Provider::OpenAi, "gpt-5.5-2026-04-23", true),
+            (Provider::OpenAi, "gpt-5.5-mini", false),
+            (Provider::OpenAi, "", false),
+        ];
+        for (provider, id, known) in cases {
+            assert_eq!(find(provider, id).is_some(), known, "{id}");
+        }
+    }
+}

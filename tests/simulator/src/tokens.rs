@@ -34,3 +34,21 @@ const WORDS: [&str; 24] = [
     "the ", "low ", "dam ", "né ", "set ", "one ", "🌊", "\"a\" ", "ran ", "far ", "and ", "\nso ",
     "old ", "man ", "was ", "not ", "wet ", "yet ", "his ", "hat ", "had ", "any ", "dry ", "bit.",
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::{WORDS, count, prose};
+
+    #[test]
+    fn prose_has_exactly_the_tokens_that_were_asked_for_however_it_is_cut() {
+        assert!(WORDS.iter().all(|word| word.len() == 4), "{WORDS:?}");
+        for tokens in [0, 1, 23, 24, 25, 1000] {
+            assert_eq!(count(&prose(tokens, 0)), tokens);
+            assert_eq!(prose(tokens, 0) + &prose(7, tokens), prose(tokens + 7, 0));
+        }
+        assert_eq!(
+            (count(""), count("a"), count("abcd"), count("abcde")),
+            (0, 1, 1, 2)
+        );
+    }
+}

@@ -1,5 +1,7 @@
 //! Which API a request is for, told by method and path.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
 use crate::catalog::Provider;
@@ -43,10 +45,12 @@ pub enum Endpoint {
 ///
 /// Only the path counts, never the query (`/v1/messages?beta=true`), and of the path its end: a
 /// base such as `/api`, `/anthropic` or `/openai/deployments/gpt` may come before. Empty segments
-/// (`//`, a final `/`) are skipped, as servers do.
+/// (`//`, a final `/`) are skipped and percent escapes decoded, as servers do: a call shall not get
+/// around its cap by the spelling of its path.
 #[must_use]
 pub fn recognize(provider: Provider, method: &str, path_and_query: &str) -> Endpoint {
     let path = path_and_query.split(['?', '#']).next().unwrap_or_default();
+    let path = &*decoded(path);
     let mut from_end = path.rsplit('/').filter(|segment| !segment.is_empty());
     let last = from_end.next().unwrap_or_default();
     let before = from_end.next().unwrap_or_default();
@@ -66,6 +70,25 @@ pub fn recognize(provider: Provider, method: &str, path_and_query: &str) -> Endp
         ("hello", "api") => Endpoint::Free("hello"),
         _ => Endpoint::Other(class(path)),
     }
+}
+
+/// The path without percent escapes (RFC 3986 section 2.1); one that is broken stays.
+fn decoded(path: &str) -> Cow<'_, str> {
+    let mut parts = path.split('%');
+    let first = parts.next().unwrap_or_default();
+    if first.len() == path.len() {
+        return Cow::Borrowed(path);
+    }
+    let mut decoded = first.as_bytes().to_vec();
+    for part in parts {
+        let byte = part
+            .get(..2)
+            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        let rest = byte.map_or(part, |_| part.get(2..).unwrap_or_default());
+        decoded.push(byte.unwrap_or(b'%'));
+        decoded.extend_from_slice(rest.as_bytes());
+    }
+    String::from_utf8_lossy(&decoded).into_owned().into()
 }
 
 /// Whether a provider has the Messages API: the others answer 404, or mean something else by it.

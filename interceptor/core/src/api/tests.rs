@@ -28,6 +28,10 @@ const ANTHROPIC: &[(&str, Endpoint)] = &[
     ("POST /v1/messages", Call(Api::Messages)),
     ("POST /v1/messages?beta=true", Call(Api::Messages)),
     ("POST //v1/messages/", Call(Api::Messages)),
+    ("POST /v1/%6dess%61ges", Call(Api::Messages)),
+    ("POST %2Fv1%2fmessages", Call(Api::Messages)),
+    ("POST /v1/messages%", Other("other")),
+    ("POST /v1/messages%+1%zz%c3", Other("other")),
     ("POST /v1/chat/completions", Call(Api::ChatCompletions)),
     ("GET /v1/messages", Other("other")),
     (

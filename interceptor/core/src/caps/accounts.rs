@@ -40,6 +40,8 @@ struct Account {
     reserved: Money,
     /// Reserved by other processes that share the ledger.
     elsewhere: Money,
+    /// Calls that hold something here, if only nothing.
+    holds: usize,
     /// How many of the cap's thresholds were said.
     warned: usize,
     said_exceeded: bool,
@@ -147,6 +149,7 @@ impl Accounts {
         let period = self.period;
         let (key, account) = self.account(key, subject);
         account.reserved += amount;
+        account.holds = account.holds.saturating_add(1);
         Hold {
             key,
             period,
@@ -162,6 +165,7 @@ impl Accounts {
             return Vec::new();
         }
         account.reserved = account.reserved.saturating_sub_to_zero(hold.amount);
+        account.holds = account.holds.saturating_sub(1);
         let warnings = account.spend(actual, &self.cap);
         if account.is_untouched() {
             self.by_key.remove(&hold.key);
@@ -268,7 +272,7 @@ impl Account {
 
     /// Whether it is as if it had just been made.
     fn is_untouched(&self) -> bool {
-        self.spent + self.all_reserved() == Money::ZERO && !self.said_exceeded
+        self.holds == 0 && self.spent + self.all_reserved() == Money::ZERO && !self.said_exceeded
     }
 
     fn spend(&mut self, amount: Money, cap: &Cap) -> Vec<Warning> {
@@ -310,6 +314,7 @@ impl Default for Account {
             spent: Money::ZERO,
             reserved: Money::ZERO,
             elsewhere: Money::ZERO,
+            holds: 0,
             warned: 0,
             said_exceeded: false,
         }

@@ -96,3 +96,132 @@ fn calendar(now: &Zoned, days_since_start: i64, length: Span) -> Period {
         end_ms: next.map_or(i64::MAX, |at| at.timestamp().as_millisecond()),
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::arithmetic_side_effects, reason = "an overflow fails the test")]
+mod tests {
+    use super::*;
+
+    fn zone(posix: &str) -> TimeZone {
+        TimeZone::posix(posix).unwrap()
+    }
+
+    fn ms(time: &str) -> i64 {
+        time.parse::<Timestamp>().unwrap().as_millisecond()
+    }
+
+    #[track_caller]
+    fn check(window: Window, timezone: &TimeZone, now: &str, start: &str, end: &str) {
+        let period = window.period(ms(now), timezone);
+        let text = |ms| Timestamp::from_millisecond(ms).unwrap().to_string();
+        let found = (text(period.start_ms), text(period.end_ms));
+        assert_eq!(
+            found,
+            (start.to_owned(), end.to_owned()),
+            "{window:?} at {now}"
+        );
+        for inside in [period.start_ms, period.end_ms - 1] {
+            assert_eq!(
+                window.period(inside, timezone),
+                period,
+                "{window:?} at {inside}"
+            );
+        }
+        assert_eq!(
+            window.period(period.end_ms, timezone).start_ms,
+            period.end_ms
+        );
+        assert_eq!(
+            window.period(period.start_ms - 1, timezone).end_ms,
+            period.start_ms
+        );
+    }
+
+    /// Window, a moment in it, its start and its end, in a time zone.
+    fn check_all(timezone: &TimeZone, table: &str) {
+        for line in table.lines().filter(|line| !line.trim().is_empty()) {
+            let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+            let window: Window = serde_json::from_str(&format!("{:?}", cells[0])).unwrap();
+            check(window, timezone, cells[1], cells[2], cells[3]);
+        }
+    }
+
+    #[test]
+    fn windows_begin_and_end_where_the_calendar_says() {
+        check_all(
+            &TimeZone::UTC,
+            "5m    | 2026-11-22T12:34:56Z     | 2026-11-22T12:30:00Z | 2026-11-22T12:35:00Z
+             hour  | 2026-11-22T12:34:56.789Z | 2026-11-22T12:00:00Z | 2026-11-22T13:00:00Z
+             day   | 2026-11-22T00:00:00Z     | 2026-11-22T00:00:00Z | 2026-11-23T00:00:00Z
+             day   | 2028-02-29T23:59:59Z     | 2028-02-29T00:00:00Z | 2028-03-01T00:00:00Z
+             day   | 2026-12-31T12:00:00Z     | 2026-12-31T00:00:00Z | 2027-01-01T00:00:00Z
+             week  | 2026-11-22T12:00:00Z     | 2026-11-16T00:00:00Z | 2026-11-23T00:00:00Z
+             week  | 2026-11-23T00:00:00Z     | 2026-11-23T00:00:00Z | 2026-11-30T00:00:00Z
+             week  | 2027-01-01T00:00:00Z     | 2026-12-28T00:00:00Z | 2027-01-04T00:00:00Z
+             month | 2026-11-30T23:59:59Z     | 2026-11-01T00:00:00Z | 2026-12-01T00:00:00Z
+             month | 2027-01-31T12:00:00Z     | 2027-01-01T00:00:00Z | 2027-02-01T00:00:00Z
+             month | 2027-02-28T12:00:00Z     | 2027-02-01T00:00:00Z | 2027-03-01T00:00:00Z
+             month | 2028-02-29T12:00:00Z     | 2028-02-01T00:00:00Z | 2028-03-01T00:00:00Z
+             month | 1969-12-31T12:00:00Z     | 1969-12-01T00:00:00Z | 1970-01-01T00:00:00Z",
+        );
+    }
+
+    /// Days of 23 and of 25 hours, and an hour that the clock shows twice, which is two windows.
+    #[test]
+    fn windows_follow_the_clocks_of_their_time_zone() {
+        check_all(
+            &zone("EST5EDT,M3.2.0,M11.1.0"),
+            "day   | 2027-03-14T12:00:00Z     | 2027-03-14T05:00:00Z | 2027-03-15T04:00:00Z
+             day   | 2026-11-01T12:00:00Z     | 2026-11-01T04:00:00Z | 2026-11-02T05:00:00Z
+             week  | 2026-11-01T12:00:00Z     | 2026-10-26T04:00:00Z | 2026-11-02T05:00:00Z
+             month | 2026-11-01T04:00:00Z     | 2026-11-01T04:00:00Z | 2026-12-01T05:00:00Z
+             month | 2026-11-01T03:59:59Z     | 2026-10-01T04:00:00Z | 2026-11-01T04:00:00Z
+             hour  | 2026-11-01T05:30:00Z     | 2026-11-01T05:00:00Z | 2026-11-01T06:00:00Z
+             hour  | 2026-11-01T06:30:00Z     | 2026-11-01T06:00:00Z | 2026-11-01T07:00:00Z",
+        );
+        check_all(
+            &zone("IST-5:30"),
+            "hour  | 2026-11-01T06:00:00Z     | 2026-11-01T05:30:00Z | 2026-11-01T06:30:00Z
+             day   | 2026-11-01T18:30:00Z     | 2026-11-01T18:30:00Z | 2026-11-02T18:30:00Z",
+        );
+    }
+
+    /// Clocks go forward at midnight, so that a day begins at one, and back at one, so that
+    /// midnight is shown twice.
+    #[test]
+    fn a_day_begins_once_where_midnight_is_skipped_or_repeated() {
+        check_all(
+            &zone("CST5CDT,M3.2.0/0,M11.1.0/1"),
+            "day   | 2027-03-14T12:00:00Z     | 2027-03-14T05:00:00Z | 2027-03-15T04:00:00Z
+             day   | 2026-11-01T12:00:00Z     | 2026-11-01T04:00:00Z | 2026-11-02T05:00:00Z
+             day   | 2026-11-01T05:30:00Z     | 2026-11-01T04:00:00Z | 2026-11-02T05:00:00Z",
+        );
+    }
+
+    #[test]
+    fn the_whole_of_time_is_one_window_without_end() {
+        let period = Window::Total.period(0, &TimeZone::UTC);
+        assert_eq!((period, period.end_unix()), (Period::ALWAYS, None));
+    }
+
+    #[test]
+    fn a_moment_beyond_the_calendar_has_a_window_too() {
+        let all = [
+            Window::FiveMinutes,
+            Window::Hour,
+            Window::Day,
+            Window::Week,
+            Window::Month,
+            Window::Total,
+        ];
+        for window in all {
+            for now_ms in [i64::MIN, i64::MAX, ms("9999-12-30T00:00:00Z")] {
+                let period = window.period(now_ms, &zone("EST5EDT,M3.2.0,M11.1.0"));
+                assert!(
+                    period.start_ms < period.end_ms,
+                    "{window:?} {now_ms} {period:?}"
+                );
+            }
+        }
+    }
+}

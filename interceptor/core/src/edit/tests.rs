@@ -214,7 +214,7 @@ fn complete_events_are_passed_on_at_once() {
     let mut filter = UsageChunkFilter::new();
     for event in [format!("{CHUNK}\n\n"), format!("{AZURE}\r\n\r\n")] {
         filter.push(event.as_bytes(), |piece| {
-            assert_eq!(piece, Piece::Now(0..event.len()))
+            assert_eq!(piece, Piece::Now(0..event.len()));
         });
         assert_eq!(filter.removed(), 0);
     }

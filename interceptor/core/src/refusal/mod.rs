@@ -173,15 +173,6 @@ fn message(reason: &Reason<'_>, request_id: &str) -> String {
 }
 
 fn cap_message(exceeded: &Exceeded, request_id: &str) -> String {
-    let Exceeded {
-        cap,
-        scope,
-        limit,
-        spent,
-        reserved,
-        requested,
-        ..
-    } = exceeded;
     let window = match exceeded.window {
         Window::FiveMinutes => " per five minutes",
         Window::Hour => " per hour",
@@ -190,15 +181,19 @@ fn cap_message(exceeded: &Exceeded, request_id: &str) -> String {
         Window::Month => " per month",
         Window::Total => " in total",
     };
+    let (cap, scope) = (&exceeded.cap, &exceeded.scope);
+    let (limit, spent) = (exceeded.limit, in_cents(exceeded.spent));
     let mut message = format!(
         "Weir refused this call: the spending cap \"{cap}\" ({scope}) allows {limit}{window}; \
          {spent} is spent"
     );
-    if *reserved > Money::ZERO {
+    if exceeded.reserved > Money::ZERO {
+        let reserved = in_cents(exceeded.reserved);
         message.push_str(&format!(", {reserved} is reserved by calls in flight"));
     }
-    if *requested > Money::ZERO {
-        message.push_str(&format!(", and this call may take {requested}"));
+    if exceeded.requested > Money::ZERO {
+        let requested = in_cents(exceeded.requested);
+        message.push_str(&format!(", this call may take {requested}"));
     }
     match resets_at(exceeded) {
         Some(at) => message.push_str(&format!(". The cap resets at {at}")),
@@ -206,6 +201,19 @@ fn cap_message(exceeded: &Exceeded, request_id: &str) -> String {
     }
     message.push_str(&format!(" (request {request_id})."));
     message
+}
+
+/// For people: rounded up to a cent, unless it is less than that.
+fn in_cents(amount: Money) -> Money {
+    let nanos = amount.nanos();
+    if nanos < NANOS_PER_CENT {
+        return amount;
+    }
+    let beyond = nanos.rem_euclid(NANOS_PER_CENT);
+    let missing = NANOS_PER_CENT
+        .saturating_sub(beyond)
+        .rem_euclid(NANOS_PER_CENT);
+    Money::from_nanos(nanos.saturating_add(missing))
 }
 
 /// RFC 3339, in UTC.
@@ -295,3 +303,5 @@ fn usd(amount: Money) -> String {
 fn json(body: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(body).expect("strings are serialisable")
 }
+
+const NANOS_PER_CENT: i64 = 10_000_000;

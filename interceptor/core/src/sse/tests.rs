@@ -144,7 +144,7 @@ fn an_event_in_one_push_is_not_copied() {
     let mut parser = EventParser::new(1024);
     let inside = stream.as_ptr_range();
     parser.push(stream, |event| {
-        assert!(inside.contains(&event.data.as_ptr()))
+        assert!(inside.contains(&event.data.as_ptr()));
     });
     assert_eq!(parser.pending.capacity(), 0);
 }

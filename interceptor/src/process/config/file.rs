@@ -14,6 +14,7 @@ use jiff::tz::TimeZone;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use toml::Spanned;
+use weir_core::catalog::Catalog;
 use weir_core::money::Money;
 
 use super::{
@@ -187,7 +188,13 @@ fn check_intercept(raw: RawIntercept, source: &Source<'_>) -> Result<Intercept, 
 
 fn check_hosts(raw: Vec<Spanned<String>>, source: &Source<'_>) -> Result<Vec<String>, ConfigError> {
     raw.into_iter()
-        .map(|host| check_host(host.span(), host.get_ref(), source))
+        .map(|host| {
+            let name = host.get_ref().to_ascii_lowercase();
+            match Catalog::default().with_hosts(std::slice::from_ref(&name)) {
+                Ok(_) => Ok(name),
+                Err(error) => Err(source.invalid(host.span(), error.to_string())),
+            }
+        })
         .collect()
 }
 
@@ -239,7 +246,7 @@ fn check_ledger(raw: RawLedger, source: &Source<'_>) -> Result<Ledger, ConfigErr
     };
     match url.get_ref().strip_prefix("sqlite:") {
         Some(path) if !path.is_empty() => Ok(Ledger {
-            sqlite: PathBuf::from(path),
+            url: url.into_inner(),
         }),
         _ => {
             let found = url.get_ref();

@@ -4,6 +4,7 @@
 //! `live` replaces the configuration in a running process.
 
 mod file;
+mod live;
 #[cfg(test)]
 mod tests;
 
@@ -13,7 +14,9 @@ use std::path::{Path, PathBuf};
 
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
-use weir_core::money::Money;
+
+pub use live::{Live, Reload};
+pub use weir_core::caps::{Cap, CapKind, Dimension, OnExceed, Window};
 
 /// Everything that can be configured. [`Config::default`] is what runs without a file.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -78,9 +81,10 @@ pub fn path(given: Option<&Path>) -> Option<PathBuf> {
 pub struct Intercept {
     /// Destination ports that are redirected.
     pub ports: Vec<u16>,
-    /// LLM hosts in addition to the built-in catalogue, in lower case.
+    /// LLM hosts in addition to the built-in catalogue, in lower case: names, or `*.` and a name
+    /// for all below it.
     pub hosts: Vec<String>,
-    /// Hosts that are tunnelled untouched although the catalogue knows them, in lower case.
+    /// Hosts that are tunnelled untouched although the catalogue knows them; as `hosts`.
     pub ignore: Vec<String>,
     /// What happens to traffic that Weir cannot handle.
     pub fail: Fail,
@@ -137,117 +141,17 @@ pub enum CacheMode {
     Rewrite,
 }
 
-/// One `[[cap]]`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Cap {
-    /// Shown in refusals and reports; no two caps share one.
-    pub name: String,
-    /// Each combination of these has a budget of its own; none: one budget for all together.
-    pub per: Vec<Dimension>,
-    /// The cap counts only calls that have one of the values in each dimension named here.
-    pub only: BTreeMap<Dimension, Vec<String>>,
-    /// The window in which spend adds up.
-    pub window: Window,
-    /// Where calendar windows begin.
-    pub timezone: TimeZone,
-    /// The budget of one window.
-    pub limit: Money,
-    /// What happens to a call that does not fit.
-    pub on_exceed: OnExceed,
-    /// How a call is measured before it is answered.
-    pub kind: CapKind,
-    /// Shares of the limit, in thousandths, at which a warning is given; ascending.
-    pub warn_at_permille: Vec<u16>,
-}
-
-/// What spend can be told apart by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Dimension {
-    /// API key (its keyed hash).
-    Key,
-    /// User id of the calling process.
-    User,
-    /// Calling process.
-    Process,
-    /// Control group of the calling process.
-    Cgroup,
-    /// Container of the calling process.
-    Container,
-    /// Kubernetes pod.
-    Pod,
-    /// Kubernetes namespace.
-    Namespace,
-    /// Kubernetes service account.
-    ServiceAccount,
-    /// Team, as configured.
-    Team,
-    /// Server name.
-    Host,
-    /// Provider, as the catalogue names it.
-    Provider,
-    /// Model, as the call names it.
-    Model,
-    /// Conversation.
-    Session,
-}
-
-/// How long spend adds up before a cap starts anew.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Window {
-    /// Five minutes, aligned to the hour.
-    #[serde(rename = "5m")]
-    FiveMinutes,
-    /// Calendar hour.
-    #[serde(rename = "hour")]
-    Hour,
-    /// Calendar day.
-    #[serde(rename = "day")]
-    Day,
-    /// ISO week, from Monday.
-    #[serde(rename = "week")]
-    Week,
-    /// Calendar month.
-    #[serde(rename = "month")]
-    Month,
-    /// For ever.
-    #[serde(rename = "total")]
-    Total,
-}
-
-/// What happens to a call that does not fit under a cap.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum OnExceed {
-    /// It is refused. The default: a cap that lets calls pass is no cap.
-    #[default]
-    Block,
-    /// It passes, and is counted.
-    Warn,
-}
-
-/// How a call is measured before it is answered.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum CapKind {
-    /// By what such calls turned out to cost. The default: a worst case starves agents.
-    #[default]
-    Expected,
-    /// By the most that it can cost.
-    Strict,
-}
-
 /// `[ledger]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ledger {
-    /// The SQLite file, relative to the state directory unless absolute.
-    pub sqlite: PathBuf,
+    /// `sqlite:FILE`, relative to the state directory unless absolute.
+    pub url: String,
 }
 
 impl Default for Ledger {
     fn default() -> Self {
         Self {
-            sqlite: PathBuf::from(LEDGER_FILE_DEFAULT),
+            url: LEDGER_URL_DEFAULT.to_owned(),
         }
     }
 }
@@ -319,7 +223,7 @@ pub const CONFIG_PATH_DEFAULT: &str = "/etc/weir/weir.toml";
 /// HTTPS: no provider in the catalogue is reached on another port.
 pub const PORTS_DEFAULT: [u16; 1] = [443];
 /// In the state directory, which is private to its owner.
-pub const LEDGER_FILE_DEFAULT: &str = "weir.db";
+pub const LEDGER_URL_DEFAULT: &str = "sqlite:weir.db";
 /// Loopback only: the admin server knows no users. The port lies in no ephemeral range.
 pub const ADMIN_LISTEN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
 /// So that a cap means the same on each node.

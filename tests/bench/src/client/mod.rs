@@ -108,6 +108,9 @@ async fn perform(
     while let Some(outcome) = callers.join_next().await {
         total.join(outcome?);
     }
+    if !matches!(job, Job::Downloads { .. }) {
+        total.api_calls = total.calls;
+    }
     total.elapsed_ns = u64::try_from(began.elapsed().as_nanos())?;
     Ok(Some(total))
 }

@@ -1,7 +1,11 @@
 //! Simulated `api.anthropic.com`: the Messages API.
 
-mod cache;
 mod prompt;
+
+mod cache;
+
+mod binding;
+
 mod wire;
 
 use std::io;
@@ -35,10 +39,7 @@ pub(crate) async fn messages(call: &Call<'_>) -> io::Result<Response<Body>> {
     if let Some(status) = directive.status {
         return refuse(&scripted(status, directive.retry_after));
     }
-    if let Err(refusal) = request.check() {
-        return refuse(&refusal);
-    }
-    let prompt = match Prompt::render(&request.body, request.model, &key) {
+    let prompt = match request.prompt(call) {
         Ok(prompt) => prompt,
         Err(refusal) => return refuse(&refusal),
     };
@@ -65,7 +66,7 @@ pub(crate) async fn messages(call: &Call<'_>) -> io::Result<Response<Body>> {
             .unwrap_or("not_available"),
         script: &script,
         usage,
-        signature: String::new(),
+        signature: binding::sign(&request.body),
     };
     let stream = request.body.is_true("stream");
     let answer = Answer {
@@ -89,7 +90,7 @@ pub(crate) async fn messages(call: &Call<'_>) -> io::Result<Response<Body>> {
 pub(crate) fn count_tokens(call: &Call<'_>) -> io::Result<Response<Body>> {
     let counted = authenticate(call)
         .and_then(|key| Ok((key, call.json()?)))
-        .and_then(|(key, body)| Prompt::render(&body, find_model(&body)?, key));
+        .and_then(|(key, body)| prompt(call, &body, find_model(&body)?, key));
     match counted {
         Ok(prompt) => reply_json(
             200,
@@ -192,6 +193,11 @@ impl Request {
         })
     }
 
+    fn prompt(&self, call: &Call<'_>) -> Result<Prompt, Refusal> {
+        self.check()?;
+        prompt(call, &self.body, self.model, authenticate(call)?)
+    }
+
     /// A request for no tokens only fills the cache, and may not ask for what needs an answer.
     fn check(&self) -> Result<(), Refusal> {
         let forced = self
@@ -224,6 +230,22 @@ impl Request {
             .then(|| directive.think.unwrap_or(DEFAULT_THINKING_TOKENS));
         Script::new(&directive, Some(self.max_tokens))
     }
+}
+
+/// The prompt of `body`, if the thinking blocks in it are where they belong.
+fn prompt(
+    call: &Call<'_>,
+    body: &Json,
+    model: &'static Model,
+    key: &str,
+) -> Result<Prompt, Refusal> {
+    let asked = body
+        .at(&["thinking", "block_binding", "prefix_mismatch_behavior"])
+        .is_some();
+    if model.preserved_thinking && (call.state.preserved_thinking || asked) {
+        binding::check(body)?;
+    }
+    Prompt::render(body, model, key)
 }
 
 fn key<'a>(call: &'a Call<'_>) -> Option<&'a str> {
@@ -321,3 +343,6 @@ const ORGANIZATION: &str = "5e1f0000-0000-4000-8000-0000000051a0";
 const STRICT_VERSION: &str = "2026-10-21";
 
 const DEFAULT_THINKING_TOKENS: u64 = 16;
+
+#[cfg(test)]
+mod tests;

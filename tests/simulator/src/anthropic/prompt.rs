@@ -365,4 +365,4 @@ fn citations(body: &Json) -> &'static str {
 const BREAKPOINTS_MAX: usize = 4;
 
 /// How the system block begins that Claude Code identifies itself with. The provider takes it out before hashing.
-const ATTRIBUTION: &str = "x-anthropic-billing-header:";
+pub(crate) const ATTRIBUTION: &str = "x-anthropic-billing-header:";

@@ -139,6 +139,9 @@ impl Wire<'_> {
                 "ephemeral_1h_input_tokens": self.usage.cache_write_long,
             },
             "output_tokens": output,
+            "output_tokens_details": object! {
+                "thinking_tokens": self.usage.reasoning.min(output),
+            },
             "service_tier": "standard",
             "inference_geo": self.geo,
             "speed": self.speed.unwrap_or("standard"),

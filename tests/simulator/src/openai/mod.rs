@@ -1,8 +1,10 @@
 //! Simulated `api.openai.com`: Chat Completions and Responses.
 
-mod cache;
-mod chat;
 mod prompt;
+
+mod cache;
+
+mod chat;
 mod responses;
 
 use std::collections::HashMap;
@@ -235,3 +237,6 @@ fn refuse(call: &Call<'_>, api: Api, refusal: &Refusal) -> io::Result<Response<B
 }
 
 const MODELS_CREATED: u64 = 1_790_000_000;
+
+#[cfg(test)]
+mod tests;

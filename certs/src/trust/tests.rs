@@ -1,1 +1,0 @@
-//! What programs are given, on made-up machines of every layout.

@@ -1,0 +1,141 @@
+//! What a decision about a call costs, with as many accounts as a cap may have.
+//!
+//! `cargo bench -p weir-core --bench caps` prints, for one call at a time: looking up its price,
+//! and reserving and settling it under three caps, one of which has 100,000 accounts.
+
+#![expect(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a program for the terminal"
+)]
+
+use std::collections::BTreeMap;
+use std::hint::black_box;
+use std::time::Instant;
+
+use jiff::tz::TimeZone;
+use weir_core::caps::{
+    Amounts, Cap, CapKind, Caps, Decision, Dimension, OnExceed, SCOPES_MAX, Window,
+};
+use weir_core::identity::{Caller, Subject};
+use weir_core::money::Money;
+use weir_core::pricing::{Context, PriceTable};
+use weir_core::usage::Usage;
+
+const NOW_MS: i64 = 1_795_348_800_000;
+const CALLS: usize = 500_000;
+/// Odd, so that the walk through the callers meets each of them.
+const STRIDE: usize = 61_803;
+
+fn main() {
+    price();
+    decide();
+}
+
+fn price() {
+    let table = PriceTable::builtin();
+    let usage = Usage {
+        input: 100,
+        cache_read: 90_000,
+        cache_write: 500,
+        output: 700,
+        ..Usage::default()
+    };
+    for (provider, model) in [
+        ("anthropic", "claude-opus-5-5-20261014"),
+        ("openai", "gpt-4o"),
+        ("openai", "no-such-model"),
+        ("configured", "anthropic/claude-opus-5.5"),
+    ] {
+        let context = Context {
+            provider,
+            model,
+            at_unix: NOW_MS / 1000,
+            ..Context::default()
+        };
+        let times = (0..CALLS / 10).map(|_| {
+            let start = Instant::now();
+            black_box(table.price(black_box(&context), black_box(&usage)));
+            start.elapsed().as_nanos()
+        });
+        report(&format!("price {provider} {model}"), times.collect());
+    }
+}
+
+fn decide() {
+    let callers: Vec<Caller> = (0..SCOPES_MAX)
+        .map(|number| Caller {
+            user: Some(format!("user-{number}")),
+            ..Caller::default()
+        })
+        .collect();
+    let mut caps = Caps::new(vec![
+        cap("all", Vec::new(), Window::Total),
+        cap("each user", vec![Dimension::User], Window::Day),
+        cap(
+            "each model",
+            vec![Dimension::Provider, Dimension::Model],
+            Window::Month,
+        ),
+    ]);
+    let amounts = Amounts {
+        expected: Money::from_nanos(1_000),
+        worst: Money::from_nanos(9_000),
+    };
+    let (mut reserving, mut settling) = (Vec::new(), Vec::new());
+    for call in 0..CALLS {
+        let caller = callers.get(call * STRIDE % SCOPES_MAX).unwrap();
+        let subject = Subject {
+            caller,
+            provider: "anthropic",
+            host: "api.anthropic.com",
+            model: "claude-opus-5-5",
+        };
+        let start = Instant::now();
+        let decision = black_box(caps.reserve(NOW_MS, &subject, amounts));
+        let reserved = start.elapsed().as_nanos();
+        let Decision::Admitted { ticket, .. } = decision else {
+            panic!("the limit is too low")
+        };
+        let start = Instant::now();
+        black_box(caps.settle(ticket, Money::from_nanos(900)));
+        let settled = start.elapsed().as_nanos();
+        // The first round makes the accounts.
+        if call >= SCOPES_MAX {
+            reserving.push(reserved);
+            settling.push(settled);
+        }
+    }
+    assert_eq!(caps.calls_of_shared_scopes(), 0);
+    report("reserve, 3 caps, 100,000 accounts", reserving);
+    report("settle, 3 caps, 100,000 accounts", settling);
+}
+
+fn cap(name: &str, per: Vec<Dimension>, window: Window) -> Cap {
+    Cap {
+        name: name.to_owned(),
+        per,
+        only: BTreeMap::new(),
+        window,
+        timezone: TimeZone::UTC,
+        limit: Money::MAX,
+        on_exceed: OnExceed::Block,
+        kind: CapKind::Expected,
+        warn_at_permille: vec![500, 800],
+    }
+}
+
+fn report(what: &str, mut nanoseconds: Vec<u128>) {
+    nanoseconds.sort_unstable();
+    let at = |permille: usize| {
+        let place = (nanoseconds.len() * permille / 1000).min(nanoseconds.len() - 1);
+        nanoseconds.get(place).unwrap()
+    };
+    println!(
+        "{what}: p50 {} ns, p99 {} ns, p99.9 {} ns",
+        at(500),
+        at(990),
+        at(999)
+    );
+}

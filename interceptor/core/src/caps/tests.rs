@@ -1,1 +1,0 @@
-//! Caps hold, whatever happens in what order.

@@ -1,0 +1,205 @@
+//! For how long spend counts: windows, clocks, restarts, reloads, and the bound on accounts.
+
+use super::*;
+
+#[test]
+fn a_new_window_starts_with_nothing_spent() {
+    let mut caps = Caps::new(vec![cap("all", cents(100))]);
+    spend_at(&mut caps, NOON, "ann", 100);
+    refused(reserve_at(&mut caps, NOON + DAY / 2 - 1, "ann", 1));
+    spend_at(&mut caps, NOON + DAY / 2, "ann", 100);
+    assert_eq!(caps.states(NOON + DAY / 2)[0].spent, cents(100));
+    assert_eq!(caps.states(NOON + 2 * DAY), []);
+}
+
+#[test]
+fn a_call_counts_in_the_window_in_which_it_was_admitted() {
+    let mut caps = Caps::new(vec![cap("all", cents(100))]);
+    let midnight = NOON + DAY / 2;
+    let late = admitted(reserve_at(&mut caps, midnight - 1, "ann", 50));
+    let early = admitted(reserve_at(&mut caps, midnight, "ann", 50));
+    caps.settle(late, cents(80));
+    let state = &caps.states(midnight)[0];
+    assert_eq!((state.spent, state.reserved), (Money::ZERO, cents(50)));
+    caps.settle(early, cents(60));
+    assert_eq!(caps.states(midnight)[0].spent, cents(60));
+}
+
+#[test]
+fn a_clock_that_is_set_back_opens_no_window_again() {
+    let mut caps = Caps::new(vec![cap("all", cents(100))]);
+    spend_at(&mut caps, NOON, "ann", 100);
+    for now_ms in [NOON - DAY, NOON - 400 * DAY, i64::MIN, 0] {
+        refused(reserve_at(&mut caps, now_ms, "ann", 1));
+    }
+}
+
+#[test]
+fn what_was_spent_before_a_restart_still_counts() {
+    let windows = [Window::Day, Window::Month, Window::Total];
+    let caps = windows.map(|window| Cap {
+        window,
+        ..cap(&format!("{window:?}"), cents(100))
+    });
+    let mut caps = Caps::new(caps.to_vec());
+    assert_eq!(caps.replay_since_ms(NOON), Some(i64::MIN));
+    let ann = caller("ann");
+    for (at_ms, amount) in [(NOON - 400 * DAY, 10), (NOON - 2 * DAY, 20), (NOON - 1, 30)] {
+        caps.replay(&Spend {
+            at_ms,
+            subject: subject(&ann),
+            amount: cents(amount),
+        });
+    }
+    let spent: Vec<Money> = caps.states(NOON).iter().map(|state| state.spent).collect();
+    assert_eq!(spent, [cents(30), cents(50), cents(60)]);
+    assert_eq!(refused(reserve(&mut caps, "ann", 41)).cap, "Total");
+}
+
+#[test]
+fn spend_of_a_window_that_has_passed_is_not_counted() {
+    let mut caps = Caps::new(vec![cap("all", cents(100))]);
+    spend_at(&mut caps, NOON, "ann", 1);
+    let ann = caller("ann");
+    let spend = Spend {
+        at_ms: NOON - DAY,
+        subject: subject(&ann),
+        amount: cents(50),
+    };
+    caps.record_spend(&spend);
+    assert_eq!(caps.states(NOON)[0].spent, cents(1));
+    caps.record_spend(&Spend {
+        at_ms: NOON - HOUR,
+        ..spend
+    });
+    assert_eq!(caps.states(NOON)[0].spent, cents(51));
+}
+
+#[test]
+fn other_processes_in_flight_calls_count_until_they_are_replaced() {
+    let mut caps = Caps::new(vec![cap("all", cents(100))]);
+    let ann = caller("ann");
+    let spend = |amount| Spend {
+        at_ms: NOON,
+        subject: subject(&ann),
+        amount: cents(amount),
+    };
+    caps.replace_elsewhere(NOON, [spend(50), spend(30)]);
+    assert_eq!(refused(reserve(&mut caps, "ann", 21)).reserved, cents(80));
+    let ticket = admitted(reserve(&mut caps, "ann", 20));
+    caps.replace_elsewhere(NOON, [spend(10)]);
+    assert_eq!(caps.states(NOON)[0].reserved, cents(30));
+    caps.settle(ticket, cents(20));
+    caps.replace_elsewhere(NOON, []);
+    let state = &caps.states(NOON)[0];
+    assert_eq!((state.spent, state.reserved), (cents(20), Money::ZERO));
+}
+
+#[test]
+fn a_reload_keeps_what_caps_that_count_the_same_have_counted() {
+    let each = Cap {
+        per: vec![Dimension::User],
+        ..cap("each", cents(100))
+    };
+    let mut caps = Caps::new(vec![
+        cap("all", cents(100)),
+        each.clone(),
+        cap("gone", cents(100)),
+    ]);
+    spend_at(&mut caps, NOON, "ann", 40);
+    let ticket = admitted(reserve(&mut caps, "ann", 10));
+    let by_month = Cap {
+        window: Window::Month,
+        ..cap("all", cents(100))
+    };
+    caps.reconfigure(vec![
+        Cap {
+            limit: cents(60),
+            ..each
+        },
+        by_month,
+    ]);
+    assert_eq!(caps.replay_since_ms(NOON), Some(NOON - 21 * DAY - DAY / 2));
+    let ann = caller("ann");
+    caps.replay(&Spend {
+        at_ms: NOON,
+        subject: subject(&ann),
+        amount: cents(40),
+    });
+    let state = |caps: &Caps| -> Vec<(String, Money, Money)> {
+        let states = caps.states(NOON).into_iter();
+        states
+            .map(|state| (state.cap, state.spent, state.reserved))
+            .collect()
+    };
+    let (each, all) = ("each".to_owned(), "all".to_owned());
+    assert_eq!(
+        state(&caps),
+        [
+            (each.clone(), cents(40), cents(10)),
+            (all.clone(), cents(40), Money::ZERO)
+        ]
+    );
+    assert_eq!(refused(reserve(&mut caps, "ann", 11)).limit, cents(60));
+    caps.settle(ticket, cents(15));
+    assert_eq!(
+        state(&caps),
+        [
+            (each, cents(55), Money::ZERO),
+            (all, cents(40), Money::ZERO)
+        ]
+    );
+    caps.reconfigure(caps.caps().cloned().collect());
+    assert_eq!(caps.replay_since_ms(NOON), None);
+}
+
+#[test]
+fn beyond_the_most_accounts_all_others_share_one() {
+    let each = Cap {
+        per: vec![Dimension::User],
+        ..cap("each", cents(10))
+    };
+    let mut caps = Caps::new(vec![each]);
+    for number in 0..SCOPES_MAX {
+        spend_at(&mut caps, NOON, &format!("user {number}"), 1);
+    }
+    assert_eq!(caps.calls_of_shared_scopes(), 0);
+    for number in 0..10 {
+        spend_at(&mut caps, NOON, &format!("late {number}"), 1);
+    }
+    let exceeded = refused(reserve(&mut caps, "late 11", 1));
+    assert_eq!(
+        (exceeded.scope.as_str(), exceeded.spent),
+        ("all others", cents(10))
+    );
+    assert_eq!(caps.calls_of_shared_scopes(), 11);
+    spend_at(&mut caps, NOON, "user 7", 9);
+
+    spend_at(&mut caps, NOON + DAY, "user 7", 1);
+    spend_at(&mut caps, NOON + DAY, "late 11", 10);
+    assert_eq!(caps.calls_of_shared_scopes(), 11);
+    assert_eq!(caps.states(NOON + DAY).len(), 2);
+}
+
+#[test]
+fn calls_that_cost_nothing_leave_no_account() {
+    let mut caps = Caps::new(vec![Cap {
+        per: vec![Dimension::User],
+        ..cap("each", cents(10))
+    }]);
+    for number in 0..=SCOPES_MAX {
+        let ticket = admitted(reserve(&mut caps, &format!("user {number}"), 1));
+        caps.release(ticket);
+    }
+    assert_eq!(caps.calls_of_shared_scopes(), 0);
+}
+
+#[test]
+fn a_call_that_reserved_nothing_is_counted_when_others_have_ended() {
+    let mut caps = Caps::new(vec![cap("all", cents(100))]);
+    let unpriced = admitted(reserve(&mut caps, "ann", 0));
+    let other = admitted(reserve(&mut caps, "ann", 10));
+    caps.release(other);
+    caps.settle(unpriced, cents(7));
+    assert_eq!(caps.states(NOON)[0].spent, cents(7));
+}

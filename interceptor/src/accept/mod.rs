@@ -1,0 +1,198 @@
+//! Takes captured connections: bounded, one task each, until drained.
+
+mod identity;
+mod proxy_request;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::OwnedSemaphorePermit;
+
+pub(crate) use identity::Application;
+
+use crate::capture::Mode;
+use crate::client_hello;
+use crate::decrypt;
+use crate::forward::Destination;
+use crate::ledger::Bypass;
+use crate::metrics::{Bound, BypassReason};
+use crate::process::limits;
+use crate::sidecar::{Context, Rules, unix_ms};
+use crate::tunnel;
+
+/// After `accept` failed for want of file descriptors, the next try.
+const ACCEPT_RETRY: Duration = Duration::from_millis(50);
+
+/// A connection: who opened it, and where to.
+#[derive(Debug)]
+pub(crate) struct Origin {
+    pub(crate) application: Application,
+    pub(crate) destination: Destination,
+}
+
+/// Accepts until the sidecar is drained.
+pub(crate) async fn accept_all(context: Arc<Context>, listener: TcpListener) {
+    loop {
+        let permit = match Arc::clone(&context.connections).try_acquire_owned() {
+            Ok(permit) => permit,
+            Err(_full) => {
+                context.metrics.bound_reached(Bound::Connections);
+                match Arc::clone(&context.connections).acquire_owned().await {
+                    Ok(permit) => permit,
+                    Err(_closed) => return,
+                }
+            }
+        };
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = context.draining() => return,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                let context = Arc::clone(&context);
+                tokio::spawn(async move { connection(&context, stream, peer, permit).await });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "expected to accept a connection");
+                tokio::time::sleep(ACCEPT_RETRY).await;
+            }
+        }
+    }
+}
+
+async fn connection(
+    context: &Arc<Context>,
+    mut stream: TcpStream,
+    peer: std::net::SocketAddr,
+    _permit: OwnedSemaphorePermit,
+) {
+    use std::os::fd::AsFd as _;
+
+    let Some(flow) = context.capture.flow(stream.as_fd(), peer) else {
+        // Somebody connected to the listener directly: there is no original destination.
+        context
+            .metrics
+            .connections_refused
+            .with_label_values(&["not_redirected"])
+            .inc();
+        return tunnel::reset(stream);
+    };
+    // A small write that waits for an acknowledgement holds back the first events of a stream.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "expected to switch Nagle's algorithm off");
+    }
+    context.metrics.connections.inc();
+    let rules = context.rules();
+    if let Some(destination) = destination(context, &mut stream, flow.destination).await {
+        let application = identity::identify(&flow);
+        let origin = Arc::new(Origin {
+            application,
+            destination,
+        });
+        if let Err(error) = open(context, &rules, &origin, stream).await {
+            tracing::debug!(%error, destination = %origin.destination, "a connection ended");
+        }
+    }
+    context.metrics.connections.dec();
+}
+
+async fn destination(
+    context: &Context,
+    stream: &mut TcpStream,
+    captured: Option<std::net::SocketAddr>,
+) -> Option<Destination> {
+    match (captured, context.capture.mode()) {
+        (Some(address), _) => Some(Destination::Address(address)),
+        (None, Mode::Proxy) => match proxy_request::read(stream).await {
+            Ok(destination) => destination,
+            Err(error) => {
+                tracing::debug!(%error, "expected a CONNECT request");
+                None
+            }
+        },
+        (None, Mode::Ebpf | Mode::Redirect) => None,
+    }
+}
+
+async fn open(
+    context: &Arc<Context>,
+    rules: &Arc<Rules>,
+    origin: &Arc<Origin>,
+    mut stream: TcpStream,
+) -> anyhow::Result<()> {
+    let limits = client_hello::Limits {
+        bytes_max: limits::CLIENT_HELLO_BYTES_MAX,
+        wait_max: limits::CLIENT_HELLO_TIMEOUT,
+    };
+    match client_hello::read(&mut stream, limits).await? {
+        client_hello::Opening::Closed => Ok(()),
+        client_hello::Opening::Opaque { reason, bytes } => {
+            pass(
+                context,
+                rules,
+                origin,
+                Passed {
+                    stream,
+                    head: &bytes,
+                    host: None,
+                    reason,
+                },
+            )
+            .await
+        }
+        client_hello::Opening::Tls(hello) => {
+            // Boxed: a connection that is only spliced need not carry room for it.
+            Box::pin(decrypt::decide(context, rules, origin, stream, *hello)).await
+        }
+    }
+}
+
+/// A connection that is not inspected.
+pub(crate) struct Passed<'a> {
+    pub(crate) stream: TcpStream,
+    /// What the client sent already.
+    pub(crate) head: &'a [u8],
+    pub(crate) host: Option<&'a str>,
+    pub(crate) reason: BypassReason,
+}
+
+/// Splices a connection to its original destination, and counts it with the reason.
+pub(crate) async fn pass(
+    context: &Context,
+    rules: &Rules,
+    origin: &Origin,
+    passed: Passed<'_>,
+) -> anyhow::Result<()> {
+    if passed.reason.is_blind_spot() {
+        context.count_not_inspected(passed.reason.as_str());
+    }
+    context
+        .metrics
+        .bypassed
+        .with_label_values(&[passed.reason.as_str()])
+        .inc();
+    context.ledger.bypass(Bypass {
+        at_unix_ms: unix_ms(),
+        program: origin
+            .application
+            .identity
+            .program
+            .clone()
+            .unwrap_or_default(),
+        host: passed.host.unwrap_or_default().to_owned(),
+        destination: origin.destination.to_string(),
+        reason: passed.reason.as_str().to_owned(),
+        count: 1,
+    });
+    let dialer = rules.forwarder.dialer();
+    tunnel::splice(
+        dialer,
+        passed.stream,
+        passed.head,
+        &origin.destination,
+        passed.host,
+    )
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,271 @@
+//! The command line: each command parses its arguments, does one thing, and returns an exit code:
+//! 0 done, 1 failed, 2 usage.
+
+mod ca;
+mod doctor;
+mod status;
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::capture::Mode;
+use crate::demo;
+use crate::ledger::LedgerOptions;
+use crate::process::config::Config;
+use crate::process::state::StateDirectory;
+use crate::report;
+use crate::run::{self, Ended};
+
+/// Sees, prices, caps and cache-repairs the LLM calls of a program, without its knowing.
+#[derive(Debug, Parser)]
+#[command(name = "weir", version, arg_required_else_help = true)]
+struct Line {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a program with its LLM calls going through Weir.
+    #[command(after_help = RUN_HELP)]
+    Run(RunArguments),
+    /// The local certificate authority that Weir answers LLM hosts with.
+    Ca(ca::Arguments),
+    /// What this machine allows, what each runtime trusts, and what to do about it.
+    Doctor(doctor::Arguments),
+    /// What running Weir processes are doing.
+    Status(status::Arguments),
+    /// What was used, spent, and not seen, from the ledger.
+    Report(ReportArguments),
+    /// Everything on this machine with simulated providers: no key, no network.
+    Demo(demo::Arguments),
+}
+
+/// Where configuration and state are.
+#[derive(Debug, Clone, Args)]
+struct Places {
+    /// Configuration file; else WEIR_CONFIG, else /etc/weir/weir.toml, else the defaults.
+    #[arg(long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+    /// State directory; else WEIR_STATE_DIR, else /var/lib/weir for root, else
+    /// $XDG_STATE_HOME/weir.
+    #[arg(long, value_name = "DIR", global = true)]
+    state_dir: Option<PathBuf>,
+}
+
+impl Places {
+    fn config(&self) -> anyhow::Result<Config> {
+        Ok(Config::load(self.config.as_deref())?)
+    }
+
+    /// For commands that make what is missing.
+    fn open_state(&self) -> anyhow::Result<StateDirectory> {
+        Ok(StateDirectory::open(self.state_dir.as_deref())?)
+    }
+
+    /// For commands that only read.
+    fn find_state(&self) -> anyhow::Result<StateDirectory> {
+        Ok(StateDirectory::find(self.state_dir.as_deref())?)
+    }
+}
+
+#[derive(Debug, Args)]
+struct ReportArguments {
+    #[command(flatten)]
+    places: Places,
+    #[command(flatten)]
+    report: report::Arguments,
+}
+
+impl ReportArguments {
+    fn run(&self, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
+        let ledger = LedgerOptions {
+            state_dir: self.places.find_state()?.path().to_owned(),
+            url: self.places.config()?.ledger.url.clone(),
+        };
+        report::run(&self.report, &ledger, out)?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+#[derive(Debug, Args)]
+struct RunArguments {
+    #[command(flatten)]
+    places: Places,
+    /// How connections are captured: by programs in the kernel, by the packet filter, or by telling
+    /// CMD of a proxy.
+    #[arg(long, value_enum, default_value_t = ModeArgument::Auto)]
+    mode: ModeArgument,
+    /// Edit nothing and refuse nothing.
+    #[arg(long)]
+    observe: bool,
+    /// The program and its arguments.
+    #[arg(trailing_var_arg = true, required = true, value_name = "CMD")]
+    command: Vec<OsString>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ModeArgument {
+    /// The best that works, in the order of this list.
+    Auto,
+    /// Programs in the kernel; needs CAP_BPF and CAP_NET_ADMIN.
+    Ebpf,
+    /// The packet filter (nftables); needs root.
+    Redirect,
+    /// HTTPS_PROXY; needs no privilege, and misses programs that ignore it.
+    Proxy,
+}
+
+impl ModeArgument {
+    fn mode(self) -> Option<Mode> {
+        match self {
+            Self::Auto => None,
+            Self::Ebpf => Some(Mode::Ebpf),
+            Self::Redirect => Some(Mode::Redirect),
+            Self::Proxy => Some(Mode::Proxy),
+        }
+    }
+}
+
+/// Parses the command line of this process and does what it says.
+#[must_use]
+pub fn main() -> ExitCode {
+    let line = match Line::try_parse() {
+        Ok(line) => line,
+        Err(error) => {
+            // Usage on stderr with code 2, help and version on stdout with 0; a closed pipe is fine.
+            let _unread = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let mut out = io::stdout().lock();
+    let done = match line.command {
+        Command::Run(arguments) => {
+            // The command writes there.
+            drop(out);
+            return run_command(arguments);
+        }
+        Command::Ca(arguments) => ca::run(&arguments, &mut out),
+        Command::Doctor(arguments) => doctor::run(&arguments, &mut out),
+        Command::Status(arguments) => status::run(&arguments, &mut out),
+        Command::Report(arguments) => arguments.run(&mut out),
+        Command::Demo(arguments) => {
+            // Several threads write there.
+            drop(out);
+            demo::run(&arguments)
+        }
+    };
+    match done {
+        Ok(code) => code,
+        // The reader has seen enough, as in `weir status | head -1`.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run_command(arguments: RunArguments) -> ExitCode {
+    let arguments = run::Arguments {
+        config: arguments.places.config,
+        state_dir: arguments.places.state_dir,
+        mode: arguments.mode.mode(),
+        observe: arguments.observe,
+        command: arguments.command,
+    };
+    match run::run(&arguments) {
+        Ok(Ended::Code(code)) => ExitCode::from(code),
+        Ok(Ended::Signal(signal)) => {
+            run::die_of(signal);
+            // A signal that ends nobody, or that is blocked: what a shell would have said.
+            ExitCode::from(u8::try_from(128_i32.saturating_add(signal as i32)).unwrap_or(u8::MAX))
+        }
+        Err(error) => {
+            complain(&error.to_string());
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn complain(message: &str) {
+    // Where stderr is closed there is nobody to tell.
+    let _unread = writeln!(io::stderr(), "weir: {message}");
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let source = error.downcast_ref::<io::Error>();
+    source.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// What the options do not say.
+const RUN_HELP: &str = "\
+The exit code is that of CMD; 127 if there is no such program, 126 if it cannot be executed, 1 if
+Weir could not be set up and CMD did not run. If a signal ends CMD, the same signal ends Weir.
+
+Started through sudo, CMD runs as the user who typed the command line, with that user's
+environment. Weir writes to its log (in the state directory) and, at the end, a summary to stderr.
+
+Weir serves CMD until it ends. What CMD leaves running in the background then connects directly, or
+is refused with `fail = \"closed\"`.";
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Line::command().debug_assert();
+    }
+
+    fn command_of(line: &[&str]) -> Vec<OsString> {
+        match Line::try_parse_from(line).unwrap().command {
+            Command::Run(arguments) => arguments.command,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_follows_the_program_is_its_own() {
+        let expected = ["claude", "--config", "x", "--", "-p"];
+        assert_eq!(
+            command_of(&[&["weir", "run", "--observe", "--"], &expected[..]].concat()),
+            expected
+        );
+        assert_eq!(
+            command_of(&[&["weir", "run", "--mode=ebpf"], &expected[..]].concat()),
+            expected
+        );
+    }
+
+    #[test]
+    fn places_are_taken_before_and_after_what_to_do_in_them() {
+        for line in [
+            ["weir", "report", "--state-dir", "d", "spend"],
+            ["weir", "report", "spend", "--state-dir", "d"],
+            ["weir", "ca", "show", "--state-dir", "d"],
+        ] {
+            Line::try_parse_from(line).unwrap();
+        }
+    }
+
+    #[test]
+    fn mistakes_are_usage() {
+        for line in [
+            &["weir", "run"][..],
+            &["weir", "run", "--mode", "tun", "--", "true"],
+            &["weir", "run", "--observ", "true"],
+            &["weir", "ca"],
+            &["weir", "nonsense"],
+        ] {
+            let error = Line::try_parse_from(line).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{line:?}");
+        }
+    }
+}

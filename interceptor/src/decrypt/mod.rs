@@ -1,0 +1,201 @@
+//! Decides by the server name whether a connection is inspected, and terminates its TLS if so.
+//!
+//! The provider is dialled and verified first; only then is the client answered, with the
+//! protocol that the provider chose. So a client never sees a working connection to a provider
+//! that could not be reached.
+
+mod leaf;
+mod rejections;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpStream;
+use tokio_rustls::StartHandshake;
+use tokio_rustls::server::TlsStream;
+use weir_core::catalog::{Listing, Provider};
+
+pub(crate) use leaf::Leaves;
+use rejections::Refusal;
+pub(crate) use rejections::Rejections;
+
+use crate::accept::{Origin, Passed, pass};
+use crate::client_hello::{ClientHello, Offer};
+use crate::exchange;
+use crate::forward::{DialError, Route, Upstream};
+use crate::metrics::BypassReason;
+use crate::process::config::Fail;
+use crate::process::limits;
+use crate::sidecar::{Context, Rules};
+use crate::tunnel;
+
+/// A decrypted connection to a provider.
+pub(crate) struct Session {
+    pub(crate) origin: Arc<Origin>,
+    pub(crate) provider: Provider,
+    pub(crate) upstream: Upstream,
+}
+
+/// Passes, refuses or inspects a connection whose server name is known.
+pub(crate) async fn decide(
+    context: &Arc<Context>,
+    rules: &Arc<Rules>,
+    origin: &Arc<Origin>,
+    stream: TcpStream,
+    hello: ClientHello,
+) -> anyhow::Result<()> {
+    let host: Arc<str> = Arc::from(hello.server_name.as_str());
+    let provider = match judge(context, rules, origin, &host, hello.offer) {
+        Ok(provider) => provider,
+        Err(reason) => {
+            let head = &hello.bytes;
+            let passed = Passed {
+                stream,
+                head,
+                host: Some(&host),
+                reason,
+            };
+            return pass_or_refuse(context, rules, origin, passed).await;
+        }
+    };
+    let destination = origin.destination.clone();
+    let route = Route {
+        host: Arc::clone(&host),
+        destination,
+        offer: hello.offer,
+    };
+    let asked = Instant::now();
+    let upstream = match rules.forwarder.open(route).await {
+        Ok(upstream) => upstream,
+        Err(error) => {
+            tracing::warn!(%error, "expected a verified connection to the provider");
+            let reason = match error {
+                DialError::Unreachable { .. } => {
+                    tunnel::reset(stream);
+                    return Err(error.into());
+                }
+                DialError::Untrusted { .. } => BypassReason::UpstreamUntrusted,
+                DialError::WantsClientCertificate { .. } => {
+                    BypassReason::UpstreamWantsClientCertificate
+                }
+                DialError::Handshake { .. } => BypassReason::UpstreamHandshake,
+            };
+            let head = &hello.bytes;
+            let passed = Passed {
+                stream,
+                head,
+                host: Some(&host),
+                reason,
+            };
+            return pass_or_refuse(context, rules, origin, passed).await;
+        }
+    };
+    let session = Session {
+        origin: Arc::clone(origin),
+        provider,
+        upstream,
+    };
+    let waited = asked.elapsed();
+    let stream = terminate(context, &session, stream, hello, waited).await?;
+    exchange::serve(context, rules, session, stream).await;
+    Ok(())
+}
+
+/// The provider, if the connection is to be inspected.
+fn judge(
+    context: &Context,
+    rules: &Rules,
+    origin: &Origin,
+    host: &Arc<str>,
+    offer: Offer,
+) -> Result<Provider, BypassReason> {
+    let provider = match rules.catalog.lookup(host) {
+        Listing::Provider(provider) => provider,
+        Listing::Ignored => return Err(BypassReason::Ignored),
+        Listing::Unknown => return Err(BypassReason::NotProvider),
+    };
+    if offer == Offer::Unreadable {
+        return Err(BypassReason::UnreadableProtocol);
+    }
+    if !context.leaves.covers(host) {
+        return Err(BypassReason::CaDoesNotCover);
+    }
+    if context
+        .rejections
+        .contains(&origin.application.executable, host, Instant::now())
+    {
+        return Err(BypassReason::ClientRejectsCa);
+    }
+    Ok(provider)
+}
+
+/// What can't be inspected passes, or is refused where the configuration says so: only a host
+/// that is no provider's, or that is to be left alone, passes always.
+async fn pass_or_refuse(
+    context: &Context,
+    rules: &Rules,
+    origin: &Origin,
+    passed: Passed<'_>,
+) -> anyhow::Result<()> {
+    if rules.config.intercept.fail == Fail::Closed && passed.reason.is_blind_spot() {
+        context
+            .metrics
+            .connections_refused
+            .with_label_values(&[passed.reason.as_str()])
+            .inc();
+        let (host, reason) = (passed.host.unwrap_or_default(), passed.reason.as_str());
+        tracing::warn!(host, reason, "refused a connection that can't be inspected");
+        tunnel::reset(passed.stream);
+        return Ok(());
+    }
+    pass(context, rules, origin, passed).await
+}
+
+/// Answers the client's handshake with a leaf for the host that it asked for.
+async fn terminate(
+    context: &Context,
+    session: &Session,
+    stream: TcpStream,
+    hello: ClientHello,
+    waited: Duration,
+) -> anyhow::Result<TlsStream<TcpStream>> {
+    let (host, program) = (
+        &session.upstream.route().host,
+        &session.origin.application.executable,
+    );
+    let config = context
+        .leaves
+        .server_config(host, session.upstream.protocol())
+        .map_err(|error| anyhow::anyhow!("expected a certificate for {host}: {error}"))?;
+    let handshake = StartHandshake::from_parts(hello.accepted, stream).into_stream(config);
+    match tokio::time::timeout(limits::TLS_HANDSHAKE_TIMEOUT, handshake).await? {
+        Ok(stream) => {
+            context.rejections.succeeded(program, host);
+            Ok(stream)
+        }
+        Err(error) => {
+            // A client that waited long for the provider may have given up for that reason.
+            let refusal = Refusal::of(&error)
+                .filter(|refusal| *refusal == Refusal::Alert || waited < PATIENCE)
+                .filter(|_| !program.is_empty());
+            if let Some(refusal) = refusal {
+                let now = Instant::now();
+                if context.rejections.failed(program, host, refusal, now) {
+                    context
+                        .metrics
+                        .connections_refused
+                        .with_label_values(&["ca_rejected"])
+                        .inc();
+                    tracing::warn!(
+                        %error, program = program.as_ref(), host = host.as_ref(),
+                        "the program does not trust the local CA: see `weir doctor`"
+                    );
+                }
+            }
+            Err(error.into())
+        }
+    }
+}
+
+/// Clients wait longer than this for a server's first bytes.
+const PATIENCE: Duration = Duration::from_secs(1);

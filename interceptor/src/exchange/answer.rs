@@ -1,0 +1,265 @@
+//! Passes an answer on as it comes, and reads its usage on the side.
+//!
+//! Reading never decides what is passed on: an answer that can't be read passes all the same. The
+//! record is written before the last bytes are handed over, so that whoever has the whole answer
+//! finds it in the ledger.
+
+use std::io::{self, Write};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Bytes, BytesMut};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderMap, Response};
+use http_body::{Body, Frame, SizeHint};
+use weir_core::answer::{AnswerReader, Form};
+use weir_core::api::Endpoint;
+use weir_core::edit::{Piece, UsageChunkFilter};
+
+use super::decode::{Decoder, Encoding};
+use super::entry::{End, Entry};
+use super::response::ClientBody;
+use crate::forward::UpstreamBody;
+use crate::metrics::Bound;
+
+/// Makes the response to the application of the provider's.
+pub(super) fn observe(
+    mut entry: Box<Entry>,
+    response: Response<UpstreamBody>,
+) -> Response<ClientBody> {
+    let (mut head, upstream) = response.into_parts();
+    entry.answered(head.status);
+    let reader = reader(&entry, head.status, &head.headers);
+    let may_filter = head.status.is_success() && is_plain_stream(&head.headers);
+    let filter =
+        (!entry.edits.is_empty() && reader.is_some() && may_filter).then(UsageChunkFilter::new);
+    if filter.is_some() {
+        head.headers.remove(CONTENT_LENGTH);
+    }
+    let mut observed = Observed {
+        upstream,
+        entry,
+        reader,
+        broken: None,
+        filter,
+        last: None,
+        ended: false,
+    };
+    if observed.upstream.is_end_stream() {
+        observed.end(End::Complete);
+    }
+    Response::from_parts(head, ClientBody::Answer(Box::new(observed)))
+}
+
+/// The value of a header field, if it is text.
+fn text(headers: &HeaderMap, name: http::HeaderName) -> Option<&str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+/// Whether an event can be taken out of the answer: another form has none, and an encoded one would
+/// have to be encoded again.
+fn is_plain_stream(headers: &HeaderMap) -> bool {
+    text(headers, CONTENT_TYPE).and_then(Form::of_content_type) == Some(Form::EventStream)
+        && Encoding::of(text(headers, CONTENT_ENCODING)) == Some(Encoding::Identity)
+}
+
+/// What reads the answer, if it can be read.
+fn reader(entry: &Entry, status: http::StatusCode, headers: &HeaderMap) -> Option<Decoder<Sink>> {
+    let (Endpoint::Call(api), Some(_)) = (entry.endpoint, &entry.call) else {
+        return None;
+    };
+    let unreadable = |what: &str| {
+        entry
+            .context
+            .metrics
+            .unreadable
+            .with_label_values(&[what])
+            .inc();
+        None
+    };
+    let Some(form) = text(headers, CONTENT_TYPE).and_then(Form::of_content_type) else {
+        // Proxies and load balancers answer errors with pages of their own.
+        return if status.is_success() {
+            unreadable("answer_type")
+        } else {
+            None
+        };
+    };
+    let Some(encoding) = Encoding::of(text(headers, CONTENT_ENCODING)) else {
+        return unreadable("answer_encoding");
+    };
+    let sink = Sink {
+        reader: Some(AnswerReader::new(api, form)),
+        decoded: 0,
+        decoded_max: if encoding == Encoding::Identity {
+            u64::MAX
+        } else {
+            DECODED_BYTES_MAX
+        },
+    };
+    Decoder::new(encoding, sink).ok()
+}
+
+/// Decoded bytes of one encoded answer that are read: a bound on work, since none are kept.
+const DECODED_BYTES_MAX: u64 = 256 << 20;
+
+/// Hands decoded bytes to the reader.
+struct Sink {
+    /// Taken at the end.
+    reader: Option<AnswerReader>,
+    decoded: u64,
+    decoded_max: u64,
+}
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.decoded = self
+            .decoded
+            .saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
+        if self.decoded > self.decoded_max {
+            return Err(io::Error::new(
+                io::ErrorKind::FileTooLarge,
+                "decoded answer too long",
+            ));
+        }
+        if let Some(reader) = &mut self.reader {
+            reader.push(bytes);
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// An answer on its way to the application.
+pub(crate) struct Observed {
+    upstream: UpstreamBody,
+    entry: Box<Entry>,
+    reader: Option<Decoder<Sink>>,
+    /// What was read of an answer whose encoding broke: its usage may have been told by then.
+    broken: Option<AnswerReader>,
+    /// Takes out what only Weir asked for.
+    filter: Option<UsageChunkFilter>,
+    /// What comes after the bytes that the filter held back.
+    last: Option<Result<Frame<Bytes>, hyper::Error>>,
+    ended: bool,
+}
+
+impl Observed {
+    /// Reads `data` on the side; what is returned is passed on.
+    fn read(&mut self, data: Bytes) -> Bytes {
+        let record = &mut self.entry.record;
+        let length = u64::try_from(data.len()).unwrap_or(u64::MAX);
+        record.response_bytes = record.response_bytes.saturating_add(length);
+        if let Some(reader) = &mut self.reader
+            && let Err(error) = reader.push(&data)
+        {
+            let metrics = &self.entry.context.metrics;
+            if error.kind() == io::ErrorKind::FileTooLarge {
+                metrics.bound_reached(Bound::DecodedBody);
+            }
+            metrics.unreadable.with_label_values(&["answer_body"]).inc();
+            self.broken = self.take_reader();
+        }
+        match &mut self.filter {
+            None => data,
+            Some(filter) => {
+                let mut kept = BytesMut::with_capacity(data.len());
+                filter.push(&data, |piece| match piece {
+                    Piece::Held(bytes) => kept.extend_from_slice(bytes),
+                    Piece::Now(range) => {
+                        kept.extend_from_slice(data.get(range).unwrap_or_default());
+                    }
+                });
+                kept.freeze()
+            }
+        }
+    }
+
+    fn take_reader(&mut self) -> Option<AnswerReader> {
+        // Not the decoder's own end: that fails where the answer was cut short, and all that came
+        // has been decoded already.
+        let mut decoder = self.reader.take()?;
+        decoder.sink()?.reader.take()
+    }
+
+    /// Writes the record; what is returned was held back and is passed on.
+    fn end(&mut self, end: End) -> Bytes {
+        self.ended = true;
+        let reader = self.take_reader().or_else(|| self.broken.take());
+        let answer = reader.map(AnswerReader::finish);
+        self.entry.finish(answer.as_ref(), end);
+        self.filter
+            .take()
+            .map(|filter| Bytes::from(filter.finish()))
+            .unwrap_or_default()
+    }
+}
+
+impl Body for Observed {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        loop {
+            if self.ended {
+                return Poll::Ready(self.last.take());
+            }
+            let Poll::Ready(next) = Pin::new(&mut self.upstream).poll_frame(cx) else {
+                return Poll::Pending;
+            };
+            let data = match next.map(|frame| frame.map(Frame::into_data)) {
+                Some(Ok(Ok(data))) => {
+                    let data = self.read(data);
+                    if !self.upstream.is_end_stream() {
+                        data
+                    } else if self.filter.is_none() {
+                        self.end(End::Complete);
+                        data
+                    } else {
+                        let held = self.end(End::Complete);
+                        Bytes::from([data, held].concat())
+                    }
+                }
+                Some(Ok(Err(trailers))) => {
+                    self.last = Some(Ok(trailers));
+                    self.end(End::Complete)
+                }
+                Some(Err(error)) => {
+                    self.last = Some(Err(error));
+                    self.end(End::Broken)
+                }
+                None => self.end(End::Complete),
+            };
+            if !data.is_empty() {
+                return Poll::Ready(Some(Ok(Frame::data(data))));
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ended && self.last.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        if self.filter.is_some() {
+            SizeHint::new()
+        } else {
+            self.upstream.size_hint()
+        }
+    }
+}
+
+impl Drop for Observed {
+    /// The application went away, or had read all that it wanted.
+    fn drop(&mut self) {
+        if !self.ended {
+            self.end(End::ClientGone);
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! The open record of an exchange: written exactly once, on every way out.
+//!
+//! Each way out ends in `finish`. What ends without it was dropped, because the application went
+//! away, and `Drop` finishes that.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::Request;
+use tokio::sync::OwnedSemaphorePermit;
+use weir_core::answer::Answer;
+use weir_core::api::{self, Endpoint};
+use weir_core::call::Call;
+use weir_core::caps::Ticket;
+use weir_core::edit;
+use weir_core::money::Money;
+
+use super::admission::Priced;
+use crate::decrypt::Session;
+use crate::forward::SendError;
+use crate::ledger::{Cost, Outcome, Record};
+use crate::process::config::Fail;
+use crate::sidecar::{Context, Rules, unix_ms};
+
+/// An exchange whose record is not written yet.
+pub(super) struct Entry {
+    pub(super) context: Arc<Context>,
+    pub(super) rules: Arc<Rules>,
+    pub(super) session: Arc<Session>,
+    pub(super) endpoint: Endpoint,
+    pub(super) record: Record,
+    opened: Instant,
+    /// When all of the request that is read had been read.
+    pub(super) read: Option<Instant>,
+    /// When the request was forwarded.
+    pub(super) sent: Option<Instant>,
+    pub(super) call: Option<Call>,
+    /// Which conversation the call belongs to.
+    pub(super) conversation: u64,
+    pub(super) edits: Vec<edit::Edit>,
+    pub(super) reserved: Money,
+    pub(super) ticket: Option<Ticket>,
+    /// Held until the provider has the body.
+    pub(super) body_memory: Option<OwnedSemaphorePermit>,
+    written: bool,
+}
+
+/// How an exchange came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// All of the answer was passed on.
+    Complete,
+    /// The provider's connection broke in the middle of the answer.
+    Broken,
+    /// The application went away.
+    ClientGone,
+    /// Nothing was sent to the provider.
+    NotSent,
+    /// The request was sent, and no answer came.
+    NotAnswered,
+}
+
+impl Entry {
+    /// Opens the record when the head of the request has been read.
+    pub(super) fn open<B>(
+        context: Arc<Context>,
+        rules: Arc<Rules>,
+        session: Arc<Session>,
+        request: &Request<B>,
+    ) -> Box<Self> {
+        let path = request
+            .uri()
+            .path_and_query()
+            .map_or("/", |path| path.as_str());
+        let endpoint = api::recognize(session.provider, request.method().as_str(), path);
+        let mut identity = session.origin.application.identity.clone();
+        if let Some(credential) = context.keyring.recognize(request.headers()) {
+            identity.key_hash = Some(credential.hash);
+            identity.key_tail = credential.tail;
+            identity.key_kind = Some(credential.kind.to_owned());
+        }
+        let (api, path_class) = match endpoint {
+            Endpoint::Call(api) => (api.as_str(), api.as_str()),
+            Endpoint::Free(class) | Endpoint::Other(class) => ("", class),
+        };
+        let record = Record {
+            id: uuid::Uuid::now_v7().to_string(),
+            started_unix_ms: unix_ms(),
+            identity,
+            destination: session.origin.destination.to_string(),
+            host: session.upstream.route().host.to_string(),
+            provider: session.provider.as_str().to_owned(),
+            api: api.to_owned(),
+            method: request.method().as_str().to_owned(),
+            path_class: path_class.to_owned(),
+            outcome: Outcome::ClientGone,
+            ..Record::default()
+        };
+        context.metrics.in_flight.inc();
+        Box::new(Self {
+            context,
+            rules,
+            session,
+            endpoint,
+            record,
+            opened: Instant::now(),
+            read: None,
+            sent: None,
+            call: None,
+            conversation: 0,
+            edits: Vec::new(),
+            reserved: Money::ZERO,
+            ticket: None,
+            body_memory: None,
+            written: false,
+        })
+    }
+
+    /// Whether what can't be read is to be refused.
+    pub(super) fn fails_closed(&self) -> bool {
+        self.rules.config.intercept.fail == Fail::Closed
+    }
+
+    /// Notes that the request is forwarded without being understood.
+    pub(super) fn unread(&mut self, reason: &'static str) {
+        self.context
+            .metrics
+            .unreadable
+            .with_label_values(&[reason])
+            .inc();
+        self.record.reasons.push(reason.to_owned());
+        self.call = None;
+    }
+
+    /// Notes that the request is being forwarded.
+    pub(super) fn sending(&mut self) {
+        let now = Instant::now();
+        let added = now.duration_since(self.read.unwrap_or(self.opened));
+        self.record.timings.added_us = micros(added);
+        self.context.metrics.added.observe(added.as_secs_f64());
+        self.sent = Some(now);
+    }
+
+    /// Notes the head of the answer.
+    pub(super) fn answered(&mut self, status: http::StatusCode) {
+        self.record.status = Some(status.as_u16());
+        self.body_memory = None;
+        if let Some(sent) = self.sent {
+            let waited = sent.elapsed();
+            self.record.timings.upstream_first_byte_us = Some(micros(waited));
+            self.context
+                .metrics
+                .first_byte
+                .observe(waited.as_secs_f64());
+        }
+    }
+
+    /// Ends an exchange to which the provider gave no answer.
+    pub(super) fn failed(mut self: Box<Self>, error: &SendError) {
+        tracing::warn!(%error, id = self.record.id, "a request got no answer");
+        let end = match error {
+            SendError::Dial(_) | SendError::Request(_) => End::NotSent,
+            SendError::Broken(_) => End::NotAnswered,
+        };
+        self.finish(None, end);
+    }
+
+    /// The call with what its price depends on, if it was read.
+    pub(super) fn priced(&self) -> Option<Priced<'_>> {
+        let call = self.call.as_ref()?;
+        Some(Priced {
+            provider: self.session.provider,
+            model: call.model.as_deref().unwrap_or_default(),
+            call,
+            at_unix: self.record.started_unix_ms.div_euclid(1000),
+        })
+    }
+
+    /// Writes the record and settles what was reserved. Only the first call does anything.
+    pub(super) fn finish(&mut self, answer: Option<&Answer>, end: End) {
+        if std::mem::replace(&mut self.written, true) {
+            return;
+        }
+        self.record.timings.total_us = micros(self.opened.elapsed());
+        self.settle(answer, end);
+        self.context.metrics.in_flight.dec();
+        let record = std::mem::take(&mut self.record);
+        self.context.metrics.record(&record);
+        self.count(&record);
+        self.context.ledger.record(record);
+    }
+}
+
+impl Entry {
+    /// Adds to what is said at the end of `weir run`.
+    fn count(&self, record: &Record) {
+        let Endpoint::Call(_) = self.endpoint else {
+            return;
+        };
+        if record.outcome == Outcome::Unread {
+            self.context.count_not_inspected("unread_call");
+        }
+        let mut totals = self.context.totals();
+        let refused = u64::from(matches!(record.outcome, Outcome::Refused { .. }));
+        totals.refused = totals.refused.saturating_add(refused);
+        totals.calls = totals.calls.saturating_add(1).saturating_sub(refused);
+        totals.spend += record.cost.spent();
+        totals.unpriced = totals
+            .unpriced
+            .saturating_add(u64::from(record.cost == Cost::Unpriced));
+        if let Some(usage) = &record.usage {
+            totals.prompt_tokens = totals.prompt_tokens.saturating_add(usage.prompt());
+            totals.cache_read_tokens = totals.cache_read_tokens.saturating_add(usage.cache_read);
+        }
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.finish(None, End::ClientGone);
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,231 @@
+//! Reads a call, reserves what it may cost or refuses it, and edits it.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, header};
+use weir_core::api::Api;
+use weir_core::call;
+use weir_core::caps::{Decision, Exceeded, Warning};
+use weir_core::catalog::Provider;
+use weir_core::edit;
+use weir_core::identity::Subject;
+use weir_core::pricing::PriceTable;
+use weir_core::refusal::{self, Reason};
+
+use super::admission;
+use super::decode::{self, Encoding};
+use super::entry::{End, Entry};
+use super::response::{self, Response};
+use crate::ledger::{Edit, Outcome};
+use crate::metrics::Bound;
+use crate::process::limits;
+use crate::sidecar::unix_ms;
+
+impl Entry {
+    /// Reads the body of a call.
+    ///
+    /// # Errors
+    /// In words, what can't be read of it.
+    pub(super) fn read_call(
+        &mut self,
+        api: Api,
+        headers: &HeaderMap,
+        body: &Bytes,
+    ) -> Result<(), String> {
+        self.read = Some(Instant::now());
+        self.record.request_bytes = u64::try_from(body.len()).unwrap_or(u64::MAX);
+        let content_encoding = headers.get(header::CONTENT_ENCODING);
+        let content_encoding = content_encoding.map(|value| value.to_str().unwrap_or("?"));
+        let parsed = match Encoding::of(content_encoding) {
+            Some(Encoding::Identity) => {
+                let call = call::parse(api, body).map_err(|error| error.to_string())?;
+                self.conversation =
+                    admission::conversation(self.record.identity.key_hash.as_deref(), &call, body);
+                call
+            }
+            Some(encoding) => self.read_encoded(api, encoding, body)?,
+            None => {
+                return Err(format!(
+                    "expected a known encoding, found {content_encoding:?}"
+                ));
+            }
+        };
+        self.record.stream = parsed.stream;
+        self.record.session.clone_from(&parsed.session);
+        self.record.model_requested.clone_from(&parsed.model);
+        self.call = Some(parsed);
+        Ok(())
+    }
+
+    fn read_encoded(
+        &mut self,
+        api: Api,
+        encoding: Encoding,
+        body: &Bytes,
+    ) -> Result<call::Call, String> {
+        let decoded = decode::decode(encoding, body, limits::BODY_BYTES_MAX).map_err(|error| {
+            if error.kind() == std::io::ErrorKind::FileTooLarge {
+                self.context.metrics.bound_reached(Bound::DecodedBody);
+            }
+            format!("expected a body encoded as {encoding:?}: {error}")
+        })?;
+        let call = call::parse(api, &decoded).map_err(|error| error.to_string())?;
+        self.conversation =
+            admission::conversation(self.record.identity.key_hash.as_deref(), &call, &decoded);
+        // Ranges of the decoded body are none of what is sent: such a call is never edited.
+        self.record.reasons.push("request_encoded".to_owned());
+        Ok(call)
+    }
+
+    /// Reserves what the call may cost under every cap.
+    ///
+    /// # Errors
+    /// The cap that it does not fit under.
+    pub(super) fn admit(&mut self) -> Result<(), Exceeded> {
+        let Some(priced) = self.priced() else {
+            return Ok(());
+        };
+        let amounts = self.context.memory.amounts(PriceTable::builtin(), &priced);
+        let caller = self.record.caller();
+        let subject = Subject {
+            caller: &caller,
+            provider: &self.record.provider,
+            host: &self.record.host,
+            model: priced.model,
+        };
+        let decision = self.context.caps().reserve(unix_ms(), &subject, amounts);
+        match decision {
+            Decision::Admitted { ticket, warnings } => {
+                self.ticket = Some(ticket);
+                self.reserved = amounts.expected;
+                warn(&warnings);
+                self.context.ledger.admit(&self.record, self.reserved);
+                Ok(())
+            }
+            Decision::Refused(exceeded) => Err(exceeded),
+        }
+    }
+
+    /// The body with every edit made. Without one, the very same bytes.
+    pub(super) fn edit(&mut self, body: Bytes) -> Bytes {
+        let encoded = self
+            .record
+            .reasons
+            .iter()
+            .any(|reason| reason == "request_encoded");
+        if self.rules.config.observe || encoded {
+            return body;
+        }
+        let Some(call) = &self.call else { return body };
+        if !tells_usage_only_if_asked(self.session.provider) {
+            return body;
+        }
+        let mut edits: Vec<edit::Edit> = edit::ask_for_usage(call, &body).into_iter().collect();
+        if edits.is_empty() {
+            return body;
+        }
+        match edit::apply(&body, &mut edits) {
+            Ok(edited) => {
+                self.record.edits.extend(edits.iter().map(|edit| {
+                    Edit {
+                        rule: edit.rule.to_owned(),
+                        bytes: u64::try_from(edit.replacement.len().max(edit.range.len()))
+                            .unwrap_or(u64::MAX),
+                    }
+                }));
+                self.edits = edits;
+                Bytes::from(edited)
+            }
+            Err(error) => {
+                tracing::error!(%error, "expected edits that fit; the request goes as it came");
+                body
+            }
+        }
+    }
+
+    /// The head to go with an edited body.
+    pub(super) fn edit_head(&mut self, mut head: Parts, body_bytes: usize) -> Parts {
+        if self.edits.is_empty() {
+            return head;
+        }
+        if head.headers.contains_key(header::CONTENT_LENGTH) {
+            head.headers
+                .insert(header::CONTENT_LENGTH, HeaderValue::from(body_bytes));
+        }
+        // A chunk can only be taken out of an answer that is not encoded.
+        if head.headers.contains_key(header::ACCEPT_ENCODING) {
+            let identity = HeaderValue::from_static("identity");
+            head.headers.insert(header::ACCEPT_ENCODING, identity);
+            self.record.edits.push(Edit {
+                rule: "accept-encoding".to_owned(),
+                bytes: 8,
+            });
+        }
+        head
+    }
+
+    /// Answers in the provider's place that a cap is spent.
+    pub(super) fn refuse(mut self: Box<Self>, api: Api, exceeded: &Exceeded) -> Response {
+        tracing::info!(
+            cap = exceeded.cap, scope = exceeded.scope, limit = %exceeded.limit,
+            spent = %exceeded.spent, "refused a call"
+        );
+        self.record.outcome = Outcome::Refused {
+            cap: exceeded.cap.clone(),
+        };
+        self.answer_with(api, &Reason::CapExceeded(exceeded))
+    }
+
+    /// Answers that a body is longer than what is read.
+    pub(super) fn refuse_too_long(mut self: Box<Self>, api: Api) -> Response {
+        self.record.outcome = Outcome::Denied;
+        let limit_bytes = u64::try_from(limits::BODY_BYTES_MAX).unwrap_or(u64::MAX);
+        self.answer_with(api, &Reason::TooLarge { limit_bytes })
+    }
+
+    /// Answers that a body can't be read.
+    pub(super) fn refuse_unreadable(mut self: Box<Self>, api: Api, detail: &str) -> Response {
+        self.record.outcome = Outcome::Denied;
+        self.answer_with(api, &Reason::Unreadable { detail })
+    }
+
+    fn answer_with(&mut self, api: Api, reason: &Reason<'_>) -> Response {
+        self.context
+            .metrics
+            .refused
+            .with_label_values(&[reason.as_str()])
+            .inc();
+        self.record.reasons.push(reason.as_str().to_owned());
+        let rendered = refusal::render(api, reason, &self.record.id);
+        self.record.status = Some(rendered.status);
+        self.finish(None, End::NotSent);
+        response::refusal(rendered)
+    }
+}
+
+/// Providers whose streams of Chat Completions tell the usage only where `stream_options` asks for
+/// it. The others tell it anyway, and some refuse fields that they do not know.
+fn tells_usage_only_if_asked(provider: Provider) -> bool {
+    matches!(
+        provider,
+        Provider::OpenAi | Provider::Azure | Provider::DeepSeek
+    )
+}
+
+/// Says what reached a threshold of a cap.
+pub(super) fn warn(warnings: &[Warning]) {
+    for warning in warnings {
+        match warning {
+            Warning::Exceeded(exceeded) => tracing::warn!(
+                cap = exceeded.cap, scope = exceeded.scope, limit = %exceeded.limit,
+                spent = %exceeded.spent, "a cap that only warns is exceeded"
+            ),
+            Warning::Reached { permille, account } => tracing::warn!(
+                cap = account.cap, scope = account.scope, limit = %account.limit,
+                spent = %account.spent, permille, "a share of a cap is spent"
+            ),
+        }
+    }
+}

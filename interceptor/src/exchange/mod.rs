@@ -1,0 +1,170 @@
+//! One exchange with a provider, in the order in which it happens.
+
+mod admission;
+mod answer;
+mod credential;
+mod decode;
+mod entry;
+mod judge;
+mod linger;
+mod request;
+mod response;
+mod settle;
+mod upgrade;
+
+use std::sync::Arc;
+
+use http::Request;
+use http::header::CONTENT_LENGTH;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
+use weir_core::api::Endpoint;
+
+pub(crate) use admission::Memory;
+pub(crate) use credential::Keyring;
+use entry::Entry;
+use linger::Lingering;
+use request::Read;
+use response::Response;
+
+use crate::decrypt::Session;
+use crate::forward::{self, Protocol, RequestBody, SendError};
+use crate::process::limits;
+use crate::sidecar::{Context, Rules};
+
+/// Serves the requests of one decrypted connection until either side closes it.
+pub(crate) async fn serve(
+    context: &Arc<Context>,
+    rules: &Arc<Rules>,
+    session: Session,
+    stream: TlsStream<TcpStream>,
+) {
+    let protocol = session.upstream.protocol();
+    let session = Arc::new(session);
+    let service = service_fn(|request| {
+        exchange(
+            Arc::clone(context),
+            Arc::clone(rules),
+            Arc::clone(&session),
+            request,
+        )
+    });
+    let served = match protocol {
+        Protocol::Http1 | Protocol::Http1Unnegotiated => {
+            let connection = hyper::server::conn::http1::Builder::new()
+                .preserve_header_case(true)
+                .auto_date_header(false)
+                .max_headers(forward::HEADERS_MAX)
+                .timer(TokioTimer::new())
+                .header_read_timeout(limits::CLIENT_IDLE_TIMEOUT)
+                .serve_connection(TokioIo::new(Lingering::new(stream)), service)
+                .with_upgrades();
+            let mut connection = std::pin::pin!(connection);
+            tokio::select! {
+                served = connection.as_mut() => served,
+                () = context.draining() => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            }
+        }
+        Protocol::Http2 => {
+            let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+                .auto_date_header(false)
+                .initial_stream_window_size(forward::STREAM_WINDOW)
+                .initial_connection_window_size(forward::CONNECTION_WINDOW)
+                .max_header_list_size(forward::HEADER_LIST_BYTES_MAX)
+                .serve_connection(TokioIo::new(stream), service);
+            let mut connection = std::pin::pin!(connection);
+            tokio::select! {
+                served = connection.as_mut() => served,
+                () = context.draining() => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            }
+        }
+    };
+    if let Err(error) = served {
+        tracing::debug!(%error, "a connection of an application ended");
+    }
+}
+
+/// The pipeline. A failure to reach the provider ends the application's connection as the provider's
+/// own failure would have, so that its retries run; everything else is an answer.
+async fn exchange(
+    context: Arc<Context>,
+    rules: Arc<Rules>,
+    session: Arc<Session>,
+    request: Request<Incoming>,
+) -> Result<Response, SendError> {
+    let mut entry = Entry::open(context, rules, session, &request);
+    let Endpoint::Call(api) = entry.endpoint else {
+        // A header must not be enough to have a call forwarded unread: so calls come first.
+        if upgrade::is_asked_for(&request) {
+            return upgrade::forward(entry, request).await;
+        }
+        return forward(entry, request.map(RequestBody::Streamed)).await;
+    };
+    let (head, body, trailers) = match request::read(&entry.context, request).await {
+        Ok(Read::Whole {
+            head,
+            body,
+            trailers,
+            memory,
+        }) => {
+            entry.body_memory = memory;
+            (head, body, trailers)
+        }
+        Ok(Read::TooLong(_)) if entry.fails_closed() => return Ok(entry.refuse_too_long(api)),
+        Ok(Read::TooLong(request)) => {
+            entry.unread("request_too_long");
+            return forward(entry, request).await;
+        }
+        Err(error) => return Err(SendError::Request(error)),
+    };
+    match entry.read_call(api, &head.headers, &body) {
+        Ok(()) => {}
+        Err(unreadable) if entry.fails_closed() => {
+            return Ok(entry.refuse_unreadable(api, &unreadable));
+        }
+        Err(unreadable) => {
+            tracing::warn!(unreadable, "expected a call, forwarded unread");
+            entry.unread("request_unreadable");
+        }
+    }
+    if let Err(exceeded) = entry.admit() {
+        return Ok(entry.refuse(api, &exceeded));
+    }
+    let body = entry.edit(body);
+    let head = entry.edit_head(head, body.len());
+    let body = RequestBody::Full {
+        bytes: body,
+        trailers,
+        announced: head.headers.contains_key(CONTENT_LENGTH),
+    };
+    forward(entry, Request::from_parts(head, body)).await
+}
+
+/// Sends a request, and passes the answer on while reading it on the side.
+async fn forward(
+    mut entry: Box<Entry>,
+    request: Request<RequestBody>,
+) -> Result<Response, SendError> {
+    entry.sending();
+    match entry
+        .rules
+        .forwarder
+        .send(&entry.session.upstream, request)
+        .await
+    {
+        Ok(response) => Ok(answer::observe(entry, response)),
+        Err(error) => {
+            entry.failed(&error);
+            Err(error)
+        }
+    }
+}

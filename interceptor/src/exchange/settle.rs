@@ -1,0 +1,185 @@
+//! What an exchange cost, when it is over: by its usage, or by the best that is known.
+
+use weir_core::answer::Answer;
+use weir_core::cache::{self, CacheRules};
+use weir_core::catalog::Provider;
+use weir_core::money::Money;
+use weir_core::pricing::{Context, PriceTable};
+use weir_core::usage::Usage;
+
+use super::entry::{End, Entry};
+use super::judge::warn;
+use crate::ledger::{Cost, Outcome};
+
+impl Entry {
+    /// Completes the record, and replaces what was reserved by what was spent.
+    pub(super) fn settle(&mut self, answer: Option<&Answer>, end: End) {
+        if let Some(answer) = answer {
+            self.record.model_answered.clone_from(&answer.model);
+            self.record.reasons.extend(answer.error.clone());
+        }
+        let complete = answer.is_some_and(|answer| answer.complete);
+        self.record.outcome = self.outcome(answer, end, complete);
+        if self.call.is_some() {
+            self.record.usage = answer.and_then(|answer| answer.usage);
+            let told = self.record.usage.filter(|_| complete);
+            self.record.cost = match (told.or_else(|| self.used_so_far(answer)), answer) {
+                (Some(used), Some(answer)) => self.price(&used, answer, told.is_some()),
+                _ => self.without_usage(end),
+            };
+        }
+        if let Some(ticket) = self.ticket.take() {
+            let warnings = self.context.caps().settle(ticket, self.record.cost.spent());
+            warn(&warnings);
+        }
+    }
+
+    fn outcome(&self, answer: Option<&Answer>, end: End, complete: bool) -> Outcome {
+        let refused = matches!(
+            self.record.outcome,
+            Outcome::Refused { .. } | Outcome::Denied
+        );
+        let failed = self.record.status.is_some_and(|status| status >= 400);
+        match end {
+            End::NotSent if refused => self.record.outcome.clone(),
+            End::NotSent | End::NotAnswered => Outcome::UpstreamFailed,
+            _ if failed || answer.is_some_and(|answer| answer.error.is_some()) => {
+                Outcome::ProviderError
+            }
+            // Many clients close the connection as soon as they have read the terminal event.
+            End::Complete | End::ClientGone if complete => Outcome::Completed,
+            End::ClientGone => Outcome::ClientGone,
+            End::Broken => Outcome::Truncated,
+            End::Complete if self.call.is_none() => match self.endpoint {
+                weir_core::api::Endpoint::Call(_) => Outcome::Unread,
+                _ => Outcome::Completed,
+            },
+            End::Complete if answer.is_none() => Outcome::Completed,
+            End::Complete => Outcome::Truncated,
+        }
+    }
+
+    /// What an answer that broke off used at least: a stream tells its output only at its end, and
+    /// `OpenAI`'s nothing at all before. Each event that brought a piece of it is a token or more.
+    fn used_so_far(&self, answer: Option<&Answer>) -> Option<Usage> {
+        let answer = answer?;
+        let told = answer.usage.or_else(|| {
+            let input = self.context.memory.prompt_tokens(&self.priced()?);
+            (answer.delta_events > 0).then_some(Usage {
+                input,
+                ..Usage::default()
+            })
+        })?;
+        Some(Usage {
+            output: told.output.max(answer.delta_events),
+            ..told
+        })
+    }
+
+    /// A call without usage: an error is not billed; what was sent and never answered in full
+    /// counts with what was reserved for it.
+    fn without_usage(&mut self, end: End) -> Cost {
+        let zero = || Cost::Priced {
+            total: Money::ZERO,
+            version: PriceTable::builtin().version().to_owned(),
+        };
+        match (end, &self.record.outcome) {
+            (End::NotSent, _) | (_, Outcome::ProviderError) => zero(),
+            _ if self.sent.is_none() => zero(),
+            (End::NotAnswered | End::ClientGone | End::Broken, _) => Cost::Estimated {
+                total: self.reserved,
+                version: String::new(),
+            },
+            // It was answered, so it was billed: what can't be read is not for free.
+            (End::Complete, _) => {
+                self.record.reasons.push("answer_unreadable".to_owned());
+                Cost::Estimated {
+                    total: self.reserved,
+                    version: String::new(),
+                }
+            }
+        }
+    }
+
+    fn price(&mut self, usage: &Usage, answer: &Answer, exact: bool) -> Cost {
+        let Some(priced) = self.priced() else {
+            return Cost::Unknown;
+        };
+        let memory = &self.context.memory;
+        let previous = exact
+            .then(|| memory.learn(&priced, self.conversation, usage))
+            .flatten();
+        let (asked, prices) = (priced.context(), PriceTable::builtin());
+        let answered = Context {
+            model: answer.model.as_deref().unwrap_or(asked.model),
+            service_tier: answer.service_tier.as_deref().or(asked.service_tier),
+            speed: answer.speed.as_deref().or(asked.speed),
+            inference_geo: answer.inference_geo.as_deref().or(asked.inference_geo),
+            ..asked
+        };
+        // Behind a gateway an answer may name a model that no table knows.
+        let known = [
+            answered,
+            Context {
+                model: asked.model,
+                ..answered
+            },
+        ]
+        .into_iter()
+        .find_map(|context| Some((context, prices.rates(&context, usage.prompt())?)));
+        let rules = self.cache_rules(known.as_ref().map_or(&answered, |(context, _)| context));
+        let found = known.and_then(|(context, rates)| {
+            let cost = rates.cost(usage)?;
+            // Where a call had several passes, each is priced by its own model and length.
+            let parts = answer.parts.iter().map(|part| {
+                let model = part.model.as_deref().unwrap_or(context.model);
+                Some(
+                    prices
+                        .price(&Context { model, ..context }, &part.usage)?
+                        .total,
+                )
+            });
+            let total = match parts.collect::<Option<Vec<_>>>()? {
+                parts if parts.is_empty() => cost.total,
+                parts => parts.into_iter().sum(),
+            };
+            let perfect = cache::perfect(usage, &rates, &cost, rules, previous);
+            Some((total, cost.without_cache, perfect))
+        });
+        self.record.cache_outcome = Some(cache::judge(usage, rules, previous).as_str().to_owned());
+        let Some((total, without_cache, perfect)) = found else {
+            return Cost::Unpriced;
+        };
+        self.record.cost_without_cache = Some(without_cache);
+        self.record.cost_perfect_cache = Some(perfect);
+        let version = prices.version().to_owned();
+        if exact {
+            Cost::Priced { total, version }
+        } else {
+            Cost::Estimated { total, version }
+        }
+    }
+
+    fn cache_rules(&self, context: &Context<'_>) -> CacheRules {
+        let minimum = PriceTable::builtin()
+            .min_cacheable_tokens(context.provider, context.model)
+            .unwrap_or(MINIMUM_TOKENS);
+        match self.session.provider {
+            Provider::Anthropic => {
+                let marked = self
+                    .call
+                    .as_ref()
+                    .is_some_and(|call| call.cache_breakpoints > 0);
+                CacheRules::by_markers(marked, minimum)
+            }
+            _ => {
+                let rates = PriceTable::builtin().rates(context, 0);
+                let charges = rates.is_some_and(|rates| rates.charges_for_writes());
+                CacheRules::automatic(charges, minimum)
+            }
+        }
+    }
+}
+
+/// Where the table does not say: what most models have.
+const MINIMUM_TOKENS: u64 = 1024;

@@ -1,0 +1,62 @@
+//! The tables of the ledger in SQLite, and how they came to be.
+
+use rusqlite_migration::{M, Migrations};
+
+/// What makes a database of any version, or none, one of this version.
+pub(super) fn migrations() -> Migrations<'static> {
+    Migrations::new(STEPS.iter().map(|step| M::up(step)).collect())
+}
+
+/// `PRAGMA user_version` of a database that all steps were taken on.
+pub(super) const VERSION: i64 = 1;
+
+/// In order; those that were ever released are never changed, only added to.
+const STEPS: [&str; 1] = ["
+    -- One row per exchange, appended in the order of commits: `seq` is what other processes read
+    -- on from. Amounts are nano-dollars, times milliseconds since the Unix epoch.
+    CREATE TABLE exchange (
+        seq INTEGER PRIMARY KEY,
+        id TEXT NOT NULL UNIQUE,
+        instance TEXT NOT NULL,
+        started_ms INTEGER NOT NULL,
+        pid INTEGER, program TEXT, uid INTEGER, user TEXT, cgroup TEXT, container TEXT,
+        key_hash TEXT, key_tail TEXT, key_kind TEXT,
+        destination TEXT NOT NULL, host TEXT NOT NULL,
+        provider TEXT NOT NULL, api TEXT NOT NULL, method TEXT NOT NULL, path_class TEXT NOT NULL,
+        session TEXT, model_requested TEXT, model_answered TEXT,
+        status INTEGER, outcome TEXT NOT NULL, refused_by TEXT, stream INTEGER NOT NULL,
+        input INTEGER, cache_read INTEGER, cache_write INTEGER, cache_write_long INTEGER,
+        output INTEGER, reasoning INTEGER, web_searches INTEGER,
+        cost_state TEXT NOT NULL, cost_nanos INTEGER, price_version TEXT,
+        cost_without_cache_nanos INTEGER, cost_perfect_cache_nanos INTEGER,
+        cache_outcome TEXT, edits TEXT NOT NULL, reasons TEXT NOT NULL,
+        request_bytes INTEGER NOT NULL, response_bytes INTEGER NOT NULL,
+        added_us INTEGER NOT NULL, upstream_first_byte_us INTEGER, total_us INTEGER NOT NULL
+    ) STRICT;
+    CREATE INDEX exchange_started ON exchange (started_ms);
+
+    -- What is in flight: the record as it stands if its process dies, and the amount reserved.
+    CREATE TABLE admission (
+        id TEXT PRIMARY KEY,
+        instance TEXT NOT NULL,
+        reserved_nanos INTEGER NOT NULL,
+        record TEXT NOT NULL
+    ) STRICT, WITHOUT ROWID;
+
+    -- Up to where each journal is committed, in the same transaction as what it holds: so that
+    -- nothing is counted twice.
+    CREATE TABLE journal (
+        instance TEXT PRIMARY KEY,
+        segment INTEGER NOT NULL,
+        end INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+
+    -- What was not inspected, per minute.
+    CREATE TABLE bypass (
+        minute_ms INTEGER NOT NULL,
+        program TEXT NOT NULL, host TEXT NOT NULL, reason TEXT NOT NULL,
+        destination TEXT NOT NULL,
+        count INTEGER NOT NULL,
+        PRIMARY KEY (minute_ms, program, host, reason, destination)
+    ) STRICT, WITHOUT ROWID;
+    "];

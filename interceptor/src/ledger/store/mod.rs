@@ -1,0 +1,451 @@
+//! The ledger's database: entries in, in whole batches; spend out, for the caps.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags, Row, Transaction, TransactionBehavior, params};
+use weir_core::identity::Caller;
+use weir_core::money::Money;
+
+use super::frame::Entry;
+use super::journal::{Position, create_private};
+use super::record::{Bypass, Cost, Identity, Outcome, Record};
+use super::{LedgerError, Others, Spend, schema};
+
+/// The connection that writes.
+#[derive(Debug)]
+pub(super) struct Store {
+    connection: Connection,
+}
+
+impl Store {
+    /// Opens the database, and makes its tables where there are none.
+    pub(super) fn open(path: &Path) -> Result<Self, LedgerError> {
+        let at = |source| LedgerError::Database {
+            path: path.to_owned(),
+            source,
+        };
+        create_private(path).map_err(|source| LedgerError::Unwritable {
+            path: path.to_owned(),
+            source,
+        })?;
+        let mut connection = Connection::open(path).map_err(at)?;
+        connection.busy_timeout(WRITE_WAIT).map_err(at)?;
+        connection
+            .pragma_update(None, "journal_mode", "wal")
+            .map_err(at)?;
+        connection
+            .pragma_update(None, "synchronous", "normal")
+            .map_err(at)?;
+        connection.set_prepared_statement_cache_capacity(32);
+        schema::migrations()
+            .to_latest(&mut connection)
+            .map_err(|source| LedgerError::Schema {
+                path: path.to_owned(),
+                reason: source.to_string(),
+            })?;
+        Ok(Self { connection })
+    }
+
+    /// Commits entries of `instance`; with `end`, notes that its journal is committed up to there.
+    pub(super) fn commit(
+        &mut self,
+        instance: &str,
+        end: Option<Position>,
+        entries: &[Entry],
+    ) -> rusqlite::Result<()> {
+        let ended: HashSet<&str> = entries
+            .iter()
+            .filter_map(|entry| match entry {
+                Entry::Recorded(record) => Some(record.id.as_str()),
+                Entry::Opened { .. } | Entry::Admitted { .. } | Entry::Bypassed(_) => None,
+            })
+            .collect();
+        let transaction = self.begin()?;
+        for entry in entries {
+            match entry {
+                Entry::Opened { .. } => {}
+                Entry::Admitted { record, .. } if ended.contains(record.id.as_str()) => {}
+                Entry::Admitted { reserved, record } => {
+                    insert_admission(&transaction, instance, *reserved, record)?;
+                }
+                Entry::Recorded(record) => insert_record(&transaction, instance, record)?,
+                Entry::Bypassed(bypass) => add_bypass(&transaction, bypass)?,
+            }
+        }
+        if let Some(end) = end {
+            transaction
+                .prepare_cached("INSERT OR REPLACE INTO journal VALUES (?, ?, ?)")?
+                .execute(params![instance, integer(end.segment), integer(end.offset)])?;
+        }
+        transaction.commit()
+    }
+
+    /// How far the journal of `instance` is committed.
+    pub(super) fn committed(&self, instance: &str) -> rusqlite::Result<Position> {
+        let mut find = self
+            .connection
+            .prepare_cached("SELECT segment, end FROM journal WHERE instance = ?")?;
+        let mut rows = find.query([instance])?;
+        let Some(row) = rows.next()? else {
+            return Ok(Position::default());
+        };
+        Ok(Position {
+            segment: unsigned(row.get(0)?),
+            offset: unsigned(row.get(1)?),
+        })
+    }
+
+    /// Makes records of what `instance`, all of whose journal is committed and which writes no
+    /// more, had in flight: what was reserved counts as spent. Returns how many there were.
+    pub(super) fn settle_lost(&mut self, instance: &str) -> rusqlite::Result<usize> {
+        let transaction = self.begin()?;
+        let lost = admissions(&transaction, "instance = ?", instance)?;
+        let count = lost.len();
+        for (mut record, reserved) in lost {
+            record.outcome = Outcome::Lost;
+            record.cost = Cost::Estimated {
+                total: reserved,
+                version: String::new(),
+            };
+            record.reasons.push(REASON_LOST.to_owned());
+            insert_record(&transaction, instance, &record)?;
+        }
+        transaction.commit()?;
+        Ok(count)
+    }
+
+    /// Drops the note of how far the journal of `instance` is committed: only after the journal
+    /// itself is removed, or what it holds would be taken in twice.
+    pub(super) fn forget(&self, instance: &str) -> rusqlite::Result<()> {
+        self.connection
+            .prepare_cached("DELETE FROM journal WHERE instance = ?")?
+            .execute([instance])?;
+        Ok(())
+    }
+
+    /// Instances that have calls in flight or a journal begun.
+    pub(super) fn instances(&self) -> rusqlite::Result<Vec<String>> {
+        self.connection
+            .prepare_cached("SELECT instance FROM admission UNION SELECT instance FROM journal")?
+            .query_map([], |row| row.get(0))?
+            .collect()
+    }
+
+    fn begin(&mut self) -> rusqlite::Result<Transaction<'_>> {
+        self.connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+    }
+}
+
+/// A connection that only reads, and what it has read of other processes.
+#[derive(Debug)]
+pub(super) struct Spends {
+    connection: Connection,
+    path: PathBuf,
+    own_instance: String,
+    /// Rows up to here have been handed over.
+    seen: i64,
+}
+
+impl Spends {
+    pub(super) fn open(path: &Path, own_instance: &str) -> Result<Self, LedgerError> {
+        let connection = open_read_only(path)?;
+        let mut spends = Self {
+            connection,
+            path: path.to_owned(),
+            own_instance: own_instance.to_owned(),
+            seen: 0,
+        };
+        spends.seen = spends
+            .newest()
+            .map_err(|source| spends.unreadable(source))?;
+        Ok(spends)
+    }
+
+    /// Every amount spent since a time, by whomever, and up to where others' are read on.
+    pub(super) fn since(
+        &mut self,
+        since_unix_ms: i64,
+        each: &mut dyn FnMut(Spend),
+    ) -> Result<(), LedgerError> {
+        let seen = self.newest().map_err(|source| self.unreadable(source))?;
+        self.connection
+            .prepare_cached(&format!(
+                "SELECT {SPEND_COLUMNS} FROM exchange
+                 WHERE started_ms >= ? AND seq <= ? AND cost_nanos > 0 ORDER BY started_ms"
+            ))
+            .and_then(|mut find| {
+                let mut rows = find.query([since_unix_ms, seen])?;
+                while let Some(row) = rows.next()? {
+                    each(spend(row)?);
+                }
+                Ok(())
+            })
+            .map_err(|source| self.unreadable(source))?;
+        self.seen = seen;
+        Ok(())
+    }
+
+    /// What others spent since the last call, and have in flight: at one instant, so that a call
+    /// is in one of the two.
+    pub(super) fn others(&mut self) -> Result<Others, LedgerError> {
+        let (others, seen) = self
+            .read_others()
+            .map_err(|source| self.unreadable(source))?;
+        self.seen = seen;
+        Ok(others)
+    }
+
+    fn read_others(&mut self) -> rusqlite::Result<(Others, i64)> {
+        let snapshot = self.connection.transaction()?;
+        let seen = newest(&snapshot)?;
+        let spent = snapshot
+            .prepare_cached(&format!(
+                "SELECT {SPEND_COLUMNS} FROM exchange
+                 WHERE seq > ? AND seq <= ? AND instance <> ? AND cost_nanos > 0
+                 ORDER BY started_ms"
+            ))?
+            .query_map(params![self.seen, seen, self.own_instance], spend)?
+            .collect::<rusqlite::Result<_>>()?;
+        let reserved = admissions(&snapshot, "instance <> ?", &self.own_instance)?
+            .into_iter()
+            .map(|(record, amount)| reserved(record, amount))
+            .collect();
+        Ok((Others { spent, reserved }, seen))
+    }
+
+    fn newest(&self) -> rusqlite::Result<i64> {
+        newest(&self.connection)
+    }
+
+    fn unreadable(&self, source: rusqlite::Error) -> LedgerError {
+        LedgerError::Database {
+            path: self.path.clone(),
+            source,
+        }
+    }
+}
+
+/// Opens a database that exists, for reading.
+pub(crate) fn open_read_only(path: &Path) -> Result<Connection, LedgerError> {
+    if !path.exists() {
+        return Err(LedgerError::Absent {
+            path: path.to_owned(),
+        });
+    }
+    let at = |source| LedgerError::Database {
+        path: path.to_owned(),
+        source,
+    };
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).map_err(at)?;
+    connection.busy_timeout(READ_WAIT).map_err(at)?;
+    let version: i64 = connection
+        .pragma_query_value(None, "user_version", |row| row.get(0))
+        .map_err(at)?;
+    if version != schema::VERSION {
+        let reason = format!("its version is {version}, expected {}", schema::VERSION);
+        return Err(LedgerError::Schema {
+            path: path.to_owned(),
+            reason,
+        });
+    }
+    Ok(connection)
+}
+
+fn newest(connection: &Connection) -> rusqlite::Result<i64> {
+    connection
+        .prepare_cached("SELECT coalesce(max(seq), 0) FROM exchange")?
+        .query_row([], |row| row.get(0))
+}
+
+fn spend(row: &Row<'_>) -> rusqlite::Result<Spend> {
+    let identity = Identity {
+        program: row.get("program")?,
+        uid: row.get("uid")?,
+        user: row.get("user")?,
+        cgroup: row.get("cgroup")?,
+        container: row.get("container")?,
+        key_hash: row.get("key_hash")?,
+        ..Identity::default()
+    };
+    let model: Option<String> = row.get("model_requested")?;
+    Ok(Spend {
+        id: row.get("id")?,
+        at_unix_ms: row.get("started_ms")?,
+        caller: Caller {
+            session: row.get("session")?,
+            ..identity.caller()
+        },
+        provider: row.get("provider")?,
+        host: row.get("host")?,
+        model: model.unwrap_or_default(),
+        amount: Money::from_nanos(row.get("cost_nanos")?),
+    })
+}
+
+fn reserved(record: Record, amount: Money) -> Spend {
+    Spend {
+        caller: record.caller(),
+        id: record.id,
+        at_unix_ms: record.started_unix_ms,
+        provider: record.provider,
+        host: record.host,
+        model: record.model_requested.unwrap_or_default(),
+        amount,
+    }
+}
+
+fn admissions(
+    connection: &Connection,
+    of: &str,
+    instance: &str,
+) -> rusqlite::Result<Vec<(Record, Money)>> {
+    let sql = format!("SELECT record, reserved_nanos, id FROM admission WHERE {of}");
+    connection
+        .prepare_cached(&sql)?
+        .query_map([instance], |row| {
+            let record: String = row.get(0)?;
+            // Unreadable only if a newer version wrote it; that it was spent counts all the same.
+            let record: Record = serde_json::from_str(&record).unwrap_or_default();
+            let record = Record {
+                id: row.get(2)?,
+                ..record
+            };
+            Ok((record, Money::from_nanos(row.get(1)?)))
+        })?
+        .collect()
+}
+
+/// Entries may come twice, and a record before its admission: both change nothing.
+fn insert_admission(
+    transaction: &Transaction<'_>,
+    instance: &str,
+    reserved: Money,
+    record: &Record,
+) -> rusqlite::Result<()> {
+    transaction
+        .prepare_cached(
+            "INSERT OR REPLACE INTO admission SELECT ?1, ?2, ?3, ?4
+             WHERE NOT EXISTS (SELECT 1 FROM exchange WHERE id = ?1)",
+        )?
+        .execute(params![record.id, instance, reserved.nanos(), json(record)])?;
+    Ok(())
+}
+
+fn insert_record(
+    transaction: &Transaction<'_>,
+    instance: &str,
+    record: &Record,
+) -> rusqlite::Result<()> {
+    transaction
+        .prepare_cached("DELETE FROM admission WHERE id = ?")?
+        .execute([&record.id])?;
+    let identity = &record.identity;
+    let usage = record.usage.as_ref();
+    let (cost, version) = match &record.cost {
+        Cost::Priced { total, version } | Cost::Estimated { total, version } => {
+            (Some(total.nanos()), Some(version))
+        }
+        Cost::Unpriced | Cost::Unknown => (None, None),
+    };
+    transaction
+        .prepare_cached(
+            "INSERT OR IGNORE INTO exchange VALUES (NULL, ?, ?, ?,
+             ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,
+             ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        )?
+        .execute(params![
+            record.id,
+            instance,
+            record.started_unix_ms,
+            identity.pid,
+            identity.program,
+            identity.uid,
+            identity.user,
+            identity.cgroup,
+            identity.container,
+            identity.key_hash,
+            identity.key_tail,
+            identity.key_kind,
+            record.destination,
+            record.host,
+            record.provider,
+            record.api,
+            record.method,
+            record.path_class,
+            record.session,
+            record.model_requested,
+            record.model_answered,
+            record.status,
+            record.outcome.as_str(),
+            record.outcome.cap(),
+            record.stream,
+            usage.map(|usage| integer(usage.input)),
+            usage.map(|usage| integer(usage.cache_read)),
+            usage.map(|usage| integer(usage.cache_write)),
+            usage.map(|usage| integer(usage.cache_write_long)),
+            usage.map(|usage| integer(usage.output)),
+            usage.map(|usage| integer(usage.reasoning)),
+            usage.map(|usage| integer(usage.web_searches)),
+            record.cost.as_str(),
+            cost,
+            version,
+            record.cost_without_cache.map(Money::nanos),
+            record.cost_perfect_cache.map(Money::nanos),
+            record.cache_outcome,
+            json(&record.edits),
+            json(&record.reasons),
+            integer(record.request_bytes),
+            integer(record.response_bytes),
+            integer(record.timings.added_us),
+            record.timings.upstream_first_byte_us.map(integer),
+            integer(record.timings.total_us),
+        ])?;
+    Ok(())
+}
+
+fn add_bypass(transaction: &Transaction<'_>, bypass: &Bypass) -> rusqlite::Result<()> {
+    transaction
+        .prepare_cached(
+            "INSERT INTO bypass VALUES (?, ?, ?, ?, ?, ?)
+             ON CONFLICT DO UPDATE SET count = count + excluded.count",
+        )?
+        .execute(params![
+            bypass.at_unix_ms - bypass.at_unix_ms.rem_euclid(MINUTE_MS),
+            bypass.program,
+            bypass.host,
+            bypass.reason,
+            bypass.destination,
+            integer(bypass.count),
+        ])?;
+    Ok(())
+}
+
+/// Plain structs of texts and numbers: that they become JSON cannot fail.
+fn json(value: &impl serde::Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_default()
+}
+
+/// SQLite's integers are signed; no count reaches their end.
+fn integer(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn unsigned(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or(0)
+}
+
+const SPEND_COLUMNS: &str = "id, started_ms, program, uid, user, cgroup, container, \
+     key_hash, provider, model_requested, host, session, cost_nanos";
+const REASON_LOST: &str = "weir_died_in_flight";
+const MINUTE_MS: i64 = 60_000;
+/// How long a batch waits for another process's transaction before it is tried again.
+const WRITE_WAIT: Duration = Duration::from_secs(5);
+/// How long a reader waits where it must, which is only while the database is recovered.
+const READ_WAIT: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests;

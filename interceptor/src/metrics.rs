@@ -1,0 +1,265 @@
+//! Every metric of Weir: name, help and labels, in a registry of our own.
+//!
+//! Labels are enums or names from the configuration: nothing that a client sends is a label.
+
+use prometheus::{Histogram, HistogramOpts, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+
+use crate::ledger::{Cost, Record};
+
+/// Why a connection was not inspected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum BypassReason {
+    /// The server name is of no LLM provider.
+    NotProvider,
+    /// The configuration says to leave this host alone.
+    Ignored,
+    /// The client does not speak TLS.
+    NotTls,
+    /// The ClientHello names no server.
+    NoServerName,
+    /// The ClientHello is malformed, too long, or did not arrive in time.
+    BrokenHello,
+    /// The client waits for the server to speak first.
+    SilentClient,
+    /// The client offers only application protocols that are not HTTP.
+    UnreadableProtocol,
+    /// The client refused our certificate: it does not trust the local CA, or pins another.
+    ClientRejectsCa,
+    /// The local CA may not sign for this host: `weir ca rotate`.
+    CaDoesNotCover,
+    /// The provider's certificate does not verify here; the client is left to judge it.
+    UpstreamUntrusted,
+    /// The provider asks for a client certificate, which only the client has.
+    UpstreamWantsClientCertificate,
+    /// No TLS handshake that we speak with the provider; the client may speak another.
+    UpstreamHandshake,
+}
+
+impl BypassReason {
+    /// The label of metrics, records and reports.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NotProvider => "not_provider",
+            Self::Ignored => "ignored",
+            Self::NotTls => "not_tls",
+            Self::NoServerName => "no_server_name",
+            Self::BrokenHello => "broken_hello",
+            Self::SilentClient => "silent_client",
+            Self::UnreadableProtocol => "unreadable_protocol",
+            Self::ClientRejectsCa => "client_rejects_ca",
+            Self::CaDoesNotCover => "ca_does_not_cover",
+            Self::UpstreamUntrusted => "upstream_untrusted",
+            Self::UpstreamWantsClientCertificate => "upstream_wants_client_certificate",
+            Self::UpstreamHandshake => "upstream_handshake",
+        }
+    }
+
+    /// Whether the connection may have been an LLM call that went by unread.
+    #[must_use]
+    pub fn is_blind_spot(self) -> bool {
+        !matches!(self, Self::NotProvider | Self::Ignored)
+    }
+}
+
+/// A bound that was reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Bound {
+    /// A request body is longer than what is read.
+    RequestBody,
+    /// Request bodies held at once take all the memory that they may have.
+    RequestBodies,
+    /// An encoded body is longer, once decoded, than what is read.
+    DecodedBody,
+    /// Connections at once.
+    Connections,
+}
+
+impl Bound {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::RequestBody => "request_body",
+            Self::RequestBodies => "request_bodies",
+            Self::DecodedBody => "decoded_body",
+            Self::Connections => "connections",
+        }
+    }
+}
+
+/// The metrics of one Weir process.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// Exchanges, by `provider`, `api` and `outcome`.
+    pub exchanges: IntCounterVec,
+    /// Tokens, by `provider` and `kind` (input, cache_read, cache_write, output).
+    pub tokens: IntCounterVec,
+    /// Nano-dollars spent, by `provider`.
+    pub spent: IntCounterVec,
+    /// Calls whose model has no price, by `provider`.
+    pub unpriced: IntCounterVec,
+    /// Cache outcomes, by `provider` and `outcome`.
+    pub cache: IntCounterVec,
+    /// Calls refused, by `reason`.
+    pub refused: IntCounterVec,
+    /// Connections not inspected, by `reason`.
+    pub bypassed: IntCounterVec,
+    /// Connections refused, by `reason`.
+    pub connections_refused: IntCounterVec,
+    /// Bodies or answers that could not be read, by `what`.
+    pub unreadable: IntCounterVec,
+    /// Bounds reached, by `bound`.
+    bounds: IntCounterVec,
+    /// Connections open now.
+    pub connections: IntGauge,
+    /// Calls in flight now.
+    pub in_flight: IntGauge,
+    /// Seconds that Weir added before a request was forwarded.
+    pub added: Histogram,
+    /// Seconds from forwarding to the first byte of the answer.
+    pub first_byte: Histogram,
+}
+
+impl Metrics {
+    /// Registers every metric in a fresh registry.
+    ///
+    /// # Errors
+    /// A name that is not valid or registered twice, which a test rules out.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let counter = |name: &str, help: &str, labels: &[&str]| {
+            let vec = IntCounterVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(vec.clone()))?;
+            Ok::<_, prometheus::Error>(vec)
+        };
+        let gauge = |name: &str, help: &str| {
+            let gauge = IntGauge::new(name, help)?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok::<_, prometheus::Error>(gauge)
+        };
+        let seconds = |name: &str, help: &str, buckets: &[f64]| {
+            let histogram =
+                Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec()))?;
+            registry.register(Box::new(histogram.clone()))?;
+            Ok::<_, prometheus::Error>(histogram)
+        };
+        Ok(Self {
+            exchanges: counter(
+                "weir_exchanges_total",
+                "Exchanges with LLM providers.",
+                &["provider", "api", "outcome"],
+            )?,
+            tokens: counter("weir_tokens_total", "Tokens used.", &["provider", "kind"])?,
+            spent: counter(
+                "weir_spent_nanodollars_total",
+                "Spent, in 10^-9 US dollars.",
+                &["provider"],
+            )?,
+            unpriced: counter(
+                "weir_unpriced_calls_total",
+                "Calls of models without a known price.",
+                &["provider"],
+            )?,
+            cache: counter(
+                "weir_cache_outcomes_total",
+                "What the provider's prompt cache did.",
+                &["provider", "outcome"],
+            )?,
+            refused: counter("weir_refused_calls_total", "Calls refused.", &["reason"])?,
+            bypassed: counter(
+                "weir_bypassed_connections_total",
+                "Connections passed through without inspection.",
+                &["reason"],
+            )?,
+            connections_refused: counter(
+                "weir_refused_connections_total",
+                "Connections refused.",
+                &["reason"],
+            )?,
+            unreadable: counter(
+                "weir_unreadable_total",
+                "Requests and answers forwarded without being understood.",
+                &["what"],
+            )?,
+            bounds: counter("weir_bounds_reached_total", "Bounds reached.", &["bound"])?,
+            connections: gauge("weir_connections", "Connections open now.")?,
+            in_flight: gauge("weir_calls_in_flight", "Calls in flight now.")?,
+            added: seconds(
+                "weir_added_seconds",
+                "Time from the last byte of a request to its forwarding.",
+                &ADDED_BUCKETS,
+            )?,
+            first_byte: seconds(
+                "weir_upstream_first_byte_seconds",
+                "Time from forwarding to the head of the answer.",
+                &FIRST_BYTE_BUCKETS,
+            )?,
+            registry,
+        })
+    }
+
+    /// Counts an exchange that is over.
+    pub fn record(&self, record: &Record) {
+        let provider = record.provider.as_str();
+        let labels = [provider, record.api.as_str(), record.outcome.as_str()];
+        self.exchanges.with_label_values(&labels).inc();
+        if let Some(usage) = &record.usage {
+            let written = usage.cache_write.saturating_add(usage.cache_write_long);
+            for (kind, tokens) in [
+                ("input", usage.input),
+                ("cache_read", usage.cache_read),
+                ("cache_write", written),
+                ("output", usage.output),
+            ] {
+                self.tokens
+                    .with_label_values(&[provider, kind])
+                    .inc_by(tokens);
+            }
+        }
+        if record.cost == Cost::Unpriced {
+            self.unpriced.with_label_values(&[provider]).inc();
+        }
+        let nanos = u64::try_from(record.cost.spent().nanos()).unwrap_or_default();
+        self.spent.with_label_values(&[provider]).inc_by(nanos);
+        if let Some(outcome) = &record.cache_outcome {
+            self.cache.with_label_values(&[provider, outcome]).inc();
+        }
+    }
+
+    /// Counts a bound that was reached.
+    pub fn bound_reached(&self, bound: Bound) {
+        self.bounds.with_label_values(&[bound.as_str()]).inc();
+    }
+
+    /// The metrics in the Prometheus text format.
+    #[must_use]
+    pub fn render(&self) -> String {
+        TextEncoder::new()
+            .encode_to_string(&self.registry.gather())
+            .unwrap_or_default()
+    }
+}
+
+/// Seconds.
+const ADDED_BUCKETS: [f64; 10] = [
+    0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.002, 0.005, 0.02, 0.1, 1.0,
+];
+/// Seconds.
+const FIRST_BYTE_BUCKETS: [f64; 11] =
+    [0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 120.0];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_metric_registers_once_under_a_valid_name() {
+        let metrics = Metrics::new().unwrap();
+        metrics.bound_reached(Bound::RequestBody);
+        assert!(
+            metrics
+                .render()
+                .contains("weir_bounds_reached_total{bound=\"request_body\"} 1")
+        );
+    }
+}

@@ -1,0 +1,182 @@
+//! Reads the ledger row by row, beside whoever writes it.
+
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use rusqlite::{Connection, Row};
+use weir_core::money::Money;
+use weir_core::usage::Usage;
+
+use super::query::{GroupKey, Query};
+use crate::ledger::{Bypass, LedgerError, LedgerOptions, open_read_only};
+
+/// The ledger, opened for reading.
+#[derive(Debug)]
+pub struct Reader {
+    connection: Connection,
+    path: PathBuf,
+}
+
+/// What reports want of an exchange.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    /// The value of each key of the query.
+    pub(super) group: Vec<String>,
+    pub(super) outcome: String,
+    pub(super) usage: Option<Usage>,
+    /// As `Cost::as_str`.
+    pub(super) cost_state: String,
+    pub(super) cost: Option<Money>,
+    pub(super) cost_without_cache: Option<Money>,
+    pub(super) cost_perfect_cache: Option<Money>,
+}
+
+impl Reader {
+    /// Opens the ledger. Writers are not disturbed.
+    ///
+    /// # Errors
+    /// Where there is none, or it is another version's, or it cannot be read.
+    pub fn open(options: &LedgerOptions) -> Result<Self, LedgerError> {
+        let path = options.database()?;
+        Ok(Self {
+            connection: open_read_only(&path)?,
+            path,
+        })
+    }
+
+    /// Hands over every exchange that the query wants.
+    pub(super) fn each_exchange(
+        &self,
+        query: &Query,
+        mut each: impl FnMut(Exchange),
+    ) -> Result<(), LedgerError> {
+        self.each_row(EXCHANGES, query.since_unix_ms, |row| {
+            each(exchange(row, query)?);
+            Ok(())
+        })
+    }
+
+    /// Hands over every count of what was not inspected.
+    pub(super) fn each_bypass(
+        &self,
+        query: &Query,
+        mut each: impl FnMut(Bypass),
+    ) -> Result<(), LedgerError> {
+        // A minute counts where any of it does.
+        let since = query.since_unix_ms.saturating_sub(59_999);
+        self.each_row(BYPASSES, since, |row| {
+            each(Bypass {
+                at_unix_ms: row.get("minute_ms")?,
+                program: row.get("program")?,
+                host: row.get("host")?,
+                destination: row.get("destination")?,
+                reason: row.get("reason")?,
+                count: unsigned(row.get("count")?),
+            });
+            Ok(())
+        })
+    }
+
+    fn each_row(
+        &self,
+        sql: &str,
+        since: i64,
+        mut each: impl FnMut(&Row<'_>) -> rusqlite::Result<()>,
+    ) -> Result<(), LedgerError> {
+        let mut read = || {
+            let mut select = self.connection.prepare(sql)?;
+            let mut rows = select.query([since])?;
+            while let Some(row) = rows.next()? {
+                each(row)?;
+            }
+            Ok(())
+        };
+        read().map_err(|source| LedgerError::Database {
+            path: self.path.clone(),
+            source,
+        })
+    }
+}
+
+fn exchange(row: &Row<'_>, query: &Query) -> rusqlite::Result<Exchange> {
+    let group = query
+        .by
+        .iter()
+        .map(|key| value_of(row, *key, query))
+        .collect::<Result<_, _>>()?;
+    let input: Option<i64> = row.get("input")?;
+    let tokens = |column: &str| {
+        row.get(column)
+            .map(|tokens: Option<i64>| unsigned(tokens.unwrap_or(0)))
+    };
+    let usage = match input {
+        None => None,
+        Some(input) => Some(Usage {
+            input: unsigned(input),
+            cache_read: tokens("cache_read")?,
+            cache_write: tokens("cache_write")?,
+            cache_write_long: tokens("cache_write_long")?,
+            output: tokens("output")?,
+            ..Usage::default()
+        }),
+    };
+    let amount = |column: &str| {
+        row.get(column)
+            .map(|nanos: Option<i64>| nanos.map(Money::from_nanos))
+    };
+    Ok(Exchange {
+        group,
+        outcome: row.get("outcome")?,
+        usage,
+        cost_state: row.get("cost_state")?,
+        cost: amount("cost_nanos")?,
+        cost_without_cache: amount("cost_without_cache_nanos")?,
+        cost_perfect_cache: amount("cost_perfect_cache_nanos")?,
+    })
+}
+
+fn value_of(row: &Row<'_>, key: GroupKey, query: &Query) -> rusqlite::Result<String> {
+    let text = |column: &str| row.get::<_, Option<String>>(column);
+    let value = match key {
+        GroupKey::Day => Some(day_of(row.get("started_ms")?, query)),
+        GroupKey::Provider => text("provider")?,
+        GroupKey::Model => text("model_requested")?,
+        GroupKey::Host => text("host")?,
+        GroupKey::Api => text("api")?,
+        GroupKey::Key => text("key_hash")?.map(|hash| {
+            let start: String = hash.chars().take(8).collect();
+            text("key_tail")
+                .ok()
+                .flatten()
+                .map_or_else(|| start.clone(), |tail| format!("{start}…{tail}"))
+        }),
+        GroupKey::User => match text("user")? {
+            None => row.get::<_, Option<u32>>("uid")?.map(|uid| uid.to_string()),
+            named => named,
+        },
+        GroupKey::Process => text("program")?,
+        GroupKey::Cgroup => text("cgroup")?,
+        GroupKey::Container => text("container")?,
+        GroupKey::Session => text("session")?,
+        GroupKey::Program | GroupKey::Reason => None,
+    };
+    Ok(value
+        .filter(|value| !value.is_empty())
+        .unwrap_or_else(|| UNKNOWN.to_owned()))
+}
+
+fn day_of(unix_ms: i64, query: &Query) -> String {
+    // The calendar reaches to the year 9999; a clock beyond it is as good as none.
+    Timestamp::from_millisecond(unix_ms).map_or_else(
+        |_| UNKNOWN.to_owned(),
+        |at| at.to_zoned(query.time_zone.clone()).date().to_string(),
+    )
+}
+
+fn unsigned(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or(0)
+}
+
+const UNKNOWN: &str = "unknown";
+const EXCHANGES: &str = "SELECT * FROM exchange WHERE started_ms >= ?";
+const BYPASSES: &str = "SELECT * FROM bypass WHERE minute_ms >= ?";

@@ -1,0 +1,152 @@
+//! All that serves the command: the runtime, the sidecar, the heartbeat, the admin server.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::runtime::{Builder, Runtime};
+use tracing::{info, warn};
+use weir_certs::Authority;
+
+use super::RunError;
+use super::summary::Summary;
+use crate::capture::{Capture, Opened};
+use crate::process::admin::{self, Pages};
+use crate::process::config::Live;
+use crate::process::leftovers::{Leftover, Leftovers};
+use crate::process::limits::RUN_SHUTDOWN_TIMEOUT;
+use crate::process::state::StateDirectory;
+use crate::sidecar::{Parts, Sidecar};
+
+/// Serves until it is ended.
+#[derive(Debug)]
+pub(super) struct Session {
+    sidecar: Arc<Sidecar>,
+    capture: Arc<Capture>,
+    steps: Vec<String>,
+    runtime: Runtime,
+}
+
+impl Session {
+    /// Starts to serve. When it returns, connections are captured and answered.
+    pub(super) fn start(
+        live: Arc<Live>,
+        opened: Opened,
+        authority: Authority,
+        state: StateDirectory,
+        log: PathBuf,
+        leftovers: &mut Leftovers,
+    ) -> Result<Self, RunError> {
+        let failed = |error: std::io::Error| RunError::Sidecar(error.into());
+        let runtime = Builder::new_multi_thread()
+            .enable_all()
+            .thread_name("weir")
+            .build()
+            .map_err(failed)?;
+        let Opened { capture, steps } = opened;
+        info!(mode = %capture.mode(), "connections are captured");
+        let capture = Arc::new(capture);
+        let socket = state.run().join(format!("{}.sock", leftovers.id()));
+        leftovers
+            .will_make(Leftover::Socket(socket.clone()))
+            .map_err(RunError::Leftovers)?;
+        let about = About {
+            id: leftovers.id().to_owned(),
+            log,
+            started: Instant::now(),
+        };
+        let parts = Parts {
+            live: Arc::clone(&live),
+            capture: Arc::clone(&capture),
+            authority,
+            state,
+        };
+        let sidecar = runtime
+            .block_on(async { Sidecar::start(parts) })
+            .map_err(RunError::Sidecar)?;
+        let sidecar = Arc::new(sidecar);
+        let pages = pages(
+            about,
+            Arc::clone(&live),
+            Arc::clone(&capture),
+            Arc::clone(&sidecar),
+        );
+        runtime.spawn(serve_admin(live.config().admin.listen, pages.clone()));
+        match runtime.block_on(async { admin::listen_on_socket(&socket) }) {
+            Ok(listener) => drop(runtime.spawn(admin::serve_socket(listener, pages))),
+            Err(error) => warn!(%error, socket = %socket.display(), "no socket for weir status"),
+        }
+        runtime.spawn(live.follow());
+        Ok(Self {
+            sidecar,
+            capture,
+            steps,
+            runtime,
+        })
+    }
+
+    pub(super) fn sidecar(&self) -> &Sidecar {
+        &self.sidecar
+    }
+
+    /// Lets what is in flight end, at most for `timeout`, and stops serving.
+    pub(super) fn end(self, timeout: Duration) -> Summary {
+        self.runtime.block_on(self.sidecar.drain(timeout));
+        let mut summary = self.sidecar.summary();
+        summary.mode = Some(self.capture.mode());
+        summary.steps = self.steps;
+        // What is still running is given up: it was told to end.
+        self.runtime.shutdown_timeout(RUN_SHUTDOWN_TIMEOUT);
+        self.capture.close();
+        summary
+    }
+}
+
+async fn serve_admin(address: std::net::SocketAddr, pages: Pages) {
+    match TcpListener::bind(address).await {
+        Ok(listener) => admin::serve_address(listener, pages).await,
+        Err(error) => warn!(%address, %error, "no admin server: its address cannot be used"),
+    }
+}
+
+/// What does not change.
+struct About {
+    id: String,
+    log: PathBuf,
+    started: Instant,
+}
+
+fn pages(about: About, live: Arc<Live>, capture: Arc<Capture>, sidecar: Arc<Sidecar>) -> Pages {
+    let of_metrics = Arc::clone(&sidecar);
+    let of_ready = Arc::clone(&capture);
+    Pages {
+        metrics: Arc::new(move || of_metrics.metrics()),
+        ready: Arc::new(move || of_ready.ready()),
+        status: Arc::new(move || {
+            let config = live.config();
+            let ready = capture.ready();
+            let mut status = json!({
+                "id": about.id,
+                "pid": std::process::id(),
+                "mode": capture.mode(),
+                "uptime_s": about.started.elapsed().as_secs(),
+                "ready": ready.is_ok(),
+                "not_ready_reason": ready.err(),
+                "fail": config.intercept.fail,
+                "observe": config.observe,
+                "cache_mode": config.cache.mode,
+                "config": config.source,
+                "log": about.log,
+                "not_redirected": capture.skipped().into_iter().collect::<std::collections::BTreeMap<_, _>>(),
+            });
+            if let (Some(status), serde_json::Value::Object(more)) =
+                (status.as_object_mut(), sidecar.status())
+            {
+                status.extend(more);
+            }
+            status
+        }),
+    }
+}

@@ -1,0 +1,144 @@
+//! A client of either HTTP version, for what is not about bytes.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, StatusCode, Version};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use serde_json::Value;
+
+use crate::{Api, World, soon};
+
+/// A connection of an application.
+pub struct Client {
+    sender: Sender,
+    host: &'static str,
+}
+
+enum Sender {
+    Http1(http1::SendRequest<Full<Bytes>>),
+    Http2(http2::SendRequest<Full<Bytes>>),
+}
+
+/// An answer whose body has not been read.
+#[derive(Debug)]
+pub struct Answer {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its header fields.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub body: Incoming,
+}
+
+impl Client {
+    /// Connects to `host` at `target` through the sidecar.
+    ///
+    /// # Panics
+    /// Where the connection is not inspected, or speaks another version.
+    pub async fn connect(
+        world: &World,
+        target: SocketAddr,
+        host: &'static str,
+        version: Version,
+    ) -> Self {
+        let alpn: &[&[u8]] = if version == Version::HTTP_2 {
+            &[b"h2", b"http/1.1"]
+        } else {
+            &[b"http/1.1"]
+        };
+        let stream = world.tls(target, host, alpn).await.unwrap();
+        let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        assert_eq!(http2, version == Version::HTTP_2);
+        let sender = if http2 {
+            let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+                .await
+                .unwrap();
+            tokio::spawn(connection);
+            Sender::Http2(sender)
+        } else {
+            let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+            tokio::spawn(connection);
+            Sender::Http1(sender)
+        };
+        Self { sender, host }
+    }
+
+    /// Sends a request.
+    ///
+    /// # Errors
+    /// The connection's: no answer came.
+    pub async fn send(&mut self, mut request: Request<Full<Bytes>>) -> hyper::Result<Answer> {
+        let response = match &mut self.sender {
+            Sender::Http1(sender) => {
+                request
+                    .headers_mut()
+                    .insert("host", self.host.parse().unwrap());
+                soon("a free connection", sender.ready()).await?;
+                soon("an answer", sender.send_request(request)).await?
+            }
+            Sender::Http2(sender) => {
+                let uri = format!("https://{}{}", self.host, request.uri());
+                *request.uri_mut() = uri.parse().unwrap();
+                soon("an answer", sender.send_request(request)).await?
+            }
+        };
+        let (parts, body) = response.into_parts();
+        Ok(Answer {
+            status: parts.status,
+            headers: parts.headers,
+            body,
+        })
+    }
+
+    /// Makes a call.
+    ///
+    /// # Errors
+    /// The connection's: no answer came.
+    pub async fn call(&mut self, api: Api, body: &Value) -> hyper::Result<Answer> {
+        self.send(request(api, body.to_string())).await
+    }
+
+    /// Makes a call and reads its whole answer.
+    ///
+    /// # Panics
+    /// Where no answer came, or not all of it.
+    pub async fn ask(&mut self, api: Api, body: &Value) -> (StatusCode, Bytes) {
+        let answer = self.call(api, body).await.unwrap();
+        (answer.status, answer.whole().await.unwrap())
+    }
+}
+
+/// A call with a key.
+fn request(api: Api, body: impl Into<Bytes>) -> Request<Full<Bytes>> {
+    Request::post(api.path())
+        .header("content-type", "application/json")
+        .header("authorization", "Bearer sk-test-0123456789abcdef")
+        .header("anthropic-version", "2023-06-01")
+        .body(Full::new(body.into()))
+        .unwrap()
+}
+
+impl Answer {
+    /// All of the body.
+    ///
+    /// # Errors
+    /// It broke off.
+    pub async fn whole(self) -> hyper::Result<Bytes> {
+        Ok(soon("the answer's end", self.body.collect())
+            .await?
+            .to_bytes())
+    }
+
+    /// The next data of the body; none at its end, or where it breaks off.
+    pub async fn next(&mut self) -> Option<Bytes> {
+        soon("data", self.body.frame())
+            .await?
+            .ok()?
+            .into_data()
+            .ok()
+    }
+}
