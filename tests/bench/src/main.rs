@@ -1,0 +1,59 @@
+//! Measures what Weir adds to a call, interleaved with a direct run, a bare TLS relay and hudsucker.
+//!
+//! Read in this order: `job` is what one measurement is, `client` makes it, `server` answers it,
+//! `floor` and `hudsucker` stand between them as Weir does, `contenders` starts them all, `measure`
+//! lets them take turns, `report` compares.
+
+mod job;
+mod traffic;
+
+mod client;
+mod floor;
+mod hudsucker;
+mod server;
+
+mod cells;
+mod contenders;
+mod measure;
+mod process;
+mod report;
+
+mod clock;
+mod tls;
+
+use clap::{Parser, Subcommand};
+
+/// What Weir adds to a call, beside a bare TLS relay and hudsucker.
+#[derive(Parser)]
+#[command(version, args_conflicts_with_subcommands = true)]
+struct Arguments {
+    #[command(subcommand)]
+    role: Option<Role>,
+    #[command(flatten)]
+    options: measure::Options,
+}
+
+/// Without a subcommand everything is started, measured and stopped. The subcommands are the
+/// processes that this takes; they serve until their standard input is closed.
+#[derive(Subcommand)]
+enum Role {
+    /// The simulated provider.
+    Server(server::Options),
+    /// The bare TLS relay.
+    Floor(floor::Options),
+    /// The hudsucker proxy.
+    Hudsucker(hudsucker::Options),
+    /// The client, told what to do on standard input.
+    Client(client::Options),
+}
+
+fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    match arguments.role {
+        None => measure::run(&arguments.options),
+        Some(Role::Server(options)) => server::run(&options),
+        Some(Role::Floor(options)) => floor::run(&options),
+        Some(Role::Hudsucker(options)) => hudsucker::run(&options),
+        Some(Role::Client(options)) => client::run(&options),
+    }
+}
