@@ -262,7 +262,7 @@ async fn with_observe_or_a_cap_that_warns_nothing_is_refused() {
         observe: true,
         ..with(cap(0, CapKind::Strict))
     };
-    for (config, reasons) in [(with(warns), &[][..]), (observes, &[][..])] {
+    for config in [with(warns), observes] {
         let world = World::start(&[simulator.ca_pem()], config);
         for api in Api::ALL {
             let mut client =
@@ -270,7 +270,7 @@ async fn with_observe_or_a_cap_that_warns_nothing_is_refused() {
             assert_eq!(client.ask(api, &api.call("hello", false)).await.0, 200);
             let record = world.record().await;
             assert_eq!(record.outcome, Outcome::Completed);
-            assert_eq!(record.reasons, reasons);
+            assert!(record.reasons.is_empty(), "{:?}", record.reasons);
             assert!(matches!(record.cost, Cost::Priced { .. }));
         }
         let billed: Money = world.sidecar.summary().spend;

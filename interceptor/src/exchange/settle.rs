@@ -1,6 +1,7 @@
 //! What an exchange cost, when it is over: by its usage, or by the best that is known.
 
 use weir_core::answer::Answer;
+use weir_core::api::Endpoint;
 use weir_core::cache::{self, CacheRules};
 use weir_core::catalog::Provider;
 use weir_core::money::Money;
@@ -27,6 +28,8 @@ impl Entry {
                 (Some(used), Some(answer)) => self.price(&used, answer, told.is_some()),
                 _ => self.without_usage(end),
             };
+        } else if matches!(self.endpoint, Endpoint::Free(_)) || self.is_not_billed(end) {
+            self.record.cost = nothing();
         }
         if let Some(ticket) = self.ticket.take() {
             let warnings = self.context.caps().settle(ticket, self.record.cost.spent());
@@ -51,7 +54,7 @@ impl Entry {
             End::ClientGone => Outcome::ClientGone,
             End::Broken => Outcome::Truncated,
             End::Complete if self.call.is_none() => match self.endpoint {
-                weir_core::api::Endpoint::Call(_) => Outcome::Unread,
+                Endpoint::Call(_) => Outcome::Unread,
                 _ => Outcome::Completed,
             },
             End::Complete if answer.is_none() => Outcome::Completed,
@@ -79,13 +82,8 @@ impl Entry {
     /// A call without usage: an error is not billed; what was sent and never answered in full
     /// counts with what was reserved for it.
     fn without_usage(&mut self, end: End) -> Cost {
-        let zero = || Cost::Priced {
-            total: Money::ZERO,
-            version: PriceTable::builtin().version().to_owned(),
-        };
         match (end, &self.record.outcome) {
-            (End::NotSent, _) | (_, Outcome::ProviderError) => zero(),
-            _ if self.sent.is_none() => zero(),
+            _ if self.is_not_billed(end) => nothing(),
             (End::NotAnswered | End::ClientGone | End::Broken, _) | (_, Outcome::Truncated) => {
                 Cost::Estimated {
                     total: self.reserved,
@@ -93,7 +91,7 @@ impl Entry {
                 }
             }
             // It was answered, so it was billed: what can't be read is not for free.
-            (End::Complete, _) => {
+            (End::Complete | End::NotSent, _) => {
                 self.record.reasons.push("answer_unreadable".to_owned());
                 Cost::Estimated {
                     total: self.reserved,
@@ -101,6 +99,10 @@ impl Entry {
                 }
             }
         }
+    }
+
+    fn is_not_billed(&self, end: End) -> bool {
+        end == End::NotSent || self.sent.is_none() || self.record.outcome == Outcome::ProviderError
     }
 
     fn price(&mut self, usage: &Usage, answer: &Answer, exact: bool) -> Cost {
@@ -185,3 +187,12 @@ impl Entry {
 
 /// Where the table does not say: what most models have.
 const MINIMUM_TOKENS: u64 = 1024;
+
+/// The cost of what no provider bills.
+fn nothing() -> Cost {
+    let version = PriceTable::builtin().version().to_owned();
+    Cost::Priced {
+        total: Money::ZERO,
+        version,
+    }
+}

@@ -178,5 +178,7 @@ fn unsigned(value: i64) -> u64 {
 }
 
 const UNKNOWN: &str = "unknown";
-const EXCHANGES: &str = "SELECT * FROM exchange WHERE started_ms >= ?";
+/// What is no call and costs nothing, such as a list of models, is in the ledger and in no report.
+const EXCHANGES: &str = "SELECT * FROM exchange WHERE started_ms >= ? \
+    AND NOT (api = '' AND cost_state = 'priced' AND cost_nanos = 0)";
 const BYPASSES: &str = "SELECT * FROM bypass WHERE minute_ms >= ?";
