@@ -67,6 +67,8 @@ impl BypassReason {
 pub enum Bound {
     /// A request body is longer than what is read.
     RequestBody,
+    /// Request bodies held at once take all the memory that they may have.
+    RequestBodies,
     /// An encoded body is longer, once decoded, than what is read.
     DecodedBody,
     /// Connections at once.
@@ -77,6 +79,7 @@ impl Bound {
     fn as_str(self) -> &'static str {
         match self {
             Self::RequestBody => "request_body",
+            Self::RequestBodies => "request_bodies",
             Self::DecodedBody => "decoded_body",
             Self::Connections => "connections",
         }

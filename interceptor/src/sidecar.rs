@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use weir_certs::Authority;
-use weir_core::caps::{self, Caps};
+use weir_core::caps::{self, Caps, OnExceed};
 use weir_core::catalog::Catalog;
 
 use crate::accept;
@@ -25,6 +25,11 @@ use crate::run::summary::Summary;
 
 /// How often idle connections are closed and the spend of other processes is read.
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_millis(500);
+
+/// For records to reach the database before a cap is seeded from it.
+const FLUSH_WAIT: Duration = Duration::from_secs(1);
+/// The grain in which memory for request bodies is counted.
+pub(crate) const BODY_PERMIT_BYTES: usize = 1024;
 
 /// What the sidecar is made of.
 #[derive(Debug)]
@@ -50,6 +55,8 @@ pub(crate) struct Context {
     pub(crate) metrics: Metrics,
     /// One permit for each connection that may be open.
     pub(crate) connections: Arc<Semaphore>,
+    /// One permit for each [`BODY_PERMIT_BYTES`] of request bodies that may be held.
+    pub(crate) bodies: Arc<Semaphore>,
     live: Arc<Live>,
     rules: ArcSwap<Rules>,
     totals: Mutex<Summary>,
@@ -80,33 +87,49 @@ impl Context {
         self.caps.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts `caps` in force, with what was spent in their windows so far.
+    /// Puts `configured` in force as caps, with what was spent in their windows so far. Blocks on
+    /// the database, before it takes the lock that every call needs.
+    ///
+    /// # Errors
+    /// The database can't be read; the caps then stay as they were.
     fn reconfigure(&self, configured: Vec<caps::Cap>) -> Result<(), LedgerError> {
+        if !self.ledger.flush(FLUSH_WAIT) {
+            tracing::warn!("recent records are not in the database yet, new caps miss them");
+        }
+        self.count_others()?;
+        let mut all_new = Caps::default();
+        all_new.reconfigure(configured.clone());
+        let mut spent = Vec::new();
+        if let Some(since) = all_new.replay_since_ms(unix_ms()) {
+            self.ledger.spent_since(since, |spend| spent.push(spend))?;
+        }
         let mut caps = self.caps();
         caps.reconfigure(configured);
-        let Some(since) = caps.replay_since_ms(unix_ms()) else {
-            return Ok(());
-        };
-        self.ledger.spent_since(since, |spend| {
+        for spend in &spent {
             caps.replay(&spend.for_caps());
-        })
+        }
+        Ok(())
     }
 
-    /// Puts a configuration that has changed in force, for connections from now on.
-    fn follow(&self) {
-        let config = self.live.config();
-        if Arc::ptr_eq(&config, &self.rules.load().config) {
-            return;
+    /// Counts what other processes on the same ledger spent and have in flight. Blocks on the
+    /// database.
+    fn count_others(&self) -> Result<(), LedgerError> {
+        let others = self.ledger.poll_others()?;
+        let mut caps = self.caps();
+        for spend in &others.spent {
+            caps.record_spend(&spend.for_caps());
         }
-        let caps = config.caps.clone();
-        let replaced = Rules::new(config, &self.capture).and_then(|rules| {
-            self.reconfigure(caps)?;
-            self.rules.store(Arc::new(rules));
-            Ok(())
-        });
-        if let Err(error) = replaced {
-            tracing::warn!(%error, "configuration refused, the one before stays in force");
-        }
+        caps.replace_elsewhere(unix_ms(), others.reserved.iter().map(Spend::for_caps));
+        Ok(())
+    }
+
+    /// Puts a configuration that has changed in force, for connections from now on. Blocks.
+    fn follow(&self, config: Arc<Config>) -> anyhow::Result<()> {
+        let caps = caps_of(&config);
+        let rules = Rules::new(config, &self.capture)?;
+        self.reconfigure(caps)?;
+        self.rules.store(Arc::new(rules));
+        Ok(())
     }
 
     pub(crate) fn totals(&self) -> MutexGuard<'_, Summary> {
@@ -134,6 +157,16 @@ impl Context {
             std::future::pending::<()>().await;
         }
     }
+}
+
+/// The caps of a configuration; those of one that only observes refuse nothing.
+fn caps_of(config: &Config) -> Vec<caps::Cap> {
+    let mut caps = config.caps.clone();
+    if config.observe {
+        caps.iter_mut()
+            .for_each(|cap| cap.on_exceed = OnExceed::Warn);
+    }
+    caps
 }
 
 impl Rules {
@@ -176,7 +209,7 @@ impl Sidecar {
         let config = parts.live.config();
         let ledger = Ledger::open(&LedgerOptions {
             state_dir: parts.state.path().to_owned(),
-            url: config.ledger.url(),
+            url: config.ledger.url.clone(),
         })?;
         let context = Arc::new(Context {
             leaves: Leaves::new(parts.authority),
@@ -186,6 +219,7 @@ impl Sidecar {
             metrics: Metrics::new()?,
             connections: Arc::new(Semaphore::new(limits::CONNECTIONS_MAX)),
             // Put in force below, with what the ledger says was spent.
+            bodies: Arc::new(Semaphore::new(limits::BODIES_BYTES_MAX / BODY_PERMIT_BYTES)),
             caps: Mutex::default(),
             totals: Mutex::default(),
             rules: ArcSwap::from_pointee(Rules::new(config, &parts.capture)?),
@@ -194,7 +228,7 @@ impl Sidecar {
             capture: parts.capture,
             ledger: Arc::new(ledger),
         });
-        context.reconfigure(context.rules().config.caps.clone())?;
+        context.reconfigure(caps_of(&context.rules().config))?;
         for listener in context.capture.listeners()? {
             let listener = TcpListener::from_std(listener)?;
             tokio::spawn(accept::accept_all(Arc::clone(&context), listener));
@@ -271,6 +305,7 @@ impl Sidecar {
 /// or has all the connections that it may have, the kernel lets new ones go direct.
 async fn beat(context: Arc<Context>) {
     let mut ticks = tokio::time::interval(limits::HEARTBEAT_INTERVAL);
+    let mut is_well = true;
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
@@ -279,37 +314,43 @@ async fn beat(context: Arc<Context>) {
         if context.connections.available_permits() == 0 {
             continue;
         }
-        if let Err(error) = context.capture.heartbeat() {
-            tracing::error!(%error, "expected to tell the kernel that Weir is alive");
+        match context.capture.heartbeat() {
+            Ok(()) => is_well = true,
+            Err(error) if is_well => {
+                tracing::error!(%error, "connections are not captured any more");
+                is_well = false;
+            }
+            Err(_said_before) => {}
         }
     }
 }
 
 async fn keep_house(context: Arc<Context>) {
     let mut ticks = tokio::time::interval(HOUSEKEEPING_INTERVAL);
+    let mut config = Arc::clone(&context.rules().config);
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
             () = context.draining() => return,
         }
-        context.follow();
         let rules = context.rules();
         rules.forwarder.close_idle(limits::POOL_IDLE_TIMEOUT);
-        if rules.config.caps.is_empty() {
+        let live = context.live.config();
+        // One that was refused is not tried again.
+        let changed = (!Arc::ptr_eq(&config, &live)).then(|| Arc::clone(&live));
+        config = live;
+        if changed.is_none() && config.caps.is_empty() {
             continue;
         }
-        let ledger = Arc::clone(&context.ledger);
-        let polled = tokio::task::spawn_blocking(move || ledger.poll_others()).await;
-        match polled {
-            Ok(Ok(others)) => {
-                let mut caps = context.caps();
-                for spend in &others.spent {
-                    caps.record_spend(&spend.for_caps());
-                }
-                caps.replace_elsewhere(unix_ms(), others.reserved.iter().map(Spend::for_caps));
-            }
-            Ok(Err(error)) => tracing::warn!(%error, "expected to read what others spent"),
-            Err(error) => tracing::error!(%error, "reading what others spent ended"),
+        let at_work = Arc::clone(&context);
+        let done = tokio::task::spawn_blocking(move || match changed {
+            Some(config) => at_work.follow(config),
+            None => Ok(at_work.count_others()?),
+        });
+        match done.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "rules and caps stay as they were"),
+            Err(error) => tracing::error!(%error, "keeping house ended"),
         }
     }
 }

@@ -1,4 +1,9 @@
 //! `weir run` from the outside: codes, streams, terminal and signals as if Weir were not there.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test may panic"
+)]
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -250,6 +255,8 @@ fn a_hangup_makes_weir_read_its_configuration_again() {
 struct Terminal {
     master: File,
     child: Child,
+    /// Read, but behind what was expected so far.
+    said: String,
 }
 
 impl Terminal {
@@ -270,19 +277,24 @@ impl Terminal {
         Self {
             master: File::from(pty.master),
             child,
+            said: String::new(),
         }
     }
 
-    /// Reads up to `text`, and fails where the terminal closes before.
+    /// Reads up to `text`, and fails where the terminal closes before. Returns what came before it.
     fn expect(&mut self, text: &str) -> String {
-        let mut said = String::new();
         let mut buffer = [0; 1024];
-        while !said.contains(text) {
+        loop {
+            if let Some((before, after)) = self.said.split_once(text) {
+                let (before, after) = (before.to_owned(), after.to_owned());
+                self.said = after;
+                return before;
+            }
             let count = self.master.read(&mut buffer).unwrap_or(0);
-            assert_ne!(count, 0, "expected {text:?}, found {said:?}");
-            said.push_str(&String::from_utf8_lossy(&buffer[..count]));
+            assert_ne!(count, 0, "expected {text:?}, found {:?}", self.said);
+            self.said
+                .push_str(&String::from_utf8_lossy(&buffer[..count]));
         }
-        said
     }
 
     fn type_keys(&mut self, keys: &str) {

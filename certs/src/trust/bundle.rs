@@ -20,7 +20,7 @@ pub fn merged(base: &[u8], ca_pem: &str) -> String {
 #[must_use]
 pub fn contains(base: &[u8], ca_pem: &str) -> bool {
     let base = String::from_utf8_lossy(base);
-    let there: BTreeSet<String> = certificates(&base).map(body).collect();
+    let there: BTreeSet<Vec<u8>> = certificates(&base).map(body).collect();
     certificates(ca_pem).all(|section| there.contains(&body(section)))
 }
 
@@ -75,8 +75,10 @@ pub(super) fn certificates(text: &str) -> impl Iterator<Item = &str> {
 }
 
 /// What identifies a section, however its lines are wrapped.
-fn body(section: &str) -> String {
-    section.split_ascii_whitespace().collect()
+fn body(section: &str) -> Vec<u8> {
+    let mut body = section.as_bytes().to_vec();
+    body.retain(|byte| !byte.is_ascii_whitespace());
+    body
 }
 
 fn is_base64_or_blank(byte: u8) -> bool {

@@ -148,10 +148,12 @@ impl Surroundings {
             .read(true)
             .custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW)
             .open(self.outside(&real))?;
-        if !file.metadata()?.is_file() {
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
             return Err(io::Error::other("not a regular file"));
         }
-        let mut bytes = Vec::new();
+        let expected = metadata.len().min(bytes_max);
+        let mut bytes = Vec::with_capacity(usize::try_from(expected).unwrap_or_default() + 1);
         file.take(bytes_max).read_to_end(&mut bytes)?;
         Ok(bytes)
     }

@@ -164,6 +164,9 @@ pub(crate) async fn pass(
     origin: &Origin,
     passed: Passed<'_>,
 ) -> anyhow::Result<()> {
+    if passed.reason.is_blind_spot() {
+        context.count_not_inspected(passed.reason.as_str());
+    }
     context
         .metrics
         .bypassed

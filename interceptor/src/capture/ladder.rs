@@ -47,7 +47,8 @@ pub fn open(request: &Request, leftovers: &mut Leftovers) -> Result<Opened, Capt
         None if request.fail == Fail::Closed => &[Mode::Ebpf, Mode::Redirect],
         None => &[Mode::Ebpf, Mode::Redirect, Mode::Proxy],
     };
-    let mut steps = vec![];
+    let mut steps: Vec<String> = vec![];
+    let mut last_reason = String::new();
     for mode in ladder {
         match open_one(*mode, request, leftovers) {
             Ok(capture) => {
@@ -60,7 +61,15 @@ pub fn open(request: &Request, leftovers: &mut Leftovers) -> Result<Opened, Capt
                 }
                 return Ok(Opened { capture, steps });
             }
-            Err(error) => steps.push(format!("no mode {mode}: {error}")),
+            Err(error) => {
+                let reason = error.to_string();
+                steps.push(if reason == last_reason {
+                    format!("no mode {mode}: for the same reason")
+                } else {
+                    format!("no mode {mode}: {reason}")
+                });
+                last_reason = reason;
+            }
         }
     }
     Err(CaptureError::Nothing { steps })

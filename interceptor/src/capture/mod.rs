@@ -204,6 +204,15 @@ impl Capture {
         }
     }
 
+    /// Stops redirecting, and returns when the packet filter has: what would otherwise happen a
+    /// moment after this process has ended. Programs in the kernel go with the last descriptor, so
+    /// before the end of the process is known to anyone.
+    pub fn close(&self) {
+        if let Way::Redirect { filter, .. } = &self.way {
+            filter.close();
+        }
+    }
+
     /// Connections of the command that were not redirected, by reason, since the start.
     #[must_use]
     pub fn skipped(&self) -> Vec<(&'static str, u64)> {

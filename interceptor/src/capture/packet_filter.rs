@@ -74,13 +74,21 @@ impl PacketFilter {
         nft.send(&self.renewal)?;
         nft.complaint()
     }
+
+    /// Ends the process that holds the table.
+    pub(super) fn close(&self) {
+        self.nft
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .end();
+    }
 }
 
 /// The child that holds the table.
 #[derive(Debug)]
 struct Nft {
     child: Child,
-    // None only while it is dropped.
+    // None from its end on.
     commands: Option<ChildStdin>,
     said: BufReader<File>,
 }
@@ -171,13 +179,19 @@ impl Nft {
     }
 }
 
-impl Drop for Nft {
-    fn drop(&mut self) {
-        // The end of its input ends it, and the kernel then removes the table that it owns.
+impl Nft {
+    /// The end of its input ends it, and the kernel then removes the table that it owns.
+    fn end(&mut self) {
         drop(self.commands.take());
         if let Err(error) = self.child.wait() {
             tracing::debug!(%error, "nft was not waited for");
         }
+    }
+}
+
+impl Drop for Nft {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 

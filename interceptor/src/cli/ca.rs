@@ -1,5 +1,6 @@
 //! `weir ca`: the local CA, and the machine's own trust store.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
@@ -144,10 +145,10 @@ fn show(
     )?;
     writeln!(
         out,
-        "may sign for these names, and names below them, and nothing else:"
+        "may sign for these names, and names below them, and nothing else (all with --json):"
     )?;
-    for name in authority.permitted() {
-        writeln!(out, "  {name}")?;
+    for line in in_few_lines(authority.permitted()) {
+        writeln!(out, "  {line}")?;
     }
     if !missing.is_empty() {
         writeln!(
@@ -158,8 +159,26 @@ fn show(
             writeln!(out, "  {name}")?;
         }
     }
-    write!(out, "{}", authority.certificate_pem())?;
     Ok(())
+}
+
+/// The names one by one, but those of a cloud that has one for each region together.
+fn in_few_lines(names: &[String]) -> Vec<String> {
+    let mut groups: BTreeMap<String, Vec<&String>> = BTreeMap::new();
+    for name in names {
+        let domain = name.rsplitn(3, '.').take(2).collect::<Vec<_>>();
+        groups
+            .entry(domain.into_iter().rev().collect::<Vec<_>>().join("."))
+            .or_default()
+            .push(name);
+    }
+    let lines = groups
+        .into_iter()
+        .flat_map(|(domain, names)| match names.as_slice() {
+            [_, _, _, _, _, ..] => vec![format!("{} names below {domain}", names.len())],
+            few => few.iter().map(|name| (*name).clone()).collect(),
+        });
+    lines.collect()
 }
 
 fn environment(places: &Places, as_json: bool, out: &mut impl Write) -> anyhow::Result<()> {
@@ -172,7 +191,7 @@ fn environment(places: &Places, as_json: bool, out: &mut impl Write) -> anyhow::
             .set
             .iter()
             .map(|(name, value)| (*name, value.to_string_lossy()));
-        let value: std::collections::BTreeMap<_, _> = values.collect();
+        let value: BTreeMap<_, _> = values.collect();
         writeln!(out, "{}", json!(value))?;
         return Ok(());
     }

@@ -7,7 +7,7 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::json;
 use weir_certs::Authority;
-use weir_certs::trust::{self, JavaDelivery, Overlays, RuntimeTrust, Surroundings};
+use weir_certs::trust::{self, JavaDelivery, Overlays, RuntimeTrust, Surroundings, TrustedBy};
 
 use super::Places;
 use crate::capture::Mode;
@@ -242,22 +242,36 @@ fn show(
         out,
         "what each runtime learns of the CA by, under weir run:"
     )?;
-    for runtime in runtimes {
-        let found = match &runtime.found {
-            Some(path) => path.display().to_string(),
-            None => "not installed".to_owned(),
-        };
-        writeln!(
-            out,
-            "  {:<18}  {:<32}  {found}",
-            runtime.runtime,
-            runtime.by.to_string()
-        )?;
-        if !runtime.note.is_empty() && runtime.found.is_some() {
-            writeln!(out, "  {:20}→ {}", "", runtime.note)?;
+    let (here, elsewhere): (Vec<_>, Vec<_>) = runtimes
+        .iter()
+        .partition(|runtime| runtime.found.is_some() || runtime.by == TrustedBy::Nothing);
+    let rows: Vec<[String; 3]> = here.iter().map(|runtime| row(runtime)).collect();
+    let width = |column: fn(&[String; 3]) -> &str| {
+        let widths = rows.iter().map(|row| column(row).chars().count());
+        widths.max().unwrap_or(0)
+    };
+    let (name_width, way_width) = (width(|[name, ..]| name), width(|[_, way, _]| way));
+    for (runtime, [name, way, found]) in here.iter().zip(&rows) {
+        let line = format!("  {name:<name_width$}  {way:<way_width$}  {found}");
+        writeln!(out, "{}", line.trim_end())?;
+        if !runtime.note.is_empty() {
+            writeln!(out, "  {:name_width$}  → {}", "", runtime.note)?;
         }
     }
+    let elsewhere: Vec<&str> = elsewhere.iter().map(|runtime| runtime.runtime).collect();
+    if !elsewhere.is_empty() {
+        writeln!(out, "  not found here: {}", elsewhere.join(", "))?;
+    }
     Ok(())
+}
+
+fn row(runtime: &RuntimeTrust) -> [String; 3] {
+    let found = runtime.found.as_ref();
+    [
+        runtime.runtime.to_owned(),
+        runtime.by.to_string(),
+        found.map_or_else(String::new, |path| path.display().to_string()),
+    ]
 }
 
 const CGROUP: &str = "cgroup2";
@@ -292,6 +306,35 @@ mod tests {
             ];
             assert_eq!(best_mode(&checks), mode);
         }
+    }
+
+    #[test]
+    fn runtimes_stand_in_columns_and_absent_ones_in_a_line() {
+        let runtime = |name, by, found: Option<&str>| RuntimeTrust {
+            runtime: name,
+            found: found.map(Into::into),
+            by,
+            note: "a note",
+        };
+        let runtimes = [
+            runtime(
+                "curl",
+                TrustedBy::Variable("CURL_CA_BUNDLE"),
+                Some("/bin/curl"),
+            ),
+            runtime("Go", TrustedBy::Variable("SSL_CERT_FILE"), None),
+            runtime("pinned roots", TrustedBy::Nothing, None),
+            runtime("Bun", TrustedBy::Variable("NODE_EXTRA_CA_CERTS"), None),
+        ];
+        let mut out = vec![];
+        show(&[], &runtimes, None, Mode::Ebpf, &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        let expected = "  curl          variable CURL_CA_BUNDLE  /bin/curl\n                \
+                        → a note\n  \
+                        pinned roots  nothing\n                \
+                        → a note\n  \
+                        not found here: Go, Bun\n";
+        assert!(text.ends_with(expected), "{text}");
     }
 
     #[test]

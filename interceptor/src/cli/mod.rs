@@ -31,6 +31,7 @@ struct Line {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run a program with its LLM calls going through Weir.
+    #[command(after_help = RUN_HELP)]
     Run(RunArguments),
     /// The local certificate authority that Weir answers LLM hosts with.
     Ca(ca::Arguments),
@@ -48,11 +49,11 @@ enum Command {
 #[derive(Debug, Clone, Args)]
 struct Places {
     /// Configuration file; else WEIR_CONFIG, else /etc/weir/weir.toml, else the defaults.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
     /// State directory; else WEIR_STATE_DIR, else /var/lib/weir for root, else
     /// $XDG_STATE_HOME/weir.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", global = true)]
     state_dir: Option<PathBuf>,
 }
 
@@ -84,16 +85,13 @@ impl ReportArguments {
     fn run(&self, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
         let ledger = LedgerOptions {
             state_dir: self.places.find_state()?.path().to_owned(),
-            url: self.places.config()?.ledger.url(),
+            url: self.places.config()?.ledger.url.clone(),
         };
         report::run(&self.report, &ledger, out)?;
         Ok(ExitCode::SUCCESS)
     }
 }
 
-/// The exit code is that of CMD; 127 where there is no such program, 126 where it cannot be
-/// executed, 1 where Weir could not be set up and CMD did not run. A CMD that was ended by a signal
-/// ends Weir by that signal.
 #[derive(Debug, Args)]
 struct RunArguments {
     #[command(flatten)]
@@ -204,6 +202,17 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     source.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
+/// What the options do not say.
+const RUN_HELP: &str = "\
+The exit code is that of CMD; 127 if there is no such program, 126 if it cannot be executed, 1 if
+Weir could not be set up and CMD did not run. If a signal ends CMD, the same signal ends Weir.
+
+Started through sudo, CMD runs as the user who typed the command line, with that user's
+environment. Weir writes to its log (in the state directory) and, at the end, a summary to stderr.
+
+Weir serves CMD until it ends. What CMD leaves running in the background then connects directly, or
+is refused with `fail = \"closed\"`.";
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
@@ -233,6 +242,17 @@ mod tests {
             command_of(&[&["weir", "run", "--mode=ebpf"], &expected[..]].concat()),
             expected
         );
+    }
+
+    #[test]
+    fn places_are_taken_before_and_after_what_to_do_in_them() {
+        for line in [
+            ["weir", "report", "--state-dir", "d", "spend"],
+            ["weir", "report", "spend", "--state-dir", "d"],
+            ["weir", "ca", "show", "--state-dir", "d"],
+        ] {
+            Line::try_parse_from(line).unwrap();
+        }
     }
 
     #[test]

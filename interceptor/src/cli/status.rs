@@ -122,8 +122,15 @@ fn describe(status: &Value) -> String {
         lines.push_str(&format!("  not ready: {}\n", text("not_ready_reason")));
     }
     lines.push_str(&format!("  calls in flight  {}\n", text("in_flight")));
+    for cap in status
+        .get("caps")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+    {
+        lines.push_str(&format!("  cap              {}\n", describe_cap(cap)));
+    }
     for (key, title) in [
-        ("caps", "cap"),
         ("bypasses", "not inspected"),
         ("not_redirected", "not redirected"),
     ] {
@@ -135,29 +142,31 @@ fn describe(status: &Value) -> String {
     lines
 }
 
-/// Objects as `key value` pairs, one line for each element or pair.
+/// What is left of a cap, and until when.
+fn describe_cap(cap: &Value) -> String {
+    let text = |key: &str| cap.get(key).and_then(Value::as_str).unwrap_or("?");
+    let reserved = match text("reserved") {
+        "$0.00" => String::new(),
+        reserved => format!(", {reserved} reserved"),
+    };
+    let resets = cap.get("resets_at_unix").and_then(Value::as_i64);
+    let resets = resets.and_then(|second| jiff::Timestamp::from_second(second).ok());
+    let resets = resets.map_or_else(String::new, |at| format!(", resets at {at}"));
+    format!(
+        "{} ({}): {} of {} spent{reserved}{resets}",
+        text("name"),
+        text("scope"),
+        text("spent"),
+        text("limit")
+    )
+}
+
+/// An object as `key value` pairs, one line for each.
 fn list(value: Option<&Value>) -> Vec<String> {
-    let plain = |value: &Value| match value {
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    };
-    let pairs = |object: &serde_json::Map<String, Value>| -> Vec<String> {
-        object
-            .iter()
-            .map(|(key, value)| format!("{} {}", key.replace('_', " "), plain(value)))
-            .collect()
-    };
-    match value {
-        Some(Value::Array(elements)) => elements
-            .iter()
-            .map(|element| match element {
-                Value::Object(object) => pairs(object).join(", "),
-                other => plain(other),
-            })
-            .collect(),
-        Some(Value::Object(object)) => pairs(object),
-        _ => vec![],
-    }
+    let pairs = value.and_then(Value::as_object).into_iter().flatten();
+    pairs
+        .map(|(key, value)| format!("{} {value}", key.replace('_', " ")))
+        .collect()
 }
 
 fn duration(seconds: u64) -> String {
@@ -183,13 +192,20 @@ mod tests {
         let status = json!({
             "pid": 7, "mode": "ebpf", "uptime_s": 3725, "fail": "open", "observe": true,
             "ready": false, "not_ready_reason": "no heartbeat", "in_flight": 2,
-            "caps": [{"name": "day", "spent": "$1.50", "limit": "$20.00"}],
+            "caps": [
+                {"name": "daily", "scope": "user=ann", "spent": "$1.50", "reserved": "$0.20",
+                 "limit": "$20.00", "resets_at_unix": 1_795_478_400},
+                {"name": "ever", "scope": "all", "spent": "$1.50", "reserved": "$0.00",
+                 "limit": "$30.00", "resets_at_unix": null},
+            ],
             "bypasses": {"no_sni": 3}, "not_redirected": {}, "log": "/x/weir-7.log",
         });
         let expected = "weir 7, mode ebpf, up 1 h 2 min, fail open, observing only\n  \
                         not ready: no heartbeat\n  \
                         calls in flight  2\n  \
-                        cap              limit $20.00, name day, spent $1.50\n  \
+                        cap              daily (user=ann): $1.50 of $20.00 spent, $0.20 reserved, \
+                        resets at 2026-11-24T00:00:00Z\n  \
+                        cap              ever (all): $1.50 of $30.00 spent\n  \
                         not inspected    no sni 3\n  \
                         log              /x/weir-7.log\n";
         assert_eq!(describe(&status), expected);

@@ -8,7 +8,7 @@ mod leaf;
 mod rejections;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
 use tokio_rustls::StartHandshake;
@@ -22,7 +22,7 @@ pub(crate) use rejections::Rejections;
 use crate::accept::{Origin, Passed, pass};
 use crate::client_hello::{ClientHello, Offer};
 use crate::exchange;
-use crate::forward::{DialError, Protocol, Route};
+use crate::forward::{DialError, Route, Upstream};
 use crate::metrics::BypassReason;
 use crate::process::config::Fail;
 use crate::process::limits;
@@ -33,8 +33,7 @@ use crate::tunnel;
 pub(crate) struct Session {
     pub(crate) origin: Arc<Origin>,
     pub(crate) provider: Provider,
-    pub(crate) route: Route,
-    pub(crate) protocol: Protocol,
+    pub(crate) upstream: Upstream,
 }
 
 /// Passes, refuses or inspects a connection whose server name is known.
@@ -65,8 +64,9 @@ pub(crate) async fn decide(
         destination,
         offer: hello.offer,
     };
-    let protocol = match rules.forwarder.prepare(&route).await {
-        Ok(protocol) => protocol,
+    let asked = Instant::now();
+    let upstream = match rules.forwarder.open(route).await {
+        Ok(upstream) => upstream,
         Err(error) => {
             tracing::warn!(%error, "expected a verified connection to the provider");
             let reason = match error {
@@ -93,10 +93,10 @@ pub(crate) async fn decide(
     let session = Session {
         origin: Arc::clone(origin),
         provider,
-        route,
-        protocol,
+        upstream,
     };
-    let stream = terminate(context, &session, stream, hello).await?;
+    let waited = asked.elapsed();
+    let stream = terminate(context, &session, stream, hello, waited).await?;
     exchange::serve(context, rules, session, stream).await;
     Ok(())
 }
@@ -157,11 +157,15 @@ async fn terminate(
     session: &Session,
     stream: TcpStream,
     hello: ClientHello,
+    waited: Duration,
 ) -> anyhow::Result<TlsStream<TcpStream>> {
-    let (host, program) = (&session.route.host, &session.origin.application.executable);
+    let (host, program) = (
+        &session.upstream.route().host,
+        &session.origin.application.executable,
+    );
     let config = context
         .leaves
-        .server_config(host, session.protocol)
+        .server_config(host, session.upstream.protocol())
         .map_err(|error| anyhow::anyhow!("expected a certificate for {host}: {error}"))?;
     let handshake = StartHandshake::from_parts(hello.accepted, stream).into_stream(config);
     match tokio::time::timeout(limits::TLS_HANDSHAKE_TIMEOUT, handshake).await? {
@@ -170,7 +174,11 @@ async fn terminate(
             Ok(stream)
         }
         Err(error) => {
-            if let Some(refusal) = Refusal::of(&error) {
+            // A client that waited long for the provider may have given up for that reason.
+            let refusal = Refusal::of(&error)
+                .filter(|refusal| *refusal == Refusal::Alert || waited < PATIENCE)
+                .filter(|_| !program.is_empty());
+            if let Some(refusal) = refusal {
                 let now = Instant::now();
                 if context.rejections.failed(program, host, refusal, now) {
                     context
@@ -188,3 +196,6 @@ async fn terminate(
         }
     }
 }
+
+/// Clients wait longer than this for a server's first bytes.
+const PATIENCE: Duration = Duration::from_secs(1);

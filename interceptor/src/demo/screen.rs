@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal as _, Write};
 use weir_core::money::Money;
 
 use crate::ledger::{Cost, Outcome, Record};
+use crate::report::dollars;
 
 const BAR_CELLS: u64 = 20;
 
@@ -91,16 +92,9 @@ fn cost(cost: &Cost) -> String {
     }
 }
 
-/// Dollars with four decimals, rounded up as costs are.
+/// Dollars with four decimals.
 pub(super) fn cents(amount: Money) -> String {
-    let ten_thousandths = u64::try_from(amount.nanos())
-        .unwrap_or_default()
-        .div_ceil(100_000);
-    format!(
-        "${}.{:04}",
-        ten_thousandths / 10_000,
-        ten_thousandths % 10_000
-    )
+    dollars(amount, 4)
 }
 
 #[cfg(test)]

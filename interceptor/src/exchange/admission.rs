@@ -105,6 +105,13 @@ impl Memory {
         }
     }
 
+    /// About how many tokens the prompt has.
+    pub(crate) fn prompt_tokens(&self, priced: &Priced<'_>) -> u64 {
+        self.lock()
+            .ratios
+            .estimate(priced.provider, priced.model, priced.call)
+    }
+
     /// Learns from an answer; tells the previous prompt of the conversation, in tokens.
     pub(crate) fn learn(
         &self,

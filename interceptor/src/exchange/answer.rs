@@ -30,8 +30,9 @@ pub(super) fn observe(
     let (mut head, upstream) = response.into_parts();
     entry.answered(head.status);
     let reader = reader(&entry, head.status, &head.headers);
-    let filter = (!entry.edits.is_empty() && reader.is_some() && is_plain_stream(&head.headers))
-        .then(UsageChunkFilter::new);
+    let may_filter = head.status.is_success() && is_plain_stream(&head.headers);
+    let filter =
+        (!entry.edits.is_empty() && reader.is_some() && may_filter).then(UsageChunkFilter::new);
     if filter.is_some() {
         head.headers.remove(CONTENT_LENGTH);
     }
@@ -41,8 +42,9 @@ pub(super) fn observe(
         reader,
         broken: None,
         filter,
+        last: None,
         ended: false,
-        failure: None,
+        flushed: false,
     };
     if observed.upstream.is_end_stream() {
         observed.end(End::Complete);
@@ -141,9 +143,11 @@ pub(crate) struct Observed {
     broken: Option<AnswerReader>,
     /// Takes out what only Weir asked for.
     filter: Option<UsageChunkFilter>,
+    /// What comes after the bytes that the filter held back.
+    last: Option<Result<Frame<Bytes>, hyper::Error>>,
     ended: bool,
-    /// Told to the application in the turn after it was found.
-    failure: Option<hyper::Error>,
+    /// Whether what came before a failure had its turn to be flushed.
+    flushed: bool,
 }
 
 impl Observed {
@@ -206,11 +210,15 @@ impl Body for Observed {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         loop {
-            if let Some(error) = self.failure.take() {
-                return Poll::Ready(Some(Err(error)));
-            }
             if self.ended {
-                return Poll::Ready(None);
+                // hyper drops what it has not flushed when a body fails. What came before the
+                // failure, perhaps even the head, is the application's to see: so flush first.
+                if matches!(self.last, Some(Err(_))) && !std::mem::replace(&mut self.flushed, true)
+                {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                return Poll::Ready(self.last.take());
             }
             let Poll::Ready(next) = Pin::new(&mut self.upstream).poll_frame(cx) else {
                 return Poll::Pending;
@@ -229,16 +237,12 @@ impl Body for Observed {
                     }
                 }
                 Some(Ok(Err(trailers))) => {
-                    self.end(End::Complete);
-                    return Poll::Ready(Some(Ok(trailers)));
+                    self.last = Some(Ok(trailers));
+                    self.end(End::Complete)
                 }
                 Some(Err(error)) => {
-                    self.end(End::Broken);
-                    // hyper drops what it has not flushed when a body fails. What came before the
-                    // failure, perhaps even the head, is the application's to see: so flush first.
-                    self.failure = Some(error);
-                    cx.waker().wake_by_ref();
-                    return Poll::Pending;
+                    self.last = Some(Err(error));
+                    self.end(End::Broken)
                 }
                 None => self.end(End::Complete),
             };
@@ -249,7 +253,7 @@ impl Body for Observed {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.ended && self.failure.is_none()
+        self.ended && self.last.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {

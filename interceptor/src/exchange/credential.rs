@@ -1,5 +1,6 @@
 //! Recognises the credential of a request without keeping it: a keyed hash and its last letters.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -72,12 +73,11 @@ impl Keyring {
     pub(crate) fn recognize(&self, headers: &HeaderMap) -> Option<Credential> {
         let (secret, kind) = find(headers)?;
         let tag = hmac::sign(&self.key, secret.as_bytes());
-        let hash = tag
-            .as_ref()
-            .iter()
-            .take(HASH_BYTES)
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let mut hash = String::with_capacity(2 * HASH_BYTES);
+        for byte in tag.as_ref().iter().take(HASH_BYTES) {
+            // Writing to a string can't fail.
+            let _infallible = write!(hash, "{byte:02x}");
+        }
         let tail = (secret.len() >= TAIL_FROM_LENGTH && kind != "aws_sigv4")
             .then(|| {
                 secret

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::Request;
+use tokio::sync::OwnedSemaphorePermit;
 use weir_core::answer::Answer;
 use weir_core::api::{self, Endpoint};
 use weir_core::call::Call;
@@ -39,6 +40,8 @@ pub(super) struct Entry {
     pub(super) edits: Vec<edit::Edit>,
     pub(super) reserved: Money,
     pub(super) ticket: Option<Ticket>,
+    /// Held until the provider has the body.
+    pub(super) body_memory: Option<OwnedSemaphorePermit>,
     written: bool,
 }
 
@@ -85,7 +88,7 @@ impl Entry {
             started_unix_ms: unix_ms(),
             identity,
             destination: session.origin.destination.to_string(),
-            host: session.route.host.to_string(),
+            host: session.upstream.route().host.to_string(),
             provider: session.provider.as_str().to_owned(),
             api: api.to_owned(),
             method: request.method().as_str().to_owned(),
@@ -108,6 +111,7 @@ impl Entry {
             edits: Vec::new(),
             reserved: Money::ZERO,
             ticket: None,
+            body_memory: None,
             written: false,
         })
     }
@@ -140,6 +144,7 @@ impl Entry {
     /// Notes the head of the answer.
     pub(super) fn answered(&mut self, status: http::StatusCode) {
         self.record.status = Some(status.as_u16());
+        self.body_memory = None;
         if let Some(sent) = self.sent {
             let waited = sent.elapsed();
             self.record.timings.upstream_first_byte_us = Some(micros(waited));
@@ -154,7 +159,7 @@ impl Entry {
     pub(super) fn failed(mut self: Box<Self>, error: &SendError) {
         tracing::warn!(%error, id = self.record.id, "a request got no answer");
         let end = match error {
-            SendError::Dial(_) => End::NotSent,
+            SendError::Dial(_) | SendError::Request(_) => End::NotSent,
             SendError::Broken(_) => End::NotAnswered,
         };
         self.finish(None, end);

@@ -104,13 +104,6 @@ impl Entry {
                 self.context.ledger.admit(&self.record, self.reserved);
                 Ok(())
             }
-            Decision::Refused(exceeded) if self.rules.config.observe => {
-                self.record.reasons.push("would_be_refused".to_owned());
-                self.reserved = amounts.expected;
-                tracing::warn!(cap = exceeded.cap, "a cap would have refused a call");
-                self.context.ledger.admit(&self.record, self.reserved);
-                Ok(())
-            }
             Decision::Refused(exceeded) => Err(exceeded),
         }
     }

@@ -6,6 +6,7 @@ mod credential;
 mod decode;
 mod entry;
 mod judge;
+mod linger;
 mod request;
 mod response;
 mod settle;
@@ -17,7 +18,7 @@ use http::Request;
 use http::header::CONTENT_LENGTH;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 use weir_core::api::Endpoint;
@@ -25,11 +26,13 @@ use weir_core::api::Endpoint;
 pub(crate) use admission::Memory;
 pub(crate) use credential::Keyring;
 use entry::Entry;
+use linger::Lingering;
 use request::Read;
 use response::Response;
 
 use crate::decrypt::Session;
 use crate::forward::{self, Protocol, RequestBody, SendError};
+use crate::process::limits;
 use crate::sidecar::{Context, Rules};
 
 /// Serves the requests of one decrypted connection until either side closes it.
@@ -39,7 +42,7 @@ pub(crate) async fn serve(
     session: Session,
     stream: TlsStream<TcpStream>,
 ) {
-    let protocol = session.protocol;
+    let protocol = session.upstream.protocol();
     let session = Arc::new(session);
     let service = service_fn(|request| {
         exchange(
@@ -49,14 +52,15 @@ pub(crate) async fn serve(
             request,
         )
     });
-    let stream = TokioIo::new(stream);
     let served = match protocol {
         Protocol::Http1 | Protocol::Http1Unnegotiated => {
             let connection = hyper::server::conn::http1::Builder::new()
                 .preserve_header_case(true)
                 .auto_date_header(false)
                 .max_headers(forward::HEADERS_MAX)
-                .serve_connection(stream, service)
+                .timer(TokioTimer::new())
+                .header_read_timeout(limits::CLIENT_IDLE_TIMEOUT)
+                .serve_connection(TokioIo::new(Lingering::new(stream)), service)
                 .with_upgrades();
             let mut connection = std::pin::pin!(connection);
             tokio::select! {
@@ -73,7 +77,7 @@ pub(crate) async fn serve(
                 .initial_stream_window_size(forward::STREAM_WINDOW)
                 .initial_connection_window_size(forward::CONNECTION_WINDOW)
                 .max_header_list_size(forward::HEADER_LIST_BYTES_MAX)
-                .serve_connection(stream, service);
+                .serve_connection(TokioIo::new(stream), service);
             let mut connection = std::pin::pin!(connection);
             tokio::select! {
                 served = connection.as_mut() => served,
@@ -99,6 +103,7 @@ async fn exchange(
 ) -> Result<Response, SendError> {
     let mut entry = Entry::open(context, rules, session, &request);
     let Endpoint::Call(api) = entry.endpoint else {
+        // A header must not be enough to have a call forwarded unread: so calls come first.
         if upgrade::is_asked_for(&request) {
             return upgrade::forward(entry, request).await;
         }
@@ -109,13 +114,17 @@ async fn exchange(
             head,
             body,
             trailers,
-        }) => (head, body, trailers),
+            memory,
+        }) => {
+            entry.body_memory = memory;
+            (head, body, trailers)
+        }
         Ok(Read::TooLong(_)) if entry.fails_closed() => return Ok(entry.refuse_too_long(api)),
         Ok(Read::TooLong(request)) => {
             entry.unread("request_too_long");
             return forward(entry, request).await;
         }
-        Err(error) => return Err(SendError::Broken(error)),
+        Err(error) => return Err(SendError::Request(error)),
     };
     match entry.read_call(api, &head.headers, &body) {
         Ok(()) => {}
@@ -149,7 +158,7 @@ async fn forward(
     match entry
         .rules
         .forwarder
-        .send(&entry.session.route, request)
+        .send(&entry.session.upstream, request)
         .await
     {
         Ok(response) => Ok(answer::observe(entry, response)),

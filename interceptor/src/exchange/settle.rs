@@ -23,11 +23,11 @@ impl Entry {
         let complete = answer.is_some_and(|answer| answer.complete);
         self.record.outcome = self.outcome(answer, end, complete);
         if self.call.is_some() {
-            let usage = answer.and_then(|answer| answer.usage);
-            self.record.usage = usage;
-            self.record.cost = match (usage, answer) {
-                (Some(usage), Some(answer)) => self.price(&usage, answer, complete),
-                _ => self.without_usage(end, answer),
+            self.record.usage = answer.and_then(|answer| answer.usage);
+            let told = self.record.usage.filter(|_| complete);
+            self.record.cost = match (told.or_else(|| self.used_so_far(answer)), answer) {
+                (Some(used), Some(answer)) => self.price(&used, answer, told.is_some()),
+                _ => self.without_usage(end),
             };
         }
         self.charge(self.record.cost.spent());
@@ -80,36 +80,56 @@ impl Entry {
         }
     }
 
-    /// A call without usage: an error is not billed, unless some of an answer came before it; what
-    /// was sent and never answered in full counts with what was reserved for it.
-    fn without_usage(&self, end: End, answer: Option<&Answer>) -> Cost {
+    /// What an answer that broke off used at least: a stream tells its output only at its end, and
+    /// `OpenAI`'s nothing at all before. Each event that brought a piece of it is a token or more.
+    fn used_so_far(&self, answer: Option<&Answer>) -> Option<Usage> {
+        let answer = answer?;
+        let told = answer.usage.or_else(|| {
+            let input = self.context.memory.prompt_tokens(&self.priced()?);
+            (answer.delta_events > 0).then_some(Usage {
+                input,
+                ..Usage::default()
+            })
+        })?;
+        Some(Usage {
+            output: told.output.max(answer.delta_events),
+            ..told
+        })
+    }
+
+    /// A call without usage: an error is not billed; what was sent and never answered in full
+    /// counts with what was reserved for it.
+    fn without_usage(&mut self, end: End) -> Cost {
         let zero = || Cost::Priced {
             total: Money::ZERO,
             version: PriceTable::builtin().version().to_owned(),
         };
-        let begun = answer.is_some_and(|answer| answer.delta_events > 0);
         match (end, &self.record.outcome) {
-            (_, Outcome::ProviderError) if begun => Cost::Estimated {
+            (End::NotSent, _) | (_, Outcome::ProviderError) => zero(),
+            _ if self.sent.is_none() => zero(),
+            (End::NotAnswered | End::ClientGone | End::Broken, _) => Cost::Estimated {
                 total: self.reserved,
                 version: String::new(),
             },
-            (End::NotSent, _) | (_, Outcome::ProviderError) => zero(),
-            _ if self.sent.is_none() => zero(),
-            (End::NotAnswered | End::ClientGone | End::Broken, _) | (_, Outcome::Truncated) => {
+            // It was answered, so it was billed: what can't be read is not for free.
+            (End::Complete, _) => {
+                self.record.reasons.push("answer_unreadable".to_owned());
                 Cost::Estimated {
                     total: self.reserved,
                     version: String::new(),
                 }
             }
-            (End::Complete, _) => Cost::Unknown,
         }
     }
 
-    fn price(&mut self, usage: &Usage, answer: &Answer, complete: bool) -> Cost {
+    fn price(&mut self, usage: &Usage, answer: &Answer, exact: bool) -> Cost {
         let Some(priced) = self.priced() else {
             return Cost::Unknown;
         };
-        let previous = self.context.memory.learn(&priced, self.conversation, usage);
+        let memory = &self.context.memory;
+        let previous = exact
+            .then(|| memory.learn(&priced, self.conversation, usage))
+            .flatten();
         let (asked, prices) = (priced.context(), PriceTable::builtin());
         let answered = Context {
             model: answer.model.as_deref().unwrap_or(asked.model),
@@ -154,7 +174,7 @@ impl Entry {
         self.record.cost_without_cache = Some(without_cache);
         self.record.cost_perfect_cache = Some(perfect);
         let version = prices.version().to_owned();
-        if complete {
+        if exact {
             Cost::Priced { total, version }
         } else {
             Cost::Estimated { total, version }

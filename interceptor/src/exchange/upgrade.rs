@@ -1,6 +1,8 @@
 //! Passes a connection that changes its protocol, a WebSocket for one, through as bytes
 //! (RFC 9110, section 7.8).
 
+use std::sync::Arc;
+
 use http::header::UPGRADE;
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
@@ -29,7 +31,7 @@ pub(super) async fn forward(
     let sent = entry
         .rules
         .forwarder
-        .send(&entry.session.route, request)
+        .send(&entry.session.upstream, request)
         .await;
     let mut response = match sent {
         Ok(response) => response,
@@ -40,7 +42,12 @@ pub(super) async fn forward(
     };
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         let server = hyper::upgrade::on(&mut response);
+        let connections = Arc::clone(&entry.context.connections);
         tokio::spawn(async move {
+            // It counts as a connection as long as it lives.
+            let Ok(_permit) = connections.acquire_owned().await else {
+                return;
+            };
             let (Ok(client), Ok(server)) = tokio::join!(client, server) else {
                 return;
             };

@@ -18,6 +18,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::capture::Capture;
 use crate::client_hello::Offer;
+use crate::process::limits;
 
 /// Where the application meant to connect.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -115,30 +116,28 @@ impl Dialer {
         }
     }
 
-    /// The original address. Where that is IPv6 and unreachable, the host's IPv4 addresses: our
-    /// listener made the client's IPv6 attempt succeed, so its own fallback never ran (RFC 8305).
+    /// The original address. Where that is IPv6, the host's IPv4 addresses get their chance too:
+    /// our listener made the client's IPv6 attempt succeed, so its own fallback never ran.
     async fn original(&self, address: SocketAddr, host: Option<&str>) -> io::Result<TcpStream> {
-        let error = match self.one(address).await {
-            Ok(stream) => return Ok(stream),
-            Err(error) => error,
-        };
+        let first = self.one(address);
         let (true, Some(host)) = (address.is_ipv6(), host) else {
-            return Err(error);
+            return first.await;
         };
-        let Ok(addresses) = tokio::net::lookup_host((host, address.port())).await else {
-            return Err(error);
+        let fallback = async {
+            let addresses = tokio::net::lookup_host((host, address.port())).await?;
+            self.any_of(addresses.filter(SocketAddr::is_ipv4)).await
         };
-        self.any_of(addresses.filter(SocketAddr::is_ipv4))
-            .await
-            .or(Err(error))
+        race(first, fallback).await
     }
 
+    /// The addresses one after the other, each with a head start before the next.
     async fn any_of(&self, addresses: impl Iterator<Item = SocketAddr>) -> io::Result<TcpStream> {
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
         for address in addresses {
-            match self.one(address).await {
-                Ok(stream) => return Ok(stream),
-                Err(error) => last = error,
+            match tokio::time::timeout(limits::DIAL_ATTEMPT_TIMEOUT, self.one(address)).await {
+                Ok(Ok(stream)) => return Ok(stream),
+                Ok(Err(error)) => last = error,
+                Err(elapsed) => last = elapsed.into(),
             }
         }
         Err(last)
@@ -174,6 +173,7 @@ impl Dialer {
         let name = ServerName::try_from(host.to_owned())
             .map_err(|error| failed(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
         let tcp = self.tcp(destination, Some(host)).await?;
+        notice_silence(&tcp).map_err(failed)?;
         let asked = Arc::new(CertificateAsked(AtomicBool::new(false)));
         let mut config = self.tls.clone();
         config.alpn_protocols = protocols(offer);
@@ -195,6 +195,44 @@ impl Dialer {
             Err(elapsed) => Err(failed(elapsed.into())),
         }
     }
+}
+
+/// The first that succeeds, the second after a head start of the first (RFC 8305, section 5).
+async fn race(
+    first: impl Future<Output = io::Result<TcpStream>>,
+    second: impl Future<Output = io::Result<TcpStream>>,
+) -> io::Result<TcpStream> {
+    let (mut first, mut second) = (std::pin::pin!(first), std::pin::pin!(second));
+    match tokio::time::timeout(HEAD_START, first.as_mut()).await {
+        Ok(Ok(stream)) => return Ok(stream),
+        Ok(Err(error)) => return second.await.or(Err(error)),
+        Err(_elapsed) => {}
+    }
+    tokio::select! {
+        connected = first.as_mut() => match connected {
+            Ok(stream) => Ok(stream),
+            Err(error) => second.await.or(Err(error)),
+        },
+        connected = second.as_mut() => match connected {
+            Ok(stream) => Ok(stream),
+            Err(_) => first.await,
+        },
+    }
+}
+
+/// RFC 8305, section 8.
+const HEAD_START: Duration = Duration::from_millis(250);
+
+/// Lets the kernel notice that the other side is gone without a word, as behind a NAT that forgot
+/// the connection or after sleep: by unanswered data, and while a model thinks, by probes.
+fn notice_silence(stream: &TcpStream) -> io::Result<()> {
+    let socket = socket2::SockRef::from(stream);
+    socket.set_tcp_user_timeout(Some(limits::SILENCE_MAX))?;
+    socket.set_tcp_keepalive(
+        &socket2::TcpKeepalive::new()
+            .with_time(limits::SILENCE_MAX)
+            .with_interval(limits::PING_INTERVAL),
+    )
 }
 
 fn protocols(offer: Offer) -> Vec<Vec<u8>> {

@@ -5,18 +5,23 @@ pub(crate) mod connect;
 mod http1;
 mod pool;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use http::{Request, Response};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use bytes::Bytes;
+use http::{Method, Request, Response};
+use http_body::Body as _;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
 
 pub(crate) use body::{RequestBody, UpstreamBody};
 pub(crate) use connect::{Destination, DialError, Dialer};
 
 use crate::client_hello::Offer;
+use crate::process::limits;
 use http1::Http1;
-use pool::Pool;
+use pool::{Pool, WayBack};
 
 type Http2 = hyper::client::conn::http2::SendRequest<RequestBody>;
 
@@ -64,6 +69,9 @@ impl Protocol {
 /// Why a request has no answer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SendError {
+    /// The application did not send all of it.
+    #[error("expected the whole request, found: {0}")]
+    Request(anyhow::Error),
     /// It was never sent.
     #[error(transparent)]
     Dial(#[from] DialError),
@@ -76,6 +84,55 @@ pub(crate) enum SendError {
 enum Connected {
     Http1(Box<Http1>),
     Http2(Http2),
+}
+
+/// The provider, as one connection of an application is served by it.
+///
+/// HTTP/1.1 connections are taken for one request each and go back to the pool; so an application
+/// that opens many finds many. An HTTP/2 connection belongs to one connection of an application as
+/// long as that lives, as it would without Weir: nobody queues behind the streams of others.
+pub(crate) struct Upstream {
+    pool: Arc<Pool>,
+    route: Route,
+    protocol: Protocol,
+    http2: Mutex<Option<Http2>>,
+}
+
+impl Upstream {
+    pub(crate) fn route(&self) -> &Route {
+        &self.route
+    }
+
+    /// What the provider chose, and the application is answered with.
+    pub(crate) fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
+    fn lease(&self) -> MutexGuard<'_, Option<Http2>> {
+        self.http2.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A connection that is at hand.
+    fn at_hand(&self) -> Option<Connected> {
+        match self.protocol {
+            Protocol::Http2 => {
+                let live = self.lease().clone().filter(|sender| !sender.is_closed());
+                live.map(Connected::Http2)
+            }
+            Protocol::Http1 | Protocol::Http1Unnegotiated => {
+                self.pool.take_http1(&self.route).map(Connected::Http1)
+            }
+        }
+    }
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        if let Some(sender) = self.lease().take() {
+            self.pool
+                .put(&self.route, self.protocol, Connected::Http2(sender));
+        }
+    }
 }
 
 /// Sends requests upstream.
@@ -96,47 +153,55 @@ impl Forwarder {
         &self.dialer
     }
 
-    /// Makes sure that a verified connection for `route` is at hand, and tells its protocol, which
-    /// is then mirrored to the client.
-    pub(crate) async fn prepare(&self, route: &Route) -> Result<Protocol, DialError> {
-        if let Some(protocol) = self.pool.protocol(route) {
-            return Ok(protocol);
-        }
-        let (protocol, connected) = self.dial(route).await?;
-        self.keep(route, protocol, connected);
-        Ok(protocol)
+    /// Makes sure that a verified connection for `route` is at hand.
+    pub(crate) async fn open(&self, route: Route) -> Result<Upstream, DialError> {
+        let (protocol, http2) = match self.pool.ready(&route) {
+            Some(ready) => ready,
+            None => match self.dial(&route, route.offer).await? {
+                (protocol, Connected::Http2(sender)) => (protocol, Some(sender)),
+                (protocol, connected @ Connected::Http1(_)) => {
+                    self.pool.put(&route, protocol, connected);
+                    (protocol, None)
+                }
+            },
+        };
+        let pool = Arc::clone(&self.pool);
+        Ok(Upstream {
+            pool,
+            route,
+            protocol,
+            http2: Mutex::new(http2),
+        })
     }
 
     /// Sends `request` and returns the head of the answer; the body is read as it comes.
     ///
-    /// A pooled connection may have been closed by the provider in the meantime: a request that
-    /// was not sent for that reason is sent again on a fresh one.
+    /// A connection at hand may have been closed by the provider in the meantime: a request that
+    /// was not sent for that reason, or that may be sent twice, is sent again on a fresh one.
     pub(crate) async fn send(
         &self,
-        route: &Route,
+        upstream: &Upstream,
         mut request: Request<RequestBody>,
     ) -> Result<Response<UpstreamBody>, SendError> {
         loop {
-            let (connected, fresh) = match self.pool.take(route) {
+            let (connected, fresh) = match upstream.at_hand() {
                 Some(connected) => (connected, false),
-                None => {
-                    let (protocol, connected) = self.dial(route).await?;
-                    if let Connected::Http2(sender) = &connected {
-                        self.keep(route, protocol, Connected::Http2(sender.clone()));
-                    }
-                    (connected, true)
-                }
+                // Boxed: seldom needed, and large.
+                None => (Box::pin(self.redial(upstream)).await?, true),
             };
+            let (copy, original) = copied_if_repeatable(request);
+            request = original;
             let sent = match connected {
-                Connected::Http1(connection) => {
-                    connection.send(request, self.way_back(route)).await
+                Connected::Http1(http1) => {
+                    let way_back = WayBack::new(Arc::clone(&self.pool), upstream.route.clone());
+                    http1.send(request, way_back).await
                 }
                 Connected::Http2(sender) => send_http2(sender, request).await,
             };
             match sent {
                 Ok(response) => return Ok(response),
-                Err(mut failed) => match failed.take_message() {
-                    Some(unsent) if !fresh => request = unsent,
+                Err(mut failed) => match failed.take_message().or(copy) {
+                    Some(again) if !fresh => request = again,
                     _ => return Err(SendError::Broken(failed.into_error())),
                 },
             }
@@ -148,54 +213,74 @@ impl Forwarder {
         self.pool.close_idle(Instant::now(), idle_max);
     }
 
-    fn way_back(&self, route: &Route) -> pool::WayBack {
-        pool::WayBack::new(Arc::clone(&self.pool), route.clone())
+    async fn redial(&self, upstream: &Upstream) -> Result<Connected, DialError> {
+        // The application was answered with this protocol, so no other will do any more.
+        let offer = match upstream.protocol {
+            Protocol::Http1Unnegotiated => Offer::None,
+            Protocol::Http1 => Offer::Http1,
+            Protocol::Http2 => Offer::Http2,
+        };
+        let (protocol, connected) = self.dial(&upstream.route, offer).await?;
+        if protocol != upstream.protocol {
+            let error = std::io::Error::other(format!("expected {offer:?}, found {protocol:?}"));
+            return Err(DialError::Handshake {
+                host: upstream.route.host.to_string(),
+                error,
+            });
+        }
+        if let Connected::Http2(sender) = &connected {
+            *upstream.lease() = Some(sender.clone());
+        }
+        Ok(connected)
     }
 
-    fn keep(&self, route: &Route, protocol: Protocol, connected: Connected) {
-        self.pool.put(route, protocol, connected);
-    }
-
-    async fn dial(&self, route: &Route) -> Result<(Protocol, Connected), DialError> {
+    async fn dial(&self, route: &Route, offer: Offer) -> Result<(Protocol, Connected), DialError> {
         let stream = self
             .dialer
-            .tls(&route.destination, &route.host, route.offer)
+            .tls(&route.destination, &route.host, offer)
             .await?;
         let protocol = match stream.get_ref().1.alpn_protocol() {
             Some(b"h2") => Protocol::Http2,
             Some(_) => Protocol::Http1,
             None => Protocol::Http1Unnegotiated,
         };
-        let failed = |error: hyper::Error| DialError::Handshake {
+        let connected = match protocol {
+            Protocol::Http2 => handshake_http2(stream).await.map(Connected::Http2),
+            Protocol::Http1 | Protocol::Http1Unnegotiated => {
+                let http1 = Http1::handshake(stream, protocol).await;
+                http1.map(|http1| Connected::Http1(Box::new(http1)))
+            }
+        };
+        let connected = connected.map_err(|error| DialError::Handshake {
             host: route.host.to_string(),
             error: std::io::Error::other(error),
-        };
-        let connected = match protocol {
-            Protocol::Http2 => {
-                let (sender, connection) =
-                    hyper::client::conn::http2::Builder::new(TokioExecutor::new())
-                        .initial_stream_window_size(STREAM_WINDOW)
-                        .initial_connection_window_size(CONNECTION_WINDOW)
-                        .max_header_list_size(HEADER_LIST_BYTES_MAX)
-                        .handshake(TokioIo::new(stream))
-                        .await
-                        .map_err(failed)?;
-                tokio::spawn(async move {
-                    if let Err(error) = connection.await {
-                        tracing::debug!(%error, "an upstream HTTP/2 connection ended");
-                    }
-                });
-                Connected::Http2(sender)
-            }
-            Protocol::Http1 | Protocol::Http1Unnegotiated => Connected::Http1(Box::new(
-                Http1::handshake(stream, protocol).await.map_err(failed)?,
-            )),
-        };
+        })?;
         Ok((protocol, connected))
     }
 }
 
 type TrySendError = hyper::client::conn::TrySendError<Request<RequestBody>>;
+
+/// A connection that falls silent, as behind a NAT that forgot it, is noticed by pings; its
+/// requests then fail, and the next ones get a fresh connection.
+async fn handshake_http2(stream: TlsStream<TcpStream>) -> hyper::Result<Http2> {
+    let (sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .keep_alive_interval(limits::PING_INTERVAL)
+        .keep_alive_timeout(limits::PING_TIMEOUT)
+        .keep_alive_while_idle(true)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_header_list_size(HEADER_LIST_BYTES_MAX)
+        .handshake(TokioIo::new(stream))
+        .await?;
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "an upstream HTTP/2 connection ended");
+        }
+    });
+    Ok(sender)
+}
 
 async fn send_http2(
     mut sender: Http2,
@@ -205,4 +290,23 @@ async fn send_http2(
         .try_send_request(request)
         .await?
         .map(UpstreamBody::Http2))
+}
+
+/// A copy of a request without a body whose method may be repeated (RFC 9110, section 9.2.2).
+fn copied_if_repeatable(
+    request: Request<RequestBody>,
+) -> (Option<Request<RequestBody>>, Request<RequestBody>) {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) || !request.body().is_end_stream() {
+        return (None, request);
+    }
+    let (head, body) = request.into_parts();
+    let nothing = RequestBody::Full {
+        bytes: Bytes::new(),
+        trailers: None,
+        announced: false,
+    };
+    (
+        Some(Request::from_parts(head.clone(), nothing)),
+        Request::from_parts(head, body),
+    )
 }

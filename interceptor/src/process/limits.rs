@@ -7,6 +7,11 @@ use std::time::Duration;
 pub const BODY_BYTES_MAX: usize = 32 << 20;
 /// Bytes of all request bodies held at the same time, over all connections.
 pub const BODIES_BYTES_MAX: usize = 512 << 20;
+/// How long an application may stall in the middle of a request's body.
+pub const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long a connection of an application may wait for its next request; servers close theirs
+/// after one to six minutes, so that clients are prepared for it.
+pub const CLIENT_IDLE_TIMEOUT: Duration = Duration::from_secs(600);
 /// Bytes of a client's first flight in which the ClientHello must be complete. Post-quantum key
 /// shares take about 2 KiB; TLS allows one handshake message of 64 KiB in practice.
 pub const CLIENT_HELLO_BYTES_MAX: usize = 64 << 10;
@@ -19,13 +24,21 @@ pub const LISTEN_BACKLOG: i32 = 1024;
 /// How long dialling the original destination may take. Longer than clients wait (the SDKs give
 /// up after 5 to 10 s), so that it is the client who decides.
 pub const DIAL_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long one of several addresses of a name may take before the next is tried.
+pub const DIAL_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(4);
+/// How long a provider may leave what was sent to it unacknowledged: then the connection is dead.
+pub const SILENCE_MAX: Duration = Duration::from_secs(20);
+/// How often an upstream HTTP/2 connection is asked whether it lives, and a silent TCP one.
+pub const PING_INTERVAL: Duration = Duration::from_secs(10);
+/// How long the answer to that may take.
+pub const PING_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a TLS handshake may take, on either side.
 pub const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Idle upstream connections kept for one destination.
 pub const POOL_IDLE_PER_DESTINATION_MAX: usize = 32;
-/// How long an idle upstream connection is kept: below the 100 s or so after which common front
+/// How long an idle upstream connection is kept: well below the minute after which common front
 /// ends of providers close theirs, which would cost a failed request.
-pub const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+pub const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Leaf certificates kept in memory.
 pub const LEAVES_MAX: usize = 1024;
 /// Pairs of program and host remembered as not trusting the CA.
@@ -43,6 +56,8 @@ pub const HEARTBEAT_AGE_MAX: Duration = weir_probes::STALE_AFTER;
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(200);
 /// How long exchanges in flight may take to end after the command ended.
 pub const RUN_DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long tasks may take to stop after that, before they are left behind.
+pub const RUN_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 /// Connections that the admin server serves at the same time.
 pub const ADMIN_CONNECTIONS_MAX: usize = 64;
 /// How long a request to the admin server may take to arrive.

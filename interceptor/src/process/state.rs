@@ -20,6 +20,10 @@ impl StateDirectory {
         let state = Self {
             root: locate(given)?,
         };
+        refuse_foreign(&state).map_err(|source| StateError::Unusable {
+            path: state.root.clone(),
+            source,
+        })?;
         for directory in [state.root.clone(), state.run(), state.logs()] {
             make_private(&directory).map_err(|source| StateError::Unusable {
                 path: directory,
@@ -87,6 +91,20 @@ fn locate(given: Option<&Path>) -> Result<PathBuf, StateError> {
     std::path::absolute(&path).map_err(|source| StateError::Unusable { path, source })
 }
 
+/// Whoever names `/tmp` or `/etc` by mistake does not want it closed to everybody else.
+fn refuse_foreign(state: &StateDirectory) -> io::Result<()> {
+    let is_used = match std::fs::read_dir(&state.root) {
+        Ok(mut entries) => entries.next().is_some(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+        Err(error) => return Err(error),
+    };
+    if is_used && !state.logs().is_dir() {
+        let message = "it holds files that are not Weir's";
+        return Err(io::Error::new(io::ErrorKind::DirectoryNotEmpty, message));
+    }
+    Ok(())
+}
+
 fn make_private(directory: &Path) -> io::Result<()> {
     DirBuilder::new()
         .recursive(true)
@@ -148,6 +166,19 @@ mod tests {
             let mode = std::fs::metadata(directory).unwrap().mode() & 0o777;
             assert_eq!(mode, 0o700, "{}", directory.display());
         }
+    }
+
+    #[test]
+    fn a_directory_with_other_files_is_left_as_it_is() {
+        let parent = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(parent.path(), Permissions::from_mode(0o755)).unwrap();
+        std::fs::write(parent.path().join("somebody's"), b"").unwrap();
+        let error = StateDirectory::open(Some(parent.path()))
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("not Weir's"), "{error}");
+        let mode = std::fs::metadata(parent.path()).unwrap().mode() & 0o777;
+        assert_eq!(mode, 0o755);
     }
 
     #[test]

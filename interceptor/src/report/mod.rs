@@ -22,6 +22,7 @@ pub use cache::{CacheReport, CacheTotals};
 use jiff::tz::TimeZone;
 pub use query::{GroupKey, Query, Since};
 pub use reader::Reader;
+pub(crate) use show::dollars;
 pub use show::{Cell, Format, Report, Row, Totals, render_csv, render_json, render_table};
 pub use spend::{SpendReport, SpendTotals};
 

@@ -368,7 +368,7 @@ fn compact(count: u64) -> String {
 }
 
 /// Rounded up, as money is.
-fn dollars(amount: Money, decimals: u32) -> String {
+pub(crate) fn dollars(amount: Money, decimals: u32) -> String {
     let unit = 10_i64.pow(9_u32.saturating_sub(decimals));
     let scale = 10_i64.pow(decimals);
     let rounded = amount.nanos().div_euclid(unit) + i64::from(amount.nanos().rem_euclid(unit) > 0);

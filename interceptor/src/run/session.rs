@@ -16,6 +16,7 @@ use crate::capture::{Capture, Opened};
 use crate::process::admin::{self, Pages};
 use crate::process::config::Live;
 use crate::process::leftovers::{Leftover, Leftovers};
+use crate::process::limits::RUN_SHUTDOWN_TIMEOUT;
 use crate::process::state::StateDirectory;
 use crate::sidecar::{Parts, Sidecar};
 
@@ -25,7 +26,6 @@ pub(super) struct Session {
     sidecar: Arc<Sidecar>,
     capture: Arc<Capture>,
     steps: Vec<String>,
-    // The last to be dropped: tasks hold the others.
     runtime: Runtime,
 }
 
@@ -98,7 +98,8 @@ impl Session {
         summary.mode = Some(self.capture.mode());
         summary.steps = self.steps;
         // What is still running is given up: it was told to end.
-        self.runtime.shutdown_background();
+        self.runtime.shutdown_timeout(RUN_SHUTDOWN_TIMEOUT);
+        self.capture.close();
         summary
     }
 }

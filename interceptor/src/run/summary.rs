@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use weir_core::money::Money;
 
 use crate::capture::Mode;
+use crate::report::dollars;
 
 /// What came of one run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -72,7 +73,7 @@ fn calls(summary: &Summary) -> String {
         return "no LLM call".to_owned();
     }
     let calls = counted(summary.calls, "LLM call");
-    let spend = summary.spend;
+    let spend = dollars(summary.spend, SPEND_DECIMALS);
     match share(summary.cache_read_tokens, summary.prompt_tokens) {
         Some(share) => format!("{calls}, {spend}, {share} of the input read from the prompt cache"),
         None => format!("{calls}, {spend}"),
@@ -107,6 +108,9 @@ fn counted(count: u64, what: &str) -> String {
     format!("{count} {what}{plural}")
 }
 
+/// A small call costs hundredths of a cent.
+const SPEND_DECIMALS: u32 = 4;
+
 /// As many reasons fit on a line; all of them are in `weir report bypass`.
 const REASONS_MAX: usize = 5;
 
@@ -129,7 +133,7 @@ mod tests {
             mode: Some(Mode::Proxy),
             steps: vec!["no mode ebpf: no capability".into()],
             calls: 12,
-            spend: Money::from_nanos(431_200_000),
+            spend: Money::from_nanos(431_112_340),
             prompt_tokens: 3_000,
             cache_read_tokens: 2_999,
             unpriced: 2,

@@ -246,7 +246,7 @@ fn check_ledger(raw: RawLedger, source: &Source<'_>) -> Result<Ledger, ConfigErr
     };
     match url.get_ref().strip_prefix("sqlite:") {
         Some(path) if !path.is_empty() => Ok(Ledger {
-            sqlite: PathBuf::from(path),
+            url: url.into_inner(),
         }),
         _ => {
             let found = url.get_ref();

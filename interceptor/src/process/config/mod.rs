@@ -144,22 +144,14 @@ pub enum CacheMode {
 /// `[ledger]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ledger {
-    /// The SQLite file, relative to the state directory unless absolute.
-    pub sqlite: PathBuf,
-}
-
-impl Ledger {
-    /// As the ledger takes it: `sqlite:PATH`.
-    #[must_use]
-    pub fn url(&self) -> String {
-        format!("sqlite:{}", self.sqlite.display())
-    }
+    /// `sqlite:FILE`, relative to the state directory unless absolute.
+    pub url: String,
 }
 
 impl Default for Ledger {
     fn default() -> Self {
         Self {
-            sqlite: PathBuf::from(LEDGER_FILE_DEFAULT),
+            url: LEDGER_URL_DEFAULT.to_owned(),
         }
     }
 }
@@ -231,7 +223,7 @@ pub const CONFIG_PATH_DEFAULT: &str = "/etc/weir/weir.toml";
 /// HTTPS: no provider in the catalogue is reached on another port.
 pub const PORTS_DEFAULT: [u16; 1] = [443];
 /// In the state directory, which is private to its owner.
-pub const LEDGER_FILE_DEFAULT: &str = "weir.db";
+pub const LEDGER_URL_DEFAULT: &str = "sqlite:weir.db";
 /// Loopback only: the admin server knows no users. The port lies in no ephemeral range.
 pub const ADMIN_LISTEN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
 /// So that a cap means the same on each node.

@@ -1,0 +1,92 @@
+//! Closes a connection without losing the answer that was just written to it.
+//!
+//! A provider may refuse an upload in its middle (413, 401). hyper then closes the connection with
+//! bytes of the upload unread, and the kernel answers those with a reset that throws away what the
+//! application had not read yet. So after the last byte went out, what still comes in is read and
+//! dropped for a while (RFC 9112, section 9.6).
+
+use std::future::Future as _;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::Sleep;
+use tokio_rustls::server::TlsStream;
+
+const WAIT_MAX: Duration = Duration::from_secs(2);
+const DROPPED_BYTES_MAX: usize = 8 << 20;
+const READ_BYTES: usize = 8 << 10;
+
+/// A server's connection that lingers when it is shut down.
+pub(super) struct Lingering {
+    stream: TlsStream<TcpStream>,
+    lingering: Option<Linger>,
+}
+
+struct Linger {
+    until: Pin<Box<Sleep>>,
+    dropped_bytes: usize,
+}
+
+impl Lingering {
+    pub(super) fn new(stream: TlsStream<TcpStream>) -> Self {
+        Self {
+            stream,
+            lingering: None,
+        }
+    }
+}
+
+impl AsyncRead for Lingering {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Lingering {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if this.lingering.is_none() {
+            let Poll::Ready(shut) = Pin::new(&mut this.stream).poll_shutdown(cx) else {
+                return Poll::Pending;
+            };
+            shut?;
+        }
+        let linger = this.lingering.get_or_insert_with(|| Linger {
+            until: Box::pin(tokio::time::sleep(WAIT_MAX)),
+            dropped_bytes: 0,
+        });
+        let mut bytes = [0; READ_BYTES];
+        while linger.dropped_bytes < DROPPED_BYTES_MAX {
+            let mut buffer = ReadBuf::new(&mut bytes);
+            match Pin::new(&mut this.stream).poll_read(cx, &mut buffer) {
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
+                    let read = buffer.filled().len();
+                    linger.dropped_bytes = linger.dropped_bytes.saturating_add(read);
+                }
+                Poll::Ready(_closed) => return Poll::Ready(Ok(())),
+                Poll::Pending => return linger.until.as_mut().poll(cx).map(Ok),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}

@@ -1,0 +1,39 @@
+//! The steps down the ladder: the packet filter, and a proxy that the command is told of.
+
+use crate::sdks::{NODE_OPENAI, PYTHON_ANTHROPIC, PYTHON_OPENAI, Sdk, installation};
+use crate::world::{Providers, Setup, World, installed, success};
+
+fn one_call_is_inspected(sdk: Sdk, mode: &str, providers: Providers) {
+    installation();
+    let world = World::new(Setup {
+        config: "",
+        providers,
+    });
+    let output = world.output(sdk.run(&world, &["--mode", mode], "one"));
+    success(&output);
+    world.books_agree();
+    let records = world.records();
+    assert_eq!(records.len(), 1, "{records:?}");
+    // Found in /proc, where the kernel programs are not there to tell.
+    assert!(
+        records[0].program.starts_with("python") || records[0].program == "node",
+        "{records:?}"
+    );
+    let summary = String::from_utf8(output.stderr).unwrap();
+    assert!(summary.contains("weir: 1 LLM call, $"), "{summary}");
+    assert!(summary.contains(&format!("weir: mode {mode}")), "{summary}");
+}
+
+/// The packet filter sees packets, so there must be a route; nothing listens at its end.
+#[test]
+fn the_packet_filter_redirects() {
+    installed("nft", "nftables");
+    one_call_is_inspected(PYTHON_ANTHROPIC, "redirect", Providers::Here);
+    one_call_is_inspected(NODE_OPENAI, "redirect", Providers::Here);
+}
+
+#[test]
+fn a_program_that_heeds_https_proxy_goes_through_it() {
+    one_call_is_inspected(PYTHON_ANTHROPIC, "proxy", Providers::Nowhere4);
+    one_call_is_inspected(PYTHON_OPENAI, "proxy", Providers::Nowhere4);
+}

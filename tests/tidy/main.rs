@@ -1,0 +1,111 @@
+//! The rules of the house that no compiler checks.
+
+use std::path::{Path, PathBuf};
+
+const FILE_LINES_MAX: usize = 500;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// The files that git tracks, with their text.
+fn tracked(suffixes: &[&str]) -> Vec<(String, String)> {
+    let listed = std::process::Command::new("git")
+        .args([
+            "ls-files",
+            "-z",
+            "--cached",
+            "--others",
+            "--exclude-standard",
+        ])
+        .current_dir(root())
+        .output()
+        .expect("git lists the files of the repository");
+    let names = String::from_utf8(listed.stdout).expect("names are UTF-8");
+    let names = names.split_terminator('\0').filter(|name| {
+        suffixes.iter().any(|suffix| name.ends_with(suffix)) && root().join(name).is_file()
+    });
+    let files: Vec<_> = names
+        .map(|name| {
+            (
+                name.to_owned(),
+                std::fs::read_to_string(root().join(name)).expect(name),
+            )
+        })
+        .collect();
+    assert!(
+        !files.is_empty(),
+        "git lists no file that ends in {suffixes:?}"
+    );
+    files
+}
+
+/// Panics with every offender at once.
+fn check(rule: &str, offenders: Vec<String>) {
+    assert!(
+        offenders.is_empty(),
+        "{rule}:\n  {}",
+        offenders.join("\n  ")
+    );
+}
+
+#[test]
+fn every_source_file_says_in_its_first_line_what_it_is_for() {
+    let silent = tracked(&[".rs"])
+        .into_iter()
+        .filter(|(_, text)| !text.starts_with("//! "));
+    check(
+        "expected `//! ` as the start of",
+        silent.map(|(name, _)| name).collect(),
+    );
+}
+
+#[test]
+fn no_source_file_is_longer_than_can_be_taken_in() {
+    let long = tracked(&[".rs"]).into_iter().filter_map(|(name, text)| {
+        let lines = text.lines().count();
+        (lines > FILE_LINES_MAX).then(|| format!("{name}: {lines} lines"))
+    });
+    check("expected at most 500 lines", long.collect());
+}
+
+#[test]
+fn the_core_depends_on_nothing_that_acts() {
+    let manifest = std::fs::read_to_string(root().join("interceptor/core/Cargo.toml")).unwrap();
+    let section = manifest.split("[dependencies]").nth(1).unwrap();
+    let section = section.split("\n[").next().unwrap();
+    let allowed = ["jiff", "memchr", "serde", "serde_json", "thiserror"];
+    let others = section
+        .lines()
+        .filter_map(|line| {
+            line.split(['.', ' ', '='])
+                .next()
+                .filter(|name| !name.is_empty())
+        })
+        .filter(|name| !allowed.contains(name) && !name.starts_with('#'));
+    check(
+        "expected only parsing and arithmetic as dependencies",
+        others.map(str::to_owned).collect(),
+    );
+}
+
+#[test]
+fn no_text_holds_something_that_looks_like_a_real_key() {
+    let prefixes = ["sk-ant-api03-", "sk-proj-", "AKIA", "ghp_"];
+    let offenders = tracked(&[".rs", ".json", ".md", ".toml", ".sse", ".py", ".js", ".mjs"])
+        .into_iter()
+        .filter(|(name, _)| !name.ends_with("tidy/main.rs"))
+        .filter_map(|(name, text)| {
+            let found = prefixes.iter().find(|prefix| {
+                text.match_indices(*prefix).any(|(at, _)| {
+                    let rest = text.get(at + prefix.len()..).unwrap_or_default();
+                    rest.bytes().take_while(u8::is_ascii_alphanumeric).count() >= 16
+                })
+            });
+            found.map(|prefix| format!("{name}: {prefix}…"))
+        });
+    check(
+        "expected made-up keys that nobody can mistake",
+        offenders.collect(),
+    );
+}
