@@ -2,14 +2,16 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::os::fd::AsFd as _;
 use std::path::Path;
+use std::process::Stdio;
 use std::sync::Arc;
 
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tempfile::TempDir;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{Mutex, broadcast};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -143,14 +145,24 @@ impl World {
     /// # Panics
     /// Where the proxy does not answer 200.
     pub async fn tunnel(&self, target: impl std::fmt::Display) -> TcpStream {
-        let mut wire = Wire::new(self.connect().await);
-        wire.send(format!(
-            "CONNECT {target} HTTP/1.1\r\nhost: {target}\r\n\r\n"
-        ))
-        .await;
-        let head = wire.until(b"\r\n\r\n").await;
-        assert!(head.starts_with(b"HTTP/1.1 200 "), "{head:?}");
-        wire.into_inner()
+        ask_for_tunnel(self.connect().await, target).await
+    }
+
+    /// The same for a program that Weir can tell apart: what a program trusts is remembered by its
+    /// name, and the test itself is not among its own descendants.
+    async fn tunnel_of_a_program(&self, target: SocketAddr) -> TcpStream {
+        let socket = TcpSocket::new_v4().unwrap();
+        // It holds the socket from before the connection is made until it was looked up.
+        let mut program = std::process::Command::new("cat")
+            .stdin(Stdio::piped())
+            .stdout(socket.as_fd().try_clone_to_owned().unwrap())
+            .spawn()
+            .unwrap();
+        let stream = soon("a connection", socket.connect(self.proxy)).await;
+        let tunnel = ask_for_tunnel(stream.unwrap(), target).await;
+        drop(program.stdin.take());
+        program.wait().unwrap();
+        tunnel
     }
 
     /// A TLS connection to `host` at `target` that trusts the local CA alone, so that it fails
@@ -246,6 +258,18 @@ impl World {
     }
 }
 
+/// Asks the proxy for a tunnel to `target`.
+async fn ask_for_tunnel(stream: TcpStream, target: impl std::fmt::Display) -> TcpStream {
+    let mut wire = Wire::new(stream);
+    wire.send(format!(
+        "CONNECT {target} HTTP/1.1\r\nhost: {target}\r\n\r\n"
+    ))
+    .await;
+    let head = wire.until(b"\r\n\r\n").await;
+    assert!(head.starts_with(b"HTTP/1.1 200 "), "{head:?}");
+    wire.into_inner()
+}
+
 /// A TLS handshake that trusts `ca_pem` alone.
 ///
 /// # Errors
@@ -284,6 +308,7 @@ impl World {
         host: &str,
         ca_pem: &str,
     ) -> std::io::Result<TlsStream<TcpStream>> {
-        handshake(self.tunnel(target).await, host, &[b"http/1.1"], ca_pem).await
+        let tunnel = self.tunnel_of_a_program(target).await;
+        handshake(tunnel, host, &[b"http/1.1"], ca_pem).await
     }
 }
