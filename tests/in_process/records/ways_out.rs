@@ -23,8 +23,11 @@ fn chunk(data: &str) -> String {
     format!("{:x}\r\n{data}\r\n", data.len())
 }
 
+/// Its name, what is sent before the connection closes, and what the record says of it.
+type ProviderEnd = (&'static str, &'static str, Outcome, Option<u16>);
+
 /// What the provider does after the request: what it sends, and then closes.
-const PROVIDER_ENDS: [(&str, &str, Outcome, Option<u16>); 7] = [
+const PROVIDER_ENDS: [ProviderEnd; 7] = [
     ("nothing", "", Outcome::UpstreamFailed, None),
     (
         "half a head",
@@ -154,7 +157,7 @@ async fn a_client_that_leaves_at_any_point_leaves_one_record() {
     // In the middle of the request: only what has a head is an exchange.
     for sent in [head.len() + 4, head.len() + 14, call.len() - 1] {
         let mut client = world.http1(server.addr, HOST).await;
-        client.send(&call[..sent]).await;
+        client.send(&call.as_bytes()[..sent]).await;
         drop(client);
         let record = world.record().await;
         assert_eq!(record.outcome, Outcome::ClientGone, "after {sent} bytes");
