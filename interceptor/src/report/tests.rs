@@ -31,6 +31,7 @@ fn call(id: u32, model: &str, read: u64, written: u64, input: u64, output: u64) 
         started_unix_ms: LATE,
         provider: "anthropic".to_owned(),
         host: "api.anthropic.com".to_owned(),
+        api: "messages".to_owned(),
         model_requested: Some(model.to_owned()),
         outcome: Outcome::Completed,
         status: Some(200),
@@ -54,6 +55,15 @@ fn priced(mut record: Record, cost: i64, without: i64, perfect: i64) -> Record {
     record.cost_without_cache = Some(dollars(without));
     record.cost_perfect_cache = Some(dollars(perfect));
     record
+}
+
+/// A list of models: in the ledger, and in no report.
+fn no_call() -> Record {
+    Record {
+        api: String::new(),
+        usage: None,
+        ..priced(call(9, "none", 0, 0, 0, 0), 0, 0, 0)
+    }
 }
 
 fn records() -> Vec<Record> {
@@ -106,6 +116,7 @@ fn records() -> Vec<Record> {
         lost,
         unread,
         old,
+        no_call(),
     ]
 }
 
