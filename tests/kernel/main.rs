@@ -5,6 +5,8 @@
 mod redirect;
 
 #[cfg(test)]
+mod agents;
+#[cfg(test)]
 mod clients;
 #[cfg(test)]
 mod life;

@@ -26,13 +26,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::json::Json;
+
 /// How to answer.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Directive {
     pub(crate) tokens: Option<u64>,
     pub(crate) events: Option<u64>,
     pub(crate) think: Option<u64>,
     pub(crate) tool: Option<String>,
+    /// What that tool is called with: a text for a tool that takes one, else an object.
+    pub(crate) input: Option<Json>,
     pub(crate) delay: Duration,
     pub(crate) start: Duration,
     pub(crate) stall_after: Option<usize>,

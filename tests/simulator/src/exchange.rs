@@ -141,6 +141,7 @@ pub(crate) async fn answer(
         (&Method::GET, "/v1/models") if openai => openai::models(&call),
         (&Method::GET, "/v1/models") => anthropic::models(&call),
         (&Method::HEAD, "/api/hello") => reply(200, &[], Body::free(Bytes::new())),
+        (_, path) if path.starts_with("/api/") && !openai => anthropic::housekeeping(&call),
         (method, path) if openai => openai::not_found(&call, method, path),
         (_, _) => anthropic::not_found(&call),
     }

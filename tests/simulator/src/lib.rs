@@ -3,7 +3,7 @@
 //! It shares no code with Weir, so that it can contradict it: its bill is what a provider would send at the end of the
 //! month. In reading order: [`Simulator`] listens and keeps the books; `connection` is one TLS connection, `exchange`
 //! one request and its answer; `anthropic` and `openai` are the two providers, each with its prompt, cache and wire
-//! format; `directive` and `body` are the stage directions that a test can put into a message; `models` are the
+//! format; `directive`, `play` and `body` are the stage directions that a test can put into a message; `models` are the
 //! prices, `tokens` the tokenizer. [`agent`] is not a provider, but the scripted program that calls them in the demo.
 
 mod simulator;
@@ -15,6 +15,7 @@ mod anthropic;
 mod openai;
 
 mod directive;
+mod play;
 mod script;
 
 mod body;

@@ -1,6 +1,7 @@
 //! What an answer says: thinking, text and a tool call, cut into pieces of whole tokens.
 
 use crate::directive::Directive;
+use crate::json::Json;
 use crate::tokens;
 
 /// The content of an answer.
@@ -12,6 +13,8 @@ pub(crate) struct Script {
     pub(crate) pieces: Vec<(String, u64)>,
     /// Tool that is called at the end, with its input as JSON text.
     pub(crate) tool: Option<(String, String)>,
+    /// Whether that input is a text of no format instead.
+    pub(crate) freeform: bool,
     /// Tokens of the tool call.
     pub(crate) tool_tokens: u64,
     /// Whether the answer was cut off by the caller's limit.
@@ -25,10 +28,12 @@ impl Script {
         let think = directive.think.unwrap_or(0).min(max);
         let wanted = directive.tokens.unwrap_or(DEFAULT_TOKENS);
         let tokens = wanted.min(max - think);
-        let tool = directive
-            .tool
-            .clone()
-            .map(|name| (name, TOOL_INPUT.to_owned()));
+        let input = match &directive.input {
+            None => TOOL_INPUT.to_owned(),
+            Some(Json::String(text)) => text.clone(),
+            Some(input) => input.to_string(),
+        };
+        let tool = directive.tool.clone().map(|name| (name, input));
         let tool_tokens = tool.as_ref().map_or(0, |(name, input)| {
             tokens::count(name) + tokens::count(input)
         });
@@ -37,6 +42,7 @@ impl Script {
             think,
             pieces: pieces(tokens, directive.events.unwrap_or(DEFAULT_EVENTS)),
             tool: tool.filter(|_| fits),
+            freeform: matches!(directive.input, Some(Json::String(_))),
             tool_tokens: if fits { tool_tokens } else { 0 },
             cut: !fits,
         }

@@ -133,6 +133,12 @@ pub(crate) fn models(call: &Call<'_>) -> io::Result<Response<Body>> {
     reply_json(200, headers(call), &list)
 }
 
+/// What Claude Code asks for besides calls (settings, features, where to report what): nothing is set, and what is
+/// reported is taken.
+pub(crate) fn housekeeping(call: &Call<'_>) -> io::Result<Response<Body>> {
+    reply_json(200, headers(call), &Json::Object(Vec::new()))
+}
+
 /// Any other path.
 pub(crate) fn not_found(call: &Call<'_>) -> io::Result<Response<Body>> {
     refused(call, &Refusal::new(404, "not_found_error", "Not found"))
@@ -278,7 +284,8 @@ fn directive(body: &Json) -> Directive {
     if let Some(content) = last.and_then(|message| message.get("content")) {
         content.strings(&mut |text| found = Directive::find(text).or_else(|| found.take()));
     }
-    found.unwrap_or_default()
+    let tools = body.get("tools").map_or(&[][..], Json::items);
+    found.unwrap_or_default().play(messages, tools)
 }
 
 /// The error that goes with a status that was asked for.

@@ -126,11 +126,16 @@ impl Prompt {
         for call in item.get("tool_calls").map_or(&[][..], Json::items) {
             self.function(call.get("function").unwrap_or(&Json::Null));
         }
-        if item.text("type") == Some("function_call") {
+        if matches!(
+            item.text("type"),
+            Some("function_call" | "custom_tool_call")
+        ) {
             self.function(item);
         }
         let ends = match role.as_str() {
-            "assistant" | "function_call" | "reasoning" => Breakpoint::MessageEnd,
+            "assistant" | "function_call" | "custom_tool_call" | "reasoning" => {
+                Breakpoint::MessageEnd
+            }
             _ => Breakpoint::Eligible,
         };
         let marked = item.get("prompt_cache_breakpoint").is_some_and(is_explicit);
@@ -166,7 +171,12 @@ impl Prompt {
     }
 
     fn function(&mut self, function: &Json) {
-        for name in ["name", "arguments"] {
+        let input = if function.get("input").is_some() {
+            "input"
+        } else {
+            "arguments"
+        };
+        for name in ["name", input] {
             let text = function.text(name).unwrap_or_default();
             self.push("call", text.to_owned(), tokens::count(text));
         }

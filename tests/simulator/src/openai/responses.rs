@@ -22,14 +22,16 @@ pub(crate) async fn responses(call: &Call<'_>) -> io::Result<Response<Body>> {
         Err(refusal) => return refuse(call, api, &refusal),
     };
     let input = input_items(&request.body);
-    let directive = directive(&input);
-    if let Some(status) = directive.status {
-        return refuse(call, api, &scripted(status, directive.retry_after));
-    }
     let history = match call.state.openai().history(&request.body) {
         Ok(history) => history,
         Err(refusal) => return refuse(call, api, &refusal),
     };
+    let conversation: Vec<Json> = history.iter().chain(&input).cloned().collect();
+    let tools = request.body.get("tools").map_or(&[][..], Json::items);
+    let directive = directive(&input).play(&conversation, tools);
+    if let Some(status) = directive.status {
+        return refuse(call, api, &scripted(status, directive.retry_after));
+    }
     let prompt = Prompt::responses(&request.body, &history, request.model, &request.key);
     let plan = call
         .state
@@ -141,13 +143,16 @@ impl Wire<'_> {
                     .with("status", "in_progress")
                     .with("content", Vec::new()),
                 Some("function_call") => item.with("status", "in_progress").with("arguments", ""),
+                Some("custom_tool_call") => item.with("status", "in_progress").with("input", ""),
                 _ => item.clone(),
             };
             stream.item("response.output_item.added", index, started);
             let id = item.text("id").unwrap_or_default();
             match item.text("type") {
                 Some("message") => self.stream_text(&mut stream, index, id),
-                Some("function_call") => self.stream_arguments(&mut stream, index, id),
+                Some("function_call" | "custom_tool_call") => {
+                    self.stream_arguments(&mut stream, index, id);
+                }
                 _ => {}
             }
             stream.item("response.output_item.done", index, item);
@@ -208,13 +213,18 @@ impl Wire<'_> {
             return;
         };
         stream.output += self.script.tool_tokens;
-        for (name, field) in [("delta", "delta"), ("done", "arguments")] {
+        let (kind, whole) = if self.script.freeform {
+            ("custom_tool_call_input", "input")
+        } else {
+            ("function_call_arguments", "arguments")
+        };
+        for (name, field) in [("delta", "delta"), ("done", whole)] {
             let fields = vec![
                 ("item_id".to_owned(), id.into()),
                 ("output_index".to_owned(), index.into()),
                 (field.to_owned(), arguments.as_str().into()),
             ];
-            stream.event(&format!("response.function_call_arguments.{name}"), fields);
+            stream.event(&format!("response.{kind}.{name}"), fields);
         }
     }
 
@@ -236,14 +246,22 @@ impl Wire<'_> {
             });
         }
         if let Some((name, arguments)) = &self.script.tool {
-            items.push(object! {
-                "id": id("fc"),
-                "type": "function_call",
+            let (prefix, kind, field) = if self.script.freeform {
+                ("ctc", "custom_tool_call", "input")
+            } else {
+                ("fc", "function_call", "arguments")
+            };
+            let mut call = object! {
+                "id": id(prefix),
+                "type": kind,
                 "status": "completed",
-                "arguments": arguments.as_str(),
                 "call_id": format!("call_{:024x}", self.number),
                 "name": name.as_str(),
-            });
+            };
+            if let Json::Object(members) = &mut call {
+                members.push((field.to_owned(), arguments.as_str().into()));
+            }
+            items.push(call);
         }
         items
     }
