@@ -165,6 +165,7 @@ fn the_parts_of_a_call_are_where_its_ranges_say() {
             Api::Messages => ["system", "messages"],
             Api::ChatCompletions => ["none", "messages"],
             Api::Responses => ["instructions", "input"],
+            other => panic!("no fixtures of {other:?}"),
         };
         let prompt: Vec<Value> = names.into_iter().flat_map(list).collect();
         let at = |range: &Range<usize>| -> Value {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use http::Request;
 use tokio::sync::OwnedSemaphorePermit;
 use weir_core::answer::Answer;
-use weir_core::api::{self, Endpoint};
+use weir_core::api::{self, Endpoint, SaidByPath};
 use weir_core::call::Call;
 use weir_core::caps::Ticket;
 use weir_core::edit;
@@ -34,6 +34,8 @@ pub(super) struct Entry {
     pub(super) read: Option<Instant>,
     /// When the request was forwarded.
     pub(super) sent: Option<Instant>,
+    /// What the path says of the call; taken when the body has been read.
+    pub(super) said: SaidByPath,
     pub(super) call: Option<Call>,
     /// Which conversation the call belongs to.
     pub(super) conversation: u64,
@@ -82,9 +84,9 @@ impl Entry {
             identity.key_tail = credential.tail;
             identity.key_kind = Some(credential.kind.to_owned());
         }
-        let (api, path_class) = match endpoint {
-            Endpoint::Call(api) => (api.as_str(), api.as_str()),
-            Endpoint::Free(class) | Endpoint::Other(class) => ("", class),
+        let (api, said) = match endpoint {
+            Endpoint::Call(api) => (api.as_str(), api::said_by_path(api, path)),
+            _ => ("", SaidByPath::default()),
         };
         let record = Record {
             id: uuid::Uuid::now_v7().to_string(),
@@ -95,7 +97,7 @@ impl Entry {
             provider: session.provider.as_str().to_owned(),
             api: api.to_owned(),
             method: request.method().as_str().to_owned(),
-            path_class: path_class.to_owned(),
+            path_class: endpoint.class().to_owned(),
             outcome: Outcome::ClientGone,
             ..Record::default()
         };
@@ -109,6 +111,7 @@ impl Entry {
             opened: Instant::now(),
             read: None,
             sent: None,
+            said,
             call: None,
             conversation: 0,
             edits: Vec::new(),

@@ -38,7 +38,7 @@ impl Entry {
         self.record.request_bytes = u64::try_from(body.len()).unwrap_or(u64::MAX);
         let content_encoding = headers.get(header::CONTENT_ENCODING);
         let content_encoding = content_encoding.map(|value| value.to_str().unwrap_or("?"));
-        let parsed = match Encoding::of(content_encoding) {
+        let mut parsed = match Encoding::of(content_encoding) {
             Some(Encoding::Identity) => {
                 let call = call::parse(api, body).map_err(|error| error.to_string())?;
                 self.conversation =
@@ -52,6 +52,7 @@ impl Entry {
                 ));
             }
         };
+        parsed.complete(std::mem::take(&mut self.said));
         self.record.stream = parsed.stream;
         self.record.session.clone_from(&parsed.session);
         self.record.model_requested.clone_from(&parsed.model);

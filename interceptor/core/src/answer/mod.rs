@@ -141,8 +141,8 @@ impl AnswerReader {
 fn read_event(api: Api, found: &mut Found, event: &Event<'_>) {
     match api {
         Api::Messages => messages::read_event(found, event),
-        Api::ChatCompletions => openai::read_chunk(found, event),
         Api::Responses => openai::read_event(found, event),
+        _ => openai::read_chunk(found, event),
     }
 }
 
@@ -156,8 +156,8 @@ fn read_body(api: Api, found: &mut Found, body: &[u8]) {
     found.answer.complete = true;
     match api {
         Api::Messages => messages::read_body(found, &object),
-        Api::ChatCompletions => openai::read_completion(found, &object),
         Api::Responses => openai::read_response(found, &object),
+        _ => openai::read_completion(found, &object),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Which API a request is for, told by method and path.
+//! Which API a request is for, told by method and path; and what else the path says.
 
 use std::borrow::Cow;
 
@@ -6,19 +6,81 @@ use serde::{Deserialize, Serialize};
 
 use crate::catalog::Provider;
 
+mod path;
+
+pub use path::{SaidByPath, said_by_path};
+
 /// An API whose calls Weir reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Api {
-    /// Anthropic Messages.
+    /// Anthropic Messages; also Claude on Vertex AI (`rawPredict`), where the path names the model.
     Messages,
     /// `OpenAI` Chat Completions, which most other providers speak too.
     ChatCompletions,
-    /// `OpenAI` Responses.
+    /// `OpenAI` Responses, `responses/compact` included.
     Responses,
+    /// The older completions of a bare prompt (`OpenAI`, `DeepSeek`, Mistral's `fim`).
+    Completions,
+    /// Embeddings of `OpenAI`, Cohere and those who speak like them.
+    Embeddings,
+    /// Images of `OpenAI`.
+    Images,
+    /// Transcriptions, translations and speech of `OpenAI`.
+    Audio,
+    /// `OpenAI` Realtime, which is a WebSocket.
+    Realtime,
+    /// Gemini `generateContent` and `streamGenerateContent`.
+    GenerateContent,
+    /// Gemini `embedContent` and `batchEmbedContents`.
+    EmbedContent,
+    /// The making of an explicit cache of Gemini, which is billed.
+    CachedContents,
+    /// Gemini Interactions.
+    Interactions,
+    /// Bedrock `InvokeModel`, plain and streamed: bodies in the shape of the model's maker.
+    InvokeModel,
+    /// Bedrock Converse, plain and streamed.
+    Converse,
+    /// Cohere Chat, versions 1 and 2.
+    CohereChat,
+}
+
+/// Whose manners an API has: the shape of its errors, and where its fields come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// Anthropic.
+    Anthropic,
+    /// `OpenAI`, and all who speak like it.
+    OpenAi,
+    /// Google's Gemini.
+    Gemini,
+    /// Amazon Bedrock's own APIs.
+    Bedrock,
+    /// Cohere's own APIs.
+    Cohere,
 }
 
 impl Api {
+    /// Every API, in the order of declaration.
+    pub const ALL: [Self; 15] = [
+        Self::Messages,
+        Self::ChatCompletions,
+        Self::Responses,
+        Self::Completions,
+        Self::Embeddings,
+        Self::Images,
+        Self::Audio,
+        Self::Realtime,
+        Self::GenerateContent,
+        Self::EmbedContent,
+        Self::CachedContents,
+        Self::Interactions,
+        Self::InvokeModel,
+        Self::Converse,
+        Self::CohereChat,
+    ];
+
     /// The name in records and metrics.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -26,6 +88,39 @@ impl Api {
             Self::Messages => "messages",
             Self::ChatCompletions => "chat_completions",
             Self::Responses => "responses",
+            Self::Completions => "completions",
+            Self::Embeddings => "embeddings",
+            Self::Images => "images",
+            Self::Audio => "audio",
+            Self::Realtime => "realtime",
+            Self::GenerateContent => "generate_content",
+            Self::EmbedContent => "embed_content",
+            Self::CachedContents => "cached_contents",
+            Self::Interactions => "interactions",
+            Self::InvokeModel => "invoke_model",
+            Self::Converse => "converse",
+            Self::CohereChat => "cohere_chat",
+        }
+    }
+
+    /// Whose manners the API has.
+    #[must_use]
+    pub const fn family(self) -> Family {
+        match self {
+            Self::Messages => Family::Anthropic,
+            Self::ChatCompletions
+            | Self::Responses
+            | Self::Completions
+            | Self::Embeddings
+            | Self::Images
+            | Self::Audio
+            | Self::Realtime => Family::OpenAi,
+            Self::GenerateContent
+            | Self::EmbedContent
+            | Self::CachedContents
+            | Self::Interactions => Family::Gemini,
+            Self::InvokeModel | Self::Converse => Family::Bedrock,
+            Self::CohereChat => Family::Cohere,
         }
     }
 }
@@ -35,10 +130,25 @@ impl Api {
 pub enum Endpoint {
     /// A call that Weir reads.
     Call(Api),
+    /// A WebSocket in whose frames calls are made.
+    Socket(Api),
     /// A request that costs nothing, by the class of its path. Never to be refused by a cap.
     Free(&'static str),
     /// Anything else, by the class of its path: it may cost money that Weir does not see.
     Other(&'static str),
+}
+
+impl Endpoint {
+    /// The class of the path in records and metrics.
+    #[must_use]
+    pub const fn class(self) -> &'static str {
+        match self {
+            Self::Call(api) => api.as_str(),
+            Self::Socket(Api::Realtime) => "realtime",
+            Self::Socket(_) => "responses_socket",
+            Self::Free(class) | Self::Other(class) => class,
+        }
+    }
 }
 
 /// What a request to `provider` is for.
@@ -52,16 +162,15 @@ pub fn recognize(provider: Provider, method: &str, path_and_query: &str) -> Endp
     let path = path_and_query.split(['?', '#']).next().unwrap_or_default();
     let path = decoded(path);
     let endpoint = told_by(provider, method, &segments(path.split('/')));
-    if matches!(endpoint, Endpoint::Call(_)) || !path.contains("//") {
+    let is_call = |endpoint| matches!(endpoint, Endpoint::Call(_) | Endpoint::Socket(_));
+    if is_call(endpoint) || !path.contains("//") {
         return endpoint;
     }
     // To RFC 3986 `..` after `//` goes back to before the empty segment; to a server that merges
     // slashes, one further. What is a call to either is one.
     let merged = segments(path.split('/').filter(|segment| !segment.is_empty()));
-    match told_by(provider, method, &merged) {
-        call @ Endpoint::Call(_) => call,
-        _ => endpoint,
-    }
+    let merged = told_by(provider, method, &merged);
+    if is_call(merged) { merged } else { endpoint }
 }
 
 /// What remains when dot segments are removed (RFC 3986 section 5.2.4).
@@ -87,20 +196,52 @@ fn told_by(provider: Provider, method: &str, path: &[&str]) -> Endpoint {
     let before = from_end.next().unwrap_or_default();
     let reads = matches!(method, "GET" | "HEAD" | "OPTIONS");
     match (last, before) {
-        ("completions", "chat") if method == "POST" => Endpoint::Call(Api::ChatCompletions),
-        ("responses", _) if method == "POST" => Endpoint::Call(Api::Responses),
-        // A socket: responses are created by frames inside it.
-        ("responses", _) if method == "GET" => Endpoint::Other("responses_socket"),
-        ("messages", "v1") if method == "POST" && speaks_messages(provider) => {
-            Endpoint::Call(Api::Messages)
-        }
-        ("count_tokens", "messages") => Endpoint::Free("count_tokens"),
-        ("input_tokens", "responses") => Endpoint::Free("input_tokens"),
-        ("models", _) | (_, "models") if reads => Endpoint::Free("models"),
-        ("moderations", _) => Endpoint::Free("moderations"),
-        ("hello", "api") => Endpoint::Free("hello"),
-        _ => Endpoint::Other(class(path)),
+        // Sockets: calls are made by frames inside them.
+        ("responses", _) if method == "GET" => return Endpoint::Socket(Api::Responses),
+        ("realtime", _) if method == "GET" => return Endpoint::Socket(Api::Realtime),
+        ("count_tokens", "messages") => return Endpoint::Free("count_tokens"),
+        ("count-tokens", _) => return Endpoint::Free("count_tokens"),
+        ("input_tokens", "responses") => return Endpoint::Free("input_tokens"),
+        ("tokenize", _) | ("tokenize-text", _) => return Endpoint::Free("tokenize"),
+        ("models", _) | (_, "models") if reads => return Endpoint::Free("models"),
+        ("moderations", _) => return Endpoint::Free("moderations"),
+        ("hello", "api") => return Endpoint::Free("hello"),
+        _ => {}
     }
+    let api = if method == "POST" {
+        let model_is_in_path = path.contains(&"model");
+        match last.rsplit_once(':') {
+            Some((model, verb)) => match path::gemini_verb(path, model, verb) {
+                Ok(api) => api,
+                Err(free) => return Endpoint::Free(free),
+            },
+            None => posted(provider, last, before, model_is_in_path),
+        }
+    } else {
+        None
+    };
+    api.map_or_else(|| Endpoint::Other(class(path)), Endpoint::Call)
+}
+
+/// The API that a POST to a path with this end is a call of.
+fn posted(provider: Provider, last: &str, before: &str, model_is_in_path: bool) -> Option<Api> {
+    Some(match (last, before) {
+        // Mistral's agents speak as its chat does; MiniMax has an older name for the same.
+        ("completions", "chat" | "agents") | ("chatcompletion_v2", _) => Api::ChatCompletions,
+        ("sonar", "v1") if provider == Provider::Perplexity => Api::ChatCompletions,
+        ("completions", _) => Api::Completions,
+        ("responses", _) | ("compact", "responses") => Api::Responses,
+        ("messages", "v1") if speaks_messages(provider) => Api::Messages,
+        ("embeddings", _) | ("embed", "v1" | "v2") => Api::Embeddings,
+        ("generations" | "edits" | "variations", "images") => Api::Images,
+        ("transcriptions" | "translations" | "speech", "audio") => Api::Audio,
+        ("cachedContents", _) => Api::CachedContents,
+        ("interactions", _) => Api::Interactions,
+        ("invoke" | "invoke-with-response-stream", _) if model_is_in_path => Api::InvokeModel,
+        ("converse" | "converse-stream", _) if model_is_in_path => Api::Converse,
+        ("chat", "v1" | "v2") => Api::CohereChat,
+        _ => return None,
+    })
 }
 
 /// The path without percent escapes (RFC 3986 section 2.1); one that is broken stays.
@@ -147,6 +288,9 @@ fn class(path: &[&str]) -> &'static str {
 /// Words of a path and the class that each tells.
 const CLASSES: &[(&str, &str)] = &[
     ("batches", "batches"),
+    ("batchGenerateContent", "batches"),
+    ("asyncBatchEmbedContent", "batches"),
+    ("model-invocation-job", "batches"),
     ("embeddings", "embeddings"),
     ("embed", "embeddings"),
     ("completions", "completions"),
@@ -154,20 +298,36 @@ const CLASSES: &[(&str, &str)] = &[
     ("responses", "responses"),
     ("images", "images"),
     ("audio", "audio"),
+    ("videos", "videos"),
+    ("predictLongRunning", "videos"),
     ("realtime", "realtime"),
+    ("live", "live"),
     ("files", "files"),
     ("organizations", "organizations"),
+    ("conversations", "conversations"),
+    ("agents", "agents"),
+    ("sessions", "sessions"),
+    ("threads", "threads"),
+    ("assistants", "assistants"),
     ("invoke", "invoke"),
     ("invoke-with-response-stream", "invoke"),
+    ("invoke-with-bidirectional-stream", "invoke"),
+    ("async-invoke", "invoke"),
+    ("guardrail", "guardrail"),
     ("converse", "converse"),
     ("converse-stream", "converse"),
     ("generateContent", "generate_content"),
     ("streamGenerateContent", "generate_content"),
     ("rawPredict", "raw_predict"),
     ("streamRawPredict", "raw_predict"),
+    ("predict", "predict"),
     ("countTokens", "count_tokens"),
+    ("cachedContents", "cached_contents"),
+    ("interactions", "interactions"),
+    ("generation", "generation"),
     ("chat", "chat"),
     ("rerank", "rerank"),
+    ("ocr", "ocr"),
     ("search", "search"),
 ];
 

@@ -2,10 +2,14 @@
 
 use std::ops::Range;
 
-use crate::api::Api;
+use crate::api::{Api, SaidByPath};
 use crate::json::{Kind, Malformed, Scanner, name, whole};
 
+mod fields;
+mod multipart;
 mod prompt;
+
+use fields::Fields;
 
 /// A request for an answer of a model. Ranges are byte ranges of the body.
 ///
@@ -15,13 +19,14 @@ mod prompt;
 pub struct Call {
     /// The API.
     pub api: Api,
-    /// The model asked for. Absent where the path names it (Azure).
+    /// The model asked for. Where the path names it, see [`Call::complete`].
     pub model: Option<String>,
-    /// Whether the answer shall be an event stream.
+    /// Whether the answer shall be a stream.
     pub stream: bool,
     /// The limit on output tokens, per choice.
     pub max_output_tokens: Option<u64>,
-    /// How many answers are asked for (`n` of Chat Completions), at least 1.
+    /// How many answers are asked for (`n` of Chat Completions, `candidateCount` of Gemini), at
+    /// least 1.
     pub choices: u64,
     /// The system prompt: a string, the blocks of an array, or for `OpenAI` `instructions` and
     /// the messages of roles `system` and `developer` that come before any other. Later ones
@@ -29,7 +34,8 @@ pub struct Call {
     pub system: Vec<Range<usize>>,
     /// The tools, each on its own.
     pub tools: Vec<Range<usize>>,
-    /// The messages or items, each on its own; the input itself where it is a string.
+    /// The messages or items, each on its own; the input itself where it is a string. What is
+    /// uploaded as a form has no ranges, because its parts are no JSON.
     pub messages: Vec<Range<usize>>,
     /// Bytes of the prompt as JSON: system, tools and messages, without embedded media.
     pub text_bytes: u64,
@@ -45,14 +51,15 @@ pub struct Call {
     pub include_usage: bool,
     /// Where the value of `stream_options` is, if there is one.
     pub stream_options: Option<Range<usize>>,
-    /// Explicit cache breakpoints: `cache_control`, `prompt_cache_breakpoint`.
+    /// Explicit cache breakpoints: `cache_control`, `prompt_cache_breakpoint`, `cachePoint`.
     pub cache_breakpoints: u64,
     /// `prompt_cache_key` (`OpenAI`).
     pub prompt_cache_key: Option<String>,
     /// What tells conversations apart, if the client says: `metadata.user_id` (Anthropic),
     /// `prompt_cache_key`, the id of the conversation or `previous_response_id` (`OpenAI`).
     pub session: Option<String>,
-    /// Whether part of the conversation is held by the provider, so that the body is a delta.
+    /// Whether part of the conversation is held by the provider, so that the body is a delta:
+    /// earlier turns, or an explicit cache (Gemini).
     pub previous_response: bool,
 }
 
@@ -81,6 +88,10 @@ pub enum Unreadable {
 /// If it is not JSON, or an array of the prompt is something else.
 pub fn parse(api: Api, body: &[u8]) -> Result<Call, Unreadable> {
     let mut call = Call::new(api);
+    if matches!(api, Api::Images | Api::Audio) && body.starts_with(multipart::DASHES) {
+        multipart::read(&mut call, body);
+        return Ok(call);
+    }
     let mut fields = Fields::default();
     let mut scanner = Scanner::new(body);
     shape(&mut scanner, &[Kind::Object], "an object as the body")?;
@@ -114,144 +125,12 @@ impl Call {
             previous_response: false,
         }
     }
-}
 
-/// What is gathered from the members of a body, and put together when all are known: the order of
-/// members is free, and of two with the same key the last counts.
-#[derive(Default)]
-struct Fields {
-    system: prompt::Section,
-    tools: prompt::Section,
-    functions: prompt::Section,
-    messages: prompt::Section,
-    automatic_breakpoint: bool,
-    max_tokens: Option<u64>,
-    max_completion_tokens: Option<u64>,
-    user: Option<String>,
-    conversation: Option<String>,
-    previous_response_id: Option<String>,
-    continues_thread: bool,
-}
-
-impl Fields {
-    /// Reads one member of the body, whatever API it belongs to.
-    fn read(
-        &mut self,
-        call: &mut Call,
-        scanner: &mut Scanner<'_>,
-        body: &[u8],
-        key: &[u8],
-    ) -> Result<(), Unreadable> {
-        match (key, call.api) {
-            (b"model", _) => call.model = string(scanner, body)?,
-            (b"stream", _) => call.stream = scanner.value()?.kind == Kind::True,
-            (b"service_tier", _) => call.service_tier = string(scanner, body)?,
-            (b"messages", Api::Messages | Api::ChatCompletions) | (b"input", Api::Responses) => {
-                self.messages = prompt::messages(scanner, body, call.api)?;
-            }
-            (b"system", Api::Messages) => self.system = prompt::system(scanner, body)?,
-            (b"instructions", Api::Responses) => self.system = prompt::system(scanner, body)?,
-            (b"tools", _) => self.tools = prompt::tools(scanner, body)?,
-            (b"functions", Api::ChatCompletions) => {
-                self.functions = prompt::tools(scanner, body)?;
-            }
-            (b"max_tokens", Api::Messages | Api::ChatCompletions)
-            | (b"max_output_tokens", Api::Responses) => self.max_tokens = number(scanner, body)?,
-            (b"max_completion_tokens", Api::ChatCompletions) => {
-                self.max_completion_tokens = number(scanner, body)?;
-            }
-            (_, Api::Messages) => self.read_messages(call, scanner, body, key)?,
-            (_, Api::ChatCompletions | Api::Responses) => {
-                self.read_openai(call, scanner, body, key)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn read_messages(
-        &mut self,
-        call: &mut Call,
-        scanner: &mut Scanner<'_>,
-        body: &[u8],
-        key: &[u8],
-    ) -> Result<(), Unreadable> {
-        match key {
-            b"speed" => call.speed = string(scanner, body)?,
-            b"inference_geo" => call.inference_geo = string(scanner, body)?,
-            b"cache_control" => self.automatic_breakpoint = scanner.value()?.kind == Kind::Object,
-            b"metadata" => self.user = member_string(scanner, body, b"user_id")?,
-            b"thread" => {
-                let kind = member_string(scanner, body, b"type")?;
-                self.continues_thread = kind.as_deref() == Some("continue");
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-
-    fn read_openai(
-        &mut self,
-        call: &mut Call,
-        scanner: &mut Scanner<'_>,
-        body: &[u8],
-        key: &[u8],
-    ) -> Result<(), Unreadable> {
-        match (key, call.api) {
-            (b"n", Api::ChatCompletions) => {
-                call.choices = number(scanner, body)?.unwrap_or(1).max(1);
-            }
-            (b"stream_options", _) => {
-                let mut asked = false;
-                call.stream_options = Some(object(scanner, |scanner, key| {
-                    if key == b"include_usage" {
-                        asked = scanner.value()?.kind == Kind::True;
-                    }
-                    Ok(())
-                })?);
-                call.include_usage = asked;
-            }
-            (b"prompt_cache_key", _) => call.prompt_cache_key = string(scanner, body)?,
-            (b"previous_response_id", Api::Responses) => {
-                self.previous_response_id = string(scanner, body)?;
-            }
-            (b"conversation", Api::Responses) => {
-                self.conversation = match scanner.kind()? {
-                    Kind::Object => member_string(scanner, body, b"id")?,
-                    _ => string(scanner, body)?,
-                };
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-
-    fn settle(self, call: &mut Call) {
-        let sections = [&self.system, &self.tools, &self.functions, &self.messages];
-        let sum = |count: fn(&prompt::Section) -> u64| {
-            sections
-                .iter()
-                .fold(0_u64, |sum, section| sum.saturating_add(count(section)))
-        };
-        call.text_bytes = sum(|section| section.text_bytes);
-        call.media = sum(|section| section.media);
-        call.cache_breakpoints = sum(|section| section.cache_breakpoints)
-            .saturating_add(u64::from(self.automatic_breakpoint));
-        call.max_output_tokens = self.max_completion_tokens.or(self.max_tokens);
-        call.previous_response = self.continues_thread
-            || self.previous_response_id.is_some()
-            || self.conversation.is_some();
-        call.session = self
-            .user
-            .or_else(|| call.prompt_cache_key.clone())
-            .or(self.conversation)
-            .or(self.previous_response_id);
-        let mut messages = self.messages.parts;
-        call.system = self.system.parts;
-        call.system
-            .extend(messages.drain(..self.messages.leading_system));
-        call.tools = self.tools.parts;
-        call.tools.extend(self.functions.parts);
-        call.messages = messages;
+    /// Adds what the path says. A model in the body wins: it is what Azure goes by where it has
+    /// both.
+    pub fn complete(&mut self, said: SaidByPath) {
+        self.model = self.model.take().or(said.model);
+        self.stream |= said.stream;
     }
 }
 

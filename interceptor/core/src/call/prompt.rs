@@ -35,39 +35,74 @@ pub(super) fn tools(scanner: &mut Scanner<'_>, body: &[u8]) -> Result<Section, U
     parts(scanner, body, |_| {})
 }
 
-/// Reads the messages: an array, or for Responses also a string.
+/// Reads the messages: an array, and for some APIs also a string or a single object.
 pub(super) fn messages(
     scanner: &mut Scanner<'_>,
     body: &[u8],
     api: Api,
 ) -> Result<Section, Unreadable> {
-    let mut leading = 0_usize;
-    let mut in_the_lead = true;
-    let mut section = match api {
-        Api::Responses => {
-            shape(
-                scanner,
-                &[Kind::String, Kind::Array, Kind::Null],
-                "a string or array of items",
-            )?;
-            parts(scanner, body, |part| {
-                in_the_lead &= part.is_system;
-                leading = leading.saturating_add(usize::from(in_the_lead));
-            })?
-        }
-        Api::ChatCompletions => {
-            shape(scanner, &[Kind::Array], "an array of messages")?;
-            parts(scanner, body, |part| {
-                in_the_lead &= part.is_system;
-                leading = leading.saturating_add(usize::from(in_the_lead));
-            })?
-        }
-        Api::Messages => {
-            shape(scanner, &[Kind::Array], "an array of messages")?;
-            parts(scanner, body, |_| {})?
-        }
+    let (kinds, expected): (&[Kind], _) = match api {
+        Api::Responses | Api::Realtime => (
+            &[Kind::String, Kind::Array, Kind::Null],
+            "a string or array of items",
+        ),
+        Api::Interactions | Api::GenerateContent | Api::CachedContents => (
+            &[Kind::String, Kind::Array, Kind::Object, Kind::Null],
+            "a string, an object or an array of contents",
+        ),
+        _ => (&[Kind::Array], "an array of messages"),
     };
+    shape(scanner, kinds, expected)?;
+    let mut leading = 0_usize;
+    // At Anthropic a message of the role `system` stands where it stands.
+    let mut in_the_lead = api != Api::Messages;
+    let mut section = parts(scanner, body, |part| {
+        in_the_lead &= part.is_system;
+        leading = leading.saturating_add(usize::from(in_the_lead));
+    })?;
     section.leading_system = leading;
+    Ok(section)
+}
+
+/// Takes a value as one part, whatever it is.
+pub(super) fn whole(scanner: &mut Scanner<'_>, body: &[u8]) -> Result<Section, Unreadable> {
+    let mut section = Section::default();
+    match scanner.kind()? {
+        Kind::Null => {
+            scanner.value()?;
+        }
+        Kind::Object => section.add(Block::read(scanner, body)?),
+        _ => section.add(Block {
+            range: scanner.value()?.range,
+            ..Block::default()
+        }),
+    }
+    Ok(section)
+}
+
+/// Takes the elements of an array, or another value as one part.
+pub(super) fn elements_or_whole(
+    scanner: &mut Scanner<'_>,
+    body: &[u8],
+) -> Result<Section, Unreadable> {
+    match scanner.kind()? {
+        Kind::Array => parts(scanner, body, |_| {}),
+        _ => whole(scanner, body),
+    }
+}
+
+/// Reads the system instruction of Gemini: a string, or a content, whose parts are told apart.
+pub(super) fn gemini_system(scanner: &mut Scanner<'_>, body: &[u8]) -> Result<Section, Unreadable> {
+    if scanner.kind()? != Kind::Object {
+        return elements_or_whole(scanner, body);
+    }
+    let mut section = Section::default();
+    scanner.members(|scanner, _, key| {
+        if key == b"parts" {
+            section = elements_or_whole(scanner, body)?;
+        }
+        Ok::<(), Unreadable>(())
+    })?;
     Ok(section)
 }
 
@@ -91,6 +126,7 @@ fn parts(
             range: scanner.value()?.range,
             ..Block::default()
         }),
+        Kind::Object => section.add(Block::read(scanner, body)?),
         _ => {
             scanner.value()?;
         }
@@ -120,6 +156,7 @@ struct Block {
     media_bytes: usize,
     /// Bytes of the member `data`, whatever it is.
     data_bytes: usize,
+    has_source: bool,
     breakpoints: u64,
 }
 
@@ -128,7 +165,7 @@ impl Block {
     /// schemas and texts are passed.
     fn read(scanner: &mut Scanner<'_>, body: &[u8]) -> Result<Self, Unreadable> {
         let mut block = Self::default();
-        let mut is_base64 = false;
+        let mut is_embedded = false;
         block.range = object(scanner, |scanner, key| {
             match key {
                 b"role" => {
@@ -137,20 +174,45 @@ impl Block {
                 }
                 b"type" => {
                     let name = body.get(scanner.value()?.range).unwrap_or_default();
-                    is_base64 = name == br#""base64""#;
                     let is_media = MEDIA_TYPES.contains(&name);
+                    // `data` beside either is the payload itself (Anthropic; Interactions).
+                    is_embedded = is_media || name == br#""base64""#;
                     block.media = block.media.saturating_add(u64::from(is_media));
                 }
-                b"cache_control" | b"prompt_cache_breakpoint" => {
+                b"cache_control" | b"prompt_cache_breakpoint" | b"cachePoint" => {
                     let is_set = scanner.value()?.kind == Kind::Object;
                     block.breakpoints = block.breakpoints.saturating_add(u64::from(is_set));
                 }
-                b"content" | b"output" | b"source" | b"file" => block.walk(scanner, body)?,
+                b"source" => {
+                    block.has_source = true;
+                    block.walk(scanner, body)?;
+                }
+                b"content" | b"output" | b"file" | b"parts" | b"toolResult"
+                | b"functionResponse" => block.walk(scanner, body)?,
                 // A recording of Chat Completions: its payload has no `type` beside it.
                 b"input_audio" => {
                     let recording = Self::read(scanner, body)?;
                     block.add(&recording);
                     block.media_bytes = block.media_bytes.saturating_add(recording.data_bytes);
+                }
+                // Gemini.
+                b"inlineData" | b"inline_data" | b"fileData" => {
+                    let media = Self::read(scanner, body)?;
+                    block.media = block.media.saturating_add(1);
+                    block.media_bytes = block.media_bytes.saturating_add(media.data_bytes);
+                }
+                // Bedrock Converse: `{"image":{"format":"png","source":{"bytes":"…"}}}`.
+                b"image" | b"document" | b"video" | b"audio" if scanner.kind()? == Kind::Object => {
+                    let media = Self::read(scanner, body)?;
+                    block.add(&media);
+                    block.media = block.media.saturating_add(u64::from(media.has_source));
+                }
+                b"bytes" => {
+                    let bytes = scanner.value()?.range.len();
+                    block.media_bytes = block.media_bytes.saturating_add(bytes);
+                }
+                b"file_data" if scanner.kind()? == Kind::Object => {
+                    block.media = block.media.saturating_add(1);
                 }
                 b"image_url" if scanner.kind()? == Kind::Object => block.walk(scanner, body)?,
                 b"image_url" | b"url" | b"file_data" => {
@@ -162,7 +224,7 @@ impl Block {
             }
             Ok(())
         })?;
-        if is_base64 {
+        if is_embedded {
             block.media_bytes = block.media_bytes.saturating_add(block.data_bytes);
         }
         Ok(block)
@@ -210,6 +272,8 @@ const MEDIA_TYPES: &[&[u8]] = &[
     br#""input_file""#,
     br#""file""#,
     br#""computer_screenshot""#,
+    br#""audio""#,
+    br#""video""#,
 ];
 
 /// How far into a `data:` URL the mark of base64 is looked for, in bytes.

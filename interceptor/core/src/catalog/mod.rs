@@ -9,7 +9,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use serde::{Deserialize, Serialize};
 
-use crate::api::Api;
+use crate::api::{Api, Family};
 
 /// Who serves the models behind a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -54,13 +54,18 @@ pub enum Provider {
     Cerebras,
     /// GitHub Copilot, which speaks the dialects of Anthropic and `OpenAI`.
     Copilot,
+    /// Hosts of further providers, which speak as `OpenAI` does.
+    Compatible,
+    /// Gateways to models of many makers (Cloudflare, Portkey, Helicone, Vercel, …), which speak
+    /// the dialects of all.
+    Gateway,
     /// A host that only the configuration names; its dialect is told by the path of a request.
     Configured,
 }
 
 impl Provider {
     /// Every provider, in the order of declaration.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 23] = [
         Self::Anthropic,
         Self::OpenAi,
         Self::Google,
@@ -81,6 +86,8 @@ impl Provider {
         Self::Perplexity,
         Self::Cerebras,
         Self::Copilot,
+        Self::Compatible,
+        Self::Gateway,
         Self::Configured,
     ];
 
@@ -108,6 +115,8 @@ impl Provider {
             Self::Perplexity => "perplexity",
             Self::Cerebras => "cerebras",
             Self::Copilot => "github-copilot",
+            Self::Compatible => "compatible",
+            Self::Gateway => "gateway",
             Self::Configured => "configured",
         }
     }
@@ -121,12 +130,15 @@ impl Provider {
     }
 
     /// Whose price list a call is looked up in: the provider's own, and for a configured host that
-    /// of the provider whose dialect the call is in.
+    /// of the provider whose dialect the call is in. `OpenAI`'s chat tells nothing: everybody
+    /// speaks it, so the list price of the model's maker counts.
     #[must_use]
     pub const fn priced_as(self, api: Api) -> Self {
-        match (self, api) {
-            (Self::Configured, Api::Messages) => Self::Anthropic,
-            (Self::Configured, Api::ChatCompletions | Api::Responses) => Self::OpenAi,
+        match (self, api.family()) {
+            (Self::Configured, Family::Anthropic) => Self::Anthropic,
+            (Self::Configured, Family::Gemini) => Self::Google,
+            (Self::Configured, Family::Bedrock) => Self::Bedrock,
+            (Self::Configured, Family::Cohere) => Self::Cohere,
             (provider, _) => provider,
         }
     }
@@ -143,10 +155,12 @@ pub enum Listing {
     Unknown,
 }
 
-/// A host in the configuration that is neither a DNS name nor `*.` and a DNS name.
+/// A host in the configuration that is neither a DNS name nor `*.` and a DNS name, or whose
+/// provider is unknown.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "expected a DNS name such as `api.example.com`, or `*.example.com` for all names below it, \
+    "expected a DNS name such as `api.example.com`, or `*.example.com` for all names below it, and \
+     perhaps `=` and the id of its provider (anthropic, openai, azure, aws, vertex, gateway, …), \
      found {found:?}: give the name without scheme, port and path, and no IP address"
 )]
 pub struct BadHost {
@@ -187,14 +201,30 @@ impl Catalog {
         catalog
     }
 
-    /// Adds hosts of the configuration. One that is built in keeps its provider.
+    /// Adds hosts of the configuration: a name, or `name=provider` where the host is a private
+    /// endpoint of a known provider, whose prices, errors and dialects then count. A bare name
+    /// that is built in keeps its provider.
     ///
     /// # Errors
     ///
-    /// The first host that is not a DNS name, or `*.` and a DNS name.
+    /// The first host that is not a DNS name, or `*.` and a DNS name, or names an unknown provider.
     pub fn with_hosts(mut self, hosts: &[String]) -> Result<Self, BadHost> {
-        for host in hosts {
-            let host = checked(host)?;
+        for entry in hosts {
+            let (host, provider) = match entry.split_once('=') {
+                Some((host, id)) => (host.trim_end(), Some(id.trim_start())),
+                None => (entry.as_str(), None),
+            };
+            let bad = |_| BadHost {
+                found: entry.clone(),
+            };
+            let host = checked(host).map_err(bad)?;
+            if let Some(id) = provider {
+                let provider = Provider::from_id(id).ok_or_else(|| BadHost {
+                    found: entry.clone(),
+                })?;
+                self.insert(&host, Listing::Provider(provider));
+                continue;
+            }
             let known = match host.strip_prefix("*.") {
                 Some(suffix) => self.below.contains_key(suffix),
                 None => matches!(self.lookup(&host), Listing::Provider(_)),

@@ -179,3 +179,47 @@ fn permitted_subtrees_cover_every_listed_host_and_nothing_like_a_whole_cloud() {
     );
     assert!(subtrees.is_sorted());
 }
+
+#[test]
+fn a_configured_host_may_name_its_provider() {
+    let catalog = Catalog::builtin()
+        .with_hosts(&names(&[
+            "llm.azure-api.net=azure",
+            "*.vpce.internal.example = aws",
+            "api.groq.com=gateway",
+        ]))
+        .unwrap();
+    for (host, expected) in [
+        ("llm.azure-api.net", Provider::Azure),
+        ("vpce-1.vpce.internal.example", Provider::Bedrock),
+        ("api.groq.com", Provider::Gateway),
+    ] {
+        assert_eq!(catalog.lookup(host), Listing::Provider(expected), "{host}");
+    }
+    for bad in ["a.example=", "a.example=nobody", "=azure", "a b=azure"] {
+        let error = Catalog::builtin().with_hosts(&names(&[bad])).unwrap_err();
+        assert_eq!(error.found, bad);
+    }
+}
+
+#[test]
+fn regions_private_endpoints_and_gateways_are_listed() {
+    let catalog = Catalog::builtin();
+    for (host, expected) in [
+        (
+            "bedrock-runtime-fips.us-gov-west-1.amazonaws.com",
+            Provider::Bedrock,
+        ),
+        ("bedrock-mantle.eu-west-1.api.aws", Provider::Bedrock),
+        ("contoso.cognitiveservices.azure.us", Provider::Azure),
+        ("contoso.services.ai.azure.com", Provider::Azure),
+        ("m.eastus2.models.ai.azure.com", Provider::Azure),
+        ("aiplatform.eu.rep.googleapis.com", Provider::Vertex),
+        ("global-aiplatform.googleapis.com", Provider::Vertex),
+        ("gateway.ai.cloudflare.com", Provider::Gateway),
+        ("dashscope-intl.aliyuncs.com", Provider::Compatible),
+        ("chatgpt.com", Provider::OpenAi),
+    ] {
+        assert_eq!(catalog.lookup(host), Listing::Provider(expected), "{host}");
+    }
+}

@@ -16,7 +16,7 @@ mod tests;
 
 use serde::Serialize;
 
-use crate::api::Api;
+use crate::api::{Api, Family};
 use crate::caps::{Exceeded, Window};
 use crate::money::Money;
 
@@ -72,8 +72,8 @@ pub fn render(api: Api, reason: &Reason<'_>, request_id: &str) -> Rendered {
     let shape = Shape::of(reason);
     let message = message(reason, request_id);
     let details = Details::of(reason);
-    let body = match api {
-        Api::Messages => json(&Anthropic {
+    let body = match api.family() {
+        Family::Anthropic => json(&Anthropic {
             r#type: "error",
             error: AnthropicError {
                 r#type: shape.anthropic_type,
@@ -82,7 +82,7 @@ pub fn render(api: Api, reason: &Reason<'_>, request_id: &str) -> Rendered {
             },
             request_id,
         }),
-        Api::ChatCompletions | Api::Responses => json(&OpenAi {
+        Family::OpenAi => json(&OpenAi {
             error: OpenAiError {
                 message,
                 r#type: shape.openai_type,
@@ -92,20 +92,33 @@ pub fn render(api: Api, reason: &Reason<'_>, request_id: &str) -> Rendered {
             },
             request_id,
         }),
+        Family::Gemini => json(&Gemini {
+            error: GeminiError {
+                code: shape.status_at(api),
+                message,
+                status: shape.gemini_status,
+                details: [details],
+            },
+        }),
+        Family::Bedrock | Family::Cohere => json(&Bare { message, details }),
     };
-    let id_header = match api {
-        Api::Messages => "request-id",
-        Api::ChatCompletions | Api::Responses => "x-request-id",
+    let id_header = match api.family() {
+        Family::Anthropic => "request-id",
+        Family::OpenAi | Family::Gemini | Family::Cohere => "x-request-id",
+        Family::Bedrock => "x-amzn-requestid",
     };
     let mut headers = vec![
         ("content-type", "application/json".to_owned()),
         (id_header, request_id.to_owned()),
     ];
+    if api.family() == Family::Bedrock {
+        headers.push(("x-amzn-errortype", shape.bedrock_type.to_owned()));
+    }
     if !shape.may_be_retried {
         headers.push(("x-should-retry", "false".to_owned()));
     }
     Rendered {
-        status: shape.status,
+        status: shape.status_at(api),
         headers,
         body,
     }
@@ -117,6 +130,8 @@ struct Shape {
     anthropic_type: &'static str,
     openai_type: &'static str,
     openai_code: &'static str,
+    gemini_status: &'static str,
+    bedrock_type: &'static str,
     may_be_retried: bool,
 }
 
@@ -128,6 +143,8 @@ impl Shape {
                 anthropic_type: "billing_error",
                 openai_type: "insufficient_quota",
                 openai_code: "insufficient_quota",
+                gemini_status: "PERMISSION_DENIED",
+                bedrock_type: "ServiceQuotaExceededException",
                 may_be_retried: false,
             },
             Reason::TooLarge { .. } => Self {
@@ -135,6 +152,8 @@ impl Shape {
                 anthropic_type: "request_too_large",
                 openai_type: "invalid_request_error",
                 openai_code: "request_too_large",
+                gemini_status: "INVALID_ARGUMENT",
+                bedrock_type: "ValidationException",
                 may_be_retried: false,
             },
             Reason::Unreadable { .. } => Self {
@@ -142,6 +161,8 @@ impl Shape {
                 anthropic_type: "invalid_request_error",
                 openai_type: "invalid_request_error",
                 openai_code: "unreadable_request",
+                gemini_status: "INVALID_ARGUMENT",
+                bedrock_type: "ValidationException",
                 may_be_retried: false,
             },
             Reason::UpstreamFailed { .. } => Self {
@@ -149,8 +170,22 @@ impl Shape {
                 anthropic_type: "api_error",
                 openai_type: "server_error",
                 openai_code: "upstream_failed",
+                gemini_status: "UNAVAILABLE",
+                bedrock_type: "ServiceUnavailableException",
                 may_be_retried: true,
             },
+        }
+    }
+}
+
+impl Shape {
+    /// The status by which SDKs of the API do not retry: those of Google and Amazon know no 402.
+    const fn status_at(&self, api: Api) -> u16 {
+        match (api.family(), self.status) {
+            (Family::Gemini, 402) => 403,
+            (Family::Bedrock, 402 | 413) => 400,
+            (Family::Bedrock, 502) => 503,
+            (_, status) => status,
         }
     }
 }
@@ -248,6 +283,26 @@ struct OpenAiError<'a> {
     r#type: &'static str,
     param: Option<&'static str>,
     code: &'static str,
+    details: Details<'a>,
+}
+
+#[derive(Serialize)]
+struct Gemini<'a> {
+    error: GeminiError<'a>,
+}
+
+#[derive(Serialize)]
+struct GeminiError<'a> {
+    code: u16,
+    message: String,
+    status: &'static str,
+    details: [Details<'a>; 1],
+}
+
+/// Amazon's error, whose type is in a header, and Cohere's.
+#[derive(Serialize)]
+struct Bare<'a> {
+    message: String,
     details: Details<'a>,
 }
 

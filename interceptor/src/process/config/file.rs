@@ -14,7 +14,7 @@ use jiff::tz::TimeZone;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use toml::Spanned;
-use weir_core::catalog::Catalog;
+use weir_core::catalog::{BadHost, Catalog};
 use weir_core::money::Money;
 
 use super::{
@@ -162,8 +162,8 @@ impl Source<'_> {
 
 fn check_intercept(raw: RawIntercept, source: &Source<'_>) -> Result<Intercept, ConfigError> {
     let mut intercept = Intercept {
-        hosts: check_hosts(raw.hosts, source)?,
-        ignore: check_hosts(raw.ignore, source)?,
+        hosts: check_hosts(raw.hosts, Catalog::with_hosts, source)?,
+        ignore: check_hosts(raw.ignore, Catalog::with_ignored, source)?,
         fail: raw.fail,
         ..Intercept::default()
     };
@@ -186,11 +186,16 @@ fn check_intercept(raw: RawIntercept, source: &Source<'_>) -> Result<Intercept, 
     Ok(intercept)
 }
 
-fn check_hosts(raw: Vec<Spanned<String>>, source: &Source<'_>) -> Result<Vec<String>, ConfigError> {
+/// Names that the catalogue takes by `add`, in lower case.
+fn check_hosts(
+    raw: Vec<Spanned<String>>,
+    add: impl Fn(Catalog, &[String]) -> Result<Catalog, BadHost>,
+    source: &Source<'_>,
+) -> Result<Vec<String>, ConfigError> {
     raw.into_iter()
         .map(|host| {
             let name = host.get_ref().to_ascii_lowercase();
-            match Catalog::default().with_hosts(std::slice::from_ref(&name)) {
+            match add(Catalog::default(), std::slice::from_ref(&name)) {
                 Ok(_) => Ok(name),
                 Err(error) => Err(source.invalid(host.span(), error.to_string())),
             }

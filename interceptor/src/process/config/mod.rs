@@ -83,6 +83,7 @@ pub struct Intercept {
     pub ports: Vec<u16>,
     /// LLM hosts in addition to the built-in catalogue, in lower case: names, or `*.` and a name
     /// for all below it.
+    /// Each may name the provider behind a private endpoint: `llm.corp.example=azure`.
     pub hosts: Vec<String>,
     /// Hosts that are tunnelled untouched although the catalogue knows them; as `hosts`.
     pub ignore: Vec<String>,
