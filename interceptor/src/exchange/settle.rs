@@ -148,12 +148,15 @@ impl Entry {
                 parts => parts.into_iter().sum(),
             };
             let perfect = cache::perfect(usage, &rates, &cost, rules, previous);
-            Some((total, cost.without_cache, perfect))
+            // The parts are rounded up one by one: what they lack in all is not the prompt's.
+            let of_input = (total - cost.output - cost.extras).max(Money::ZERO);
+            Some((total, of_input, cost.without_cache, perfect))
         });
         self.record.cache_outcome = Some(cache::judge(usage, rules, previous).as_str().to_owned());
-        let Some((total, without_cache, perfect)) = found else {
+        let Some((total, of_input, without_cache, perfect)) = found else {
             return Cost::Unpriced;
         };
+        self.record.cost_of_input = Some(of_input);
         self.record.cost_without_cache = Some(without_cache);
         self.record.cost_perfect_cache = Some(perfect);
         let version = prices.version().to_owned();

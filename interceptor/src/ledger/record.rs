@@ -46,12 +46,25 @@ pub struct Record {
     pub usage: Option<Usage>,
     /// What it cost.
     pub cost: Cost,
+    /// The part of the cost that is for the prompt, read from the cache or not.
+    pub cost_of_input: Option<Money>,
     /// What the same tokens would have cost with no prompt cache.
     pub cost_without_cache: Option<Money>,
     /// What the same tokens would have cost had everything repeated been read from the cache.
     pub cost_perfect_cache: Option<Money>,
-    /// What the prompt cache did and why, as a stable word such as `hit`.
+    /// What the prompt cache did, as a stable word such as `hit`.
     pub cache_outcome: Option<String>,
+    /// Why not all of it was read that could have been, as a stable word such as `tools_changed`.
+    pub cache_reason: Option<String>,
+    /// Where the prompt first differs from the one before it: a part, its index and a byte, such
+    /// as `system[0]+214`. Never what stands there.
+    pub cache_where: Option<String>,
+    /// The rule or the learned span that covers that place.
+    pub cache_rule: Option<String>,
+    /// What `cache_reason` cost.
+    pub missed: Option<Money>,
+    /// What rewriting saved of that or, where it is not switched on, would have saved.
+    pub rewrite_saving: Option<Money>,
     /// What Weir changed in the request.
     pub edits: Vec<Edit>,
     /// Why things are as they are, as stable words: why unread, why not edited, why estimated.
@@ -93,6 +106,14 @@ pub struct Identity {
     pub cgroup: Option<String>,
     /// Container id.
     pub container: Option<String>,
+    /// Kubernetes pod.
+    pub pod: Option<String>,
+    /// Kubernetes namespace of the pod.
+    pub namespace: Option<String>,
+    /// Kubernetes service account of the pod.
+    pub service_account: Option<String>,
+    /// Team, as configured.
+    pub team: Option<String>,
     /// Keyed hash of the credential, in hexadecimal. The credential is never stored.
     pub key_hash: Option<String>,
     /// The last four characters of the credential, to recognise it by.
@@ -114,7 +135,11 @@ impl Identity {
             process: self.program.clone(),
             cgroup: self.cgroup.clone(),
             container: self.container.clone(),
-            ..Caller::default()
+            pod: self.pod.clone(),
+            namespace: self.namespace.clone(),
+            service_account: self.service_account.clone(),
+            team: self.team.clone(),
+            session: None,
         }
     }
 }

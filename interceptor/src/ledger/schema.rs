@@ -8,10 +8,11 @@ pub(super) fn migrations() -> Migrations<'static> {
 }
 
 /// `PRAGMA user_version` of a database that all steps were taken on.
-pub(super) const VERSION: i64 = 1;
+pub(super) const VERSION: i64 = 2;
 
 /// In order; those that were ever released are never changed, only added to.
-const STEPS: [&str; 1] = ["
+const STEPS: [&str; 2] = [
+    "
     -- One row per exchange, appended in the order of commits: `seq` is what other processes read
     -- on from. Amounts are nano-dollars, times milliseconds since the Unix epoch.
     CREATE TABLE exchange (
@@ -59,4 +60,18 @@ const STEPS: [&str; 1] = ["
         count INTEGER NOT NULL,
         PRIMARY KEY (minute_ms, program, host, reason, destination)
     ) STRICT, WITHOUT ROWID;
-    "];
+    ",
+    "
+    -- Where in a cluster a call came from, what its prompt cost, and why the prompt cache did not do more for it.
+    ALTER TABLE exchange ADD COLUMN pod TEXT;
+    ALTER TABLE exchange ADD COLUMN namespace TEXT;
+    ALTER TABLE exchange ADD COLUMN service_account TEXT;
+    ALTER TABLE exchange ADD COLUMN team TEXT;
+    ALTER TABLE exchange ADD COLUMN cost_input_nanos INTEGER;
+    ALTER TABLE exchange ADD COLUMN cache_reason TEXT;
+    ALTER TABLE exchange ADD COLUMN cache_where TEXT;
+    ALTER TABLE exchange ADD COLUMN cache_rule TEXT;
+    ALTER TABLE exchange ADD COLUMN missed_nanos INTEGER;
+    ALTER TABLE exchange ADD COLUMN rewrite_saving_nanos INTEGER;
+    ",
+];

@@ -268,6 +268,10 @@ fn spend(row: &Row<'_>) -> rusqlite::Result<Spend> {
         user: row.get("user")?,
         cgroup: row.get("cgroup")?,
         container: row.get("container")?,
+        pod: row.get("pod")?,
+        namespace: row.get("namespace")?,
+        service_account: row.get("service_account")?,
+        team: row.get("team")?,
         key_hash: row.get("key_hash")?,
         ..Identity::default()
     };
@@ -345,18 +349,9 @@ fn insert_record(
         .execute([&record.id])?;
     let identity = &record.identity;
     let usage = record.usage.as_ref();
-    let (cost, version) = match &record.cost {
-        Cost::Priced { total, version } | Cost::Estimated { total, version } => {
-            (Some(total.nanos()), Some(version))
-        }
-        Cost::Unpriced | Cost::Unknown => (None, None),
-    };
+    let (cost, version) = amount_and_version(&record.cost);
     transaction
-        .prepare_cached(
-            "INSERT OR IGNORE INTO exchange VALUES (NULL, ?, ?, ?,
-             ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,
-             ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        )?
+        .prepare_cached(INSERT_EXCHANGE)?
         .execute(params![
             record.id,
             instance,
@@ -403,8 +398,27 @@ fn insert_record(
             integer(record.timings.added_us),
             record.timings.upstream_first_byte_us.map(integer),
             integer(record.timings.total_us),
+            identity.pod,
+            identity.namespace,
+            identity.service_account,
+            identity.team,
+            record.cost_of_input.map(Money::nanos),
+            record.cache_reason,
+            record.cache_where,
+            record.cache_rule,
+            record.missed.map(Money::nanos),
+            record.rewrite_saving.map(Money::nanos),
         ])?;
     Ok(())
+}
+
+fn amount_and_version(cost: &Cost) -> (Option<i64>, Option<&str>) {
+    match cost {
+        Cost::Priced { total, version } | Cost::Estimated { total, version } => {
+            (Some(total.nanos()), Some(version))
+        }
+        Cost::Unpriced | Cost::Unknown => (None, None),
+    }
 }
 
 fn add_bypass(transaction: &Transaction<'_>, bypass: &Bypass) -> rusqlite::Result<()> {
@@ -438,8 +452,21 @@ fn unsigned(value: i64) -> u64 {
     u64::try_from(value).unwrap_or(0)
 }
 
+/// Columns by name and in the order of the values: steps of the schema add to them at its end.
+const INSERT_EXCHANGE: &str = "INSERT OR IGNORE INTO exchange (
+    id, instance, started_ms, pid, program, uid, user, cgroup, container,
+    key_hash, key_tail, key_kind, destination, host, provider, api, method, path_class,
+    session, model_requested, model_answered, status, outcome, refused_by, stream,
+    input, cache_read, cache_write, cache_write_long, output, reasoning, web_searches,
+    cost_state, cost_nanos, price_version, cost_without_cache_nanos, cost_perfect_cache_nanos,
+    cache_outcome, edits, reasons, request_bytes, response_bytes,
+    added_us, upstream_first_byte_us, total_us,
+    pod, namespace, service_account, team,
+    cost_input_nanos, cache_reason, cache_where, cache_rule, missed_nanos, rewrite_saving_nanos
+    ) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,
+    ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
 const SPEND_COLUMNS: &str = "id, started_ms, program, uid, user, cgroup, container, \
-     key_hash, provider, model_requested, host, session, cost_nanos";
+     pod, namespace, service_account, team, key_hash, provider, model_requested, host, session, cost_nanos";
 const REASON_LOST: &str = "weir_died_in_flight";
 const MINUTE_MS: i64 = 60_000;
 /// How long a batch waits for another process's transaction before it is tried again.

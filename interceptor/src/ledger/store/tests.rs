@@ -17,6 +17,10 @@ fn full_record() -> Record {
             user: Some("alice".to_owned()),
             cgroup: Some("/a".to_owned()),
             container: Some("c0".to_owned()),
+            pod: Some("p0".to_owned()),
+            namespace: Some("n0".to_owned()),
+            service_account: Some("sa".to_owned()),
+            team: Some("red".to_owned()),
             key_hash: Some("hash".to_owned()),
             key_tail: Some("tail".to_owned()),
             key_kind: Some("oauth".to_owned()),
@@ -48,9 +52,15 @@ fn full_record() -> Record {
             total: Money::from_nanos(10),
             version: "v".to_owned(),
         },
+        cost_of_input: Some(Money::from_nanos(19)),
         cost_without_cache: Some(Money::from_nanos(11)),
         cost_perfect_cache: Some(Money::from_nanos(12)),
         cache_outcome: Some("hit".to_owned()),
+        cache_reason: Some("system_changed".to_owned()),
+        cache_where: Some("system[0]+19".to_owned()),
+        cache_rule: Some("iso_time".to_owned()),
+        missed: Some(Money::from_nanos(20)),
+        rewrite_saving: Some(Money::from_nanos(-21)),
         edits: vec![Edit {
             rule: "date".to_owned(),
             bytes: 13,
@@ -126,7 +136,9 @@ fn each_field_of_a_record_is_in_the_column_of_its_name() {
         web_searches=9223372036854775807 cost_state=priced cost_nanos=10 price_version=v \
         cost_without_cache_nanos=11 cost_perfect_cache_nanos=12 cache_outcome=hit \
         edits=[{\"rule\":\"date\",\"bytes\":13}] reasons=[\"why\"] request_bytes=14 \
-        response_bytes=15 added_us=16 upstream_first_byte_us=17 total_us=18";
+        response_bytes=15 added_us=16 upstream_first_byte_us=17 total_us=18 \
+        pod=p0 namespace=n0 service_account=sa team=red cost_input_nanos=19 cache_reason=system_changed \
+        cache_where=system[0]+19 cache_rule=iso_time missed_nanos=20 rewrite_saving_nanos=-21";
     let actual = row(&store, "exchange");
     let actual: Vec<_> = actual
         .iter()
