@@ -41,6 +41,8 @@ enum Command {
     Status(status::Arguments),
     /// What was used, spent, and not seen, from the ledger.
     Report(ReportArguments),
+    /// The same workload on two hosts, side by side: cache, price, completion, latency.
+    Compare(CompareArguments),
     /// Everything on this machine with simulated providers: no key, no network.
     Demo(demo::Arguments),
 }
@@ -67,6 +69,13 @@ impl Places {
         Ok(StateDirectory::open(self.state_dir.as_deref())?)
     }
 
+    fn ledger(&self, config: &Config) -> anyhow::Result<LedgerOptions> {
+        Ok(LedgerOptions {
+            state_dir: self.find_state()?.path().to_owned(),
+            url: config.ledger.url.clone(),
+        })
+    }
+
     /// For commands that only read.
     fn find_state(&self) -> anyhow::Result<StateDirectory> {
         Ok(StateDirectory::find(self.state_dir.as_deref())?)
@@ -83,11 +92,26 @@ struct ReportArguments {
 
 impl ReportArguments {
     fn run(&self, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
-        let ledger = LedgerOptions {
-            state_dir: self.places.find_state()?.path().to_owned(),
-            url: self.places.config()?.ledger.url.clone(),
-        };
-        report::run(&self.report, &ledger, out)?;
+        let config = self.places.config()?;
+        let ledger = self.places.ledger(&config)?;
+        report::run(&self.report, &ledger, &config.fees, out)?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+#[derive(Debug, Args)]
+struct CompareArguments {
+    #[command(flatten)]
+    places: Places,
+    #[command(flatten)]
+    compare: report::CompareArguments,
+}
+
+impl CompareArguments {
+    fn run(&self, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
+        let config = self.places.config()?;
+        let ledger = self.places.ledger(&config)?;
+        report::compare(&self.compare, &ledger, &config.fees, out)?;
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -153,6 +177,7 @@ pub fn main() -> ExitCode {
         Command::Doctor(arguments) => doctor::run(&arguments, &mut out),
         Command::Status(arguments) => status::run(&arguments, &mut out),
         Command::Report(arguments) => arguments.run(&mut out),
+        Command::Compare(arguments) => arguments.run(&mut out),
         Command::Demo(arguments) => {
             // Several threads write there.
             drop(out);

@@ -2,9 +2,10 @@
 
 use serde::Serialize;
 
+use super::cell::Cell;
 use super::query::{GroupKey, Query};
 use super::reader::Reader;
-use super::show::{Cell, Groups, Report, Totals};
+use super::show::{Groups, Report, Totals};
 use crate::ledger::LedgerError;
 
 /// What was not inspected, by program, host and reason.

@@ -1,11 +1,14 @@
-//! What the prompt cache did: tokens read and written, and what it saved.
+//! What the prompt cache did: tokens read and written, what it saved, and what it missed and why.
+
+use std::collections::BTreeMap;
 
 use serde::Serialize;
 use weir_core::money::Money;
 
+use super::cell::{Cell, DECIMALS, dollars, permille};
 use super::query::Query;
 use super::reader::{Exchange, Reader};
-use super::show::{Cell, Groups, Report, Totals, cost_notes};
+use super::show::{Groups, Report, Totals, cost_notes};
 use crate::ledger::LedgerError;
 
 /// What the prompt cache did.
@@ -20,6 +23,10 @@ pub struct CacheTotals {
     pub calls_without_usage: u64,
     /// Calls among them that have usage, and no price: their cost is not in the sums.
     pub unpriced_calls: u64,
+    /// Calls among them that read all that they could have.
+    pub hit_calls: u64,
+    /// Share of the calls with usage that are hits, in thousandths.
+    pub hit_calls_permille: u64,
     /// Tokens of the prompts.
     pub input_tokens: u64,
     /// Of these, read from the cache.
@@ -30,12 +37,22 @@ pub struct CacheTotals {
     pub uncached_tokens: u64,
     /// Share of the input that was read from the cache, in thousandths.
     pub hit_permille: u64,
+    /// Tokens written for each thousand that were read; none where nothing was read.
+    pub written_per_read_permille: Option<u64>,
     /// What they cost.
     pub cost_nano_usd: Money,
     /// What they would have cost without a cache; a call where that is not known counts as it was.
     pub cost_without_cache_nano_usd: Money,
     /// What they would have cost with a perfect cache; likewise.
     pub cost_perfect_cache_nano_usd: Money,
+    /// What the cache saved; negative where more was paid for writes than reads saved.
+    pub saved_nano_usd: Money,
+    /// What it cost that not everything was read that could have been.
+    pub missed_nano_usd: Money,
+    /// The same, by its reason.
+    pub missed_by_reason: BTreeMap<String, Money>,
+    /// What rewriting saves of that: did where it is on, would have where prompts are observed.
+    pub rewrite_saving_nano_usd: Money,
     /// Part of the cost that is estimated.
     pub estimated_nano_usd: Money,
 }
@@ -43,7 +60,7 @@ pub struct CacheTotals {
 pub(super) fn report(reader: &Reader, query: &Query) -> Result<CacheReport, LedgerError> {
     let mut groups = Groups::<CacheTotals>::default();
     reader.each_exchange(query, |exchange| {
-        if !matches!(exchange.outcome.as_str(), "refused" | "denied") {
+        if !exchange.is_refused() {
             groups.of(&exchange.group).add(&exchange);
         }
     })?;
@@ -56,19 +73,28 @@ impl CacheTotals {
         let cost = exchange.cost.unwrap_or(Money::ZERO);
         let is_estimated = exchange.cost_state == "estimated";
         let is_unknown = exchange.usage.is_none() && exchange.cost_state == "unknown";
+        let missed = exchange.missed.unwrap_or(Money::ZERO);
+        let reason = exchange
+            .cache_reason
+            .iter()
+            .filter(|_| missed > Money::ZERO);
         self.merge(&Self {
             calls: 1,
             calls_without_usage: u64::from(is_unknown),
             unpriced_calls: u64::from(exchange.cost_state == "unpriced"),
+            hit_calls: u64::from(exchange.cache_outcome.as_deref() == Some("hit")),
             input_tokens: usage.prompt(),
             read_tokens: usage.cache_read,
             written_tokens: usage.cache_write.saturating_add(usage.cache_write_long),
             uncached_tokens: usage.input,
-            hit_permille: 0,
             cost_nano_usd: cost,
             cost_without_cache_nano_usd: exchange.cost_without_cache.unwrap_or(cost),
             cost_perfect_cache_nano_usd: exchange.cost_perfect_cache.unwrap_or(cost),
+            missed_nano_usd: missed,
+            missed_by_reason: reason.map(|reason| (reason.clone(), missed)).collect(),
+            rewrite_saving_nano_usd: exchange.rewrite_saving.unwrap_or(Money::ZERO),
             estimated_nano_usd: if is_estimated { cost } else { Money::ZERO },
+            ..Self::default()
         });
     }
 
@@ -76,15 +102,27 @@ impl CacheTotals {
     const fn unknown_calls(&self) -> u64 {
         self.unpriced_calls.saturating_add(self.calls_without_usage)
     }
+
+    /// What was missed, and why: the dearest reason first.
+    fn missed_notes(&self) -> Vec<String> {
+        let mut reasons: Vec<_> = self.missed_by_reason.iter().collect();
+        reasons.sort_by_key(|(_, amount)| std::cmp::Reverse(**amount));
+        let line = |(reason, amount): (&String, &Money)| {
+            let amount = dollars(*amount, DECIMALS);
+            format!("{amount} missed: {}", reason.replace('_', " "))
+        };
+        reasons.into_iter().map(line).collect()
+    }
 }
 
 impl Totals for CacheTotals {
     const TITLE: &'static str = "prompt cache";
     const COLUMNS: &'static [&'static str] = &[
-        "calls", "input", "read", "written", "uncached", "hit", "cost", "no cache", "perfect",
+        "calls", "hits", "input", "read", "hit", "w/r", "cost", "saved", "missed", "rewrite",
     ];
     const CSV_COLUMNS: &'static [&'static str] = &[
         "calls",
+        "hit_calls",
         "input_tokens",
         "read_tokens",
         "written_tokens",
@@ -93,33 +131,41 @@ impl Totals for CacheTotals {
         "cost_usd",
         "cost_without_cache_usd",
         "cost_perfect_cache_usd",
+        "saved_usd",
+        "missed_usd",
+        "rewrite_saving_usd",
         "estimated_usd",
         "unpriced_calls",
         "calls_without_usage",
     ];
 
     fn merge(&mut self, other: &Self) {
-        self.calls = self.calls.saturating_add(other.calls);
-        self.calls_without_usage = self
-            .calls_without_usage
-            .saturating_add(other.calls_without_usage);
-        self.unpriced_calls = self.unpriced_calls.saturating_add(other.unpriced_calls);
-        self.input_tokens = self.input_tokens.saturating_add(other.input_tokens);
-        self.read_tokens = self.read_tokens.saturating_add(other.read_tokens);
-        self.written_tokens = self.written_tokens.saturating_add(other.written_tokens);
-        self.uncached_tokens = self.uncached_tokens.saturating_add(other.uncached_tokens);
+        let add = |to: &mut u64, more: u64| *to = to.saturating_add(more);
+        add(&mut self.calls, other.calls);
+        add(&mut self.calls_without_usage, other.calls_without_usage);
+        add(&mut self.unpriced_calls, other.unpriced_calls);
+        add(&mut self.hit_calls, other.hit_calls);
+        add(&mut self.input_tokens, other.input_tokens);
+        add(&mut self.read_tokens, other.read_tokens);
+        add(&mut self.written_tokens, other.written_tokens);
+        add(&mut self.uncached_tokens, other.uncached_tokens);
         self.cost_nano_usd += other.cost_nano_usd;
         self.cost_without_cache_nano_usd += other.cost_without_cache_nano_usd;
         self.cost_perfect_cache_nano_usd += other.cost_perfect_cache_nano_usd;
+        self.missed_nano_usd += other.missed_nano_usd;
+        self.rewrite_saving_nano_usd += other.rewrite_saving_nano_usd;
         self.estimated_nano_usd += other.estimated_nano_usd;
+        for (reason, amount) in &other.missed_by_reason {
+            *self.missed_by_reason.entry(reason.clone()).or_default() += *amount;
+        }
     }
 
     fn finish(&mut self) {
-        let thousandths = u128::from(self.read_tokens) * 1000;
-        let share = thousandths
-            .checked_div(u128::from(self.input_tokens))
-            .unwrap_or(0);
-        self.hit_permille = u64::try_from(share).unwrap_or(1000);
+        let with_usage = self.calls.saturating_sub(self.calls_without_usage);
+        self.hit_calls_permille = permille(self.hit_calls, with_usage).unwrap_or(0);
+        self.hit_permille = permille(self.read_tokens, self.input_tokens).unwrap_or(0);
+        self.written_per_read_permille = permille(self.written_tokens, self.read_tokens);
+        self.saved_nano_usd = self.cost_without_cache_nano_usd - self.cost_nano_usd;
     }
 
     fn weight(&self) -> (i64, u64) {
@@ -127,34 +173,54 @@ impl Totals for CacheTotals {
     }
 
     fn cells(&self) -> Vec<Cell> {
+        let cost = |amount| Cell::cost(amount, self.unknown_calls());
         vec![
             Cell::Count(self.calls),
+            Cell::Permille(self.hit_calls_permille),
+            Cell::Count(self.input_tokens),
+            Cell::Count(self.read_tokens),
+            Cell::Permille(self.hit_permille),
+            Cell::Share(self.written_per_read_permille),
+            cost(self.cost_nano_usd),
+            cost(self.saved_nano_usd),
+            Cell::Amount(self.missed_nano_usd),
+            Cell::Amount(self.rewrite_saving_nano_usd),
+        ]
+    }
+
+    fn csv_cells(&self) -> Vec<Cell> {
+        vec![
+            Cell::Count(self.calls),
+            Cell::Count(self.hit_calls),
             Cell::Count(self.input_tokens),
             Cell::Count(self.read_tokens),
             Cell::Count(self.written_tokens),
             Cell::Count(self.uncached_tokens),
             Cell::Permille(self.hit_permille),
-            Cell::cost(self.cost_nano_usd, self.unknown_calls()),
-            Cell::cost(self.cost_without_cache_nano_usd, self.unknown_calls()),
-            Cell::cost(self.cost_perfect_cache_nano_usd, self.unknown_calls()),
-        ]
-    }
-
-    fn csv_cells(&self) -> Vec<Cell> {
-        let mut cells = self.cells();
-        cells.extend([
+            Cell::Amount(self.cost_nano_usd),
+            Cell::Amount(self.cost_without_cache_nano_usd),
+            Cell::Amount(self.cost_perfect_cache_nano_usd),
+            Cell::Amount(self.saved_nano_usd),
+            Cell::Amount(self.missed_nano_usd),
+            Cell::Amount(self.rewrite_saving_nano_usd),
             Cell::Amount(self.estimated_nano_usd),
             Cell::Count(self.unpriced_calls),
             Cell::Count(self.calls_without_usage),
-        ]);
-        cells
+        ]
     }
 
     fn notes(&self) -> Vec<String> {
-        cost_notes(
+        let mut notes = self.missed_notes();
+        notes.extend(cost_notes(
             self.unpriced_calls,
             self.calls_without_usage,
             self.estimated_nano_usd,
-        )
+        ));
+        notes.push(NOTE.to_owned());
+        notes
     }
 }
+
+const NOTE: &str = "\
+hits: calls that read all they could; hit: tokens read, of all; w/r: tokens written, of those read.
+saved: by the cache; missed: what it could have saved besides; rewrite: what of that rewriting saves";

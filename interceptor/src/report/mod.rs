@@ -1,29 +1,40 @@
-//! What `weir report` answers, from the ledger: what the prompt cache did, what was spent, and
-//! what was not inspected.
+//! What `weir report` and `weir compare` answer, from the ledger: what the prompt cache did, what
+//! was spent, how each route does, and what was not inspected.
 //!
 //! In reading order: the question (`query`), the rows of the ledger (`reader`), the answers
-//! (`cache`, `spend`, `bypass`), and how they are shown (`show`). Everything is added up here and
-//! not in SQL: days are those of a time zone, and amounts must not become floats.
+//! (`cache`, `spend`, `routes`, `compare`, `bypass`), and how they are shown (`cell`, `show`,
+//! `focus`). Everything is added up here and not in SQL: days are those of a time zone, and amounts
+//! must not become floats.
 
 mod query;
 mod reader;
 
 mod bypass;
 mod cache;
+mod latency;
+mod routes;
 mod spend;
 
+mod compare;
+
+mod cell;
+mod focus;
 mod show;
 
+use std::collections::BTreeMap;
 use std::io::Write;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 pub use bypass::{BypassReport, BypassTotals};
 pub use cache::{CacheReport, CacheTotals};
+pub use cell::Cell;
+pub(crate) use cell::dollars;
+pub use compare::{CompareArguments, compare};
 use jiff::tz::TimeZone;
 pub use query::{GroupKey, Query, Since};
 pub use reader::Reader;
-pub(crate) use show::dollars;
-pub use show::{Cell, Format, Report, Row, Totals, render_csv, render_json, render_table};
+pub use routes::{RouteTotals, RoutesReport};
+pub use show::{Format, Report, Row, Totals, render_csv, render_json, render_table};
 pub use spend::{SpendReport, SpendTotals};
 
 use crate::ledger::LedgerOptions;
@@ -39,10 +50,12 @@ pub struct Arguments {
 /// The reports.
 #[derive(Clone, Debug, clap::Subcommand)]
 pub enum What {
-    /// What the prompt cache did: tokens read and written, and what it saved.
+    /// What the prompt cache did: what it read and saved, and what it missed and why.
     Cache(GroupedArguments),
     /// What was spent, and what was refused.
     Spend(GroupedArguments),
+    /// How each route does: completed calls, latency, the effective price of input.
+    Routes(GroupedArguments),
     /// What was not inspected, and why.
     Bypass(ShownArguments),
 }
@@ -50,13 +63,8 @@ pub enum What {
 /// Options of a report whose calls can be grouped.
 #[derive(Clone, Debug, clap::Args)]
 pub struct GroupedArguments {
-    /// What to group calls by.
-    #[arg(
-        long,
-        value_enum,
-        value_delimiter = ',',
-        default_value = "provider,model"
-    )]
+    /// What to group calls by [default: model; of spend: provider,model; of routes: host,model]
+    #[arg(long, value_enum, value_delimiter = ',')]
     pub by: Vec<GroupKey>,
     /// From when on, and how to show it.
     #[command(flatten)]
@@ -77,41 +85,71 @@ pub struct ShownArguments {
     pub json: bool,
 }
 
-/// Answers `weir report`, in the time zone of this machine.
+impl ShownArguments {
+    fn format(&self) -> Format {
+        if self.json { Format::Json } else { self.format }
+    }
+
+    fn query(&self, by: &[GroupKey], fees: &BTreeMap<String, u32>) -> anyhow::Result<Query> {
+        let time_zone = TimeZone::system();
+        Ok(Query {
+            since_unix_ms: self.since.unix_ms(jiff::Timestamp::now(), &time_zone)?,
+            by: by.to_vec(),
+            time_zone,
+            fees: fees.clone(),
+        })
+    }
+}
+
+impl GroupedArguments {
+    fn by<'a>(&'a self, default: &'a [GroupKey]) -> &'a [GroupKey] {
+        if self.by.is_empty() {
+            default
+        } else {
+            &self.by
+        }
+    }
+}
+
+/// Answers `weir report`, in the time zone of this machine. `fees` are what hosts charge on top of
+/// their prices, in basis points.
 ///
 /// # Errors
 /// Where there is no ledger, or it cannot be read, or `out` not be written.
 pub fn run(
     arguments: &Arguments,
     ledger: &LedgerOptions,
+    fees: &BTreeMap<String, u32>,
     out: &mut dyn Write,
 ) -> anyhow::Result<()> {
     let reader = Reader::open(ledger)?;
-    let now = jiff::Timestamp::now();
-    let time_zone = TimeZone::system();
-    let (What::Cache(GroupedArguments { shown, .. })
-    | What::Spend(GroupedArguments { shown, .. })
-    | What::Bypass(shown)) = &arguments.what;
-    let by = match &arguments.what {
-        What::Cache(grouped) | What::Spend(grouped) => grouped.by.clone(),
-        What::Bypass(_) => Vec::new(),
+    let (shown, by) = match &arguments.what {
+        What::Cache(grouped) => (&grouped.shown, grouped.by(&[GroupKey::Model])),
+        What::Spend(grouped) => {
+            let default = &[GroupKey::Provider, GroupKey::Model];
+            (&grouped.shown, grouped.by(default))
+        }
+        What::Routes(grouped) => {
+            let default = &[GroupKey::Host, GroupKey::Model];
+            (&grouped.shown, grouped.by(default))
+        }
+        What::Bypass(shown) => (shown, &[][..]),
     };
-    let since_unix_ms = shown.since.unix_ms(now, &time_zone)?;
-    let query = Query {
-        since_unix_ms,
-        by,
-        time_zone,
-    };
-    let format = if shown.json {
-        Format::Json
-    } else {
-        shown.format
-    };
+    let query = shown.query(by, fees)?;
+    let format = shown.format();
     let text = match &arguments.what {
-        What::Cache(_) => show::render(&cache::report(&reader, &query)?, format),
-        What::Spend(_) => show::render(&spend::report(&reader, &query)?, format),
-        What::Bypass(_) => show::render(&bypass::report(&reader, &query)?, format),
-    }?;
+        What::Bypass(_) if format == Format::Focus => {
+            bail!(
+                "expected --format table, json or csv for `report bypass`, found focus: what was \
+                not inspected has no known cost"
+            )
+        }
+        _ if format == Format::Focus => focus::export(&reader, &query)?,
+        What::Cache(_) => show::render(&cache::report(&reader, &query)?, format)?,
+        What::Spend(_) => show::render(&spend::report(&reader, &query)?, format)?,
+        What::Routes(_) => show::render(&routes::report(&reader, &query)?, format)?,
+        What::Bypass(_) => show::render(&bypass::report(&reader, &query)?, format)?,
+    };
     out.write_all(text.as_bytes())
         .context("the report cannot be written")
 }
@@ -130,6 +168,14 @@ pub fn cache(reader: &Reader, query: &Query) -> anyhow::Result<CacheReport> {
 /// Where the ledger cannot be read.
 pub fn spend(reader: &Reader, query: &Query) -> anyhow::Result<SpendReport> {
     Ok(spend::report(reader, query)?)
+}
+
+/// How each route does.
+///
+/// # Errors
+/// Where the ledger cannot be read.
+pub fn routes(reader: &Reader, query: &Query) -> anyhow::Result<RoutesReport> {
+    Ok(routes::report(reader, query)?)
 }
 
 /// What was not inspected, and why.

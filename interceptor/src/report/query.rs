@@ -1,5 +1,6 @@
 //! What a report is asked: from when on, and by what its calls are grouped.
 
+use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use jiff::civil::Date;
@@ -16,6 +17,22 @@ pub struct Query {
     pub by: Vec<GroupKey>,
     /// Where days begin at midnight.
     pub time_zone: TimeZone,
+    /// What a host charges on top of its prices, in basis points (550 are 5.5 %).
+    pub fees: BTreeMap<String, u32>,
+}
+
+impl Query {
+    /// From when on, for a person.
+    pub(super) fn since_shown(&self) -> String {
+        Timestamp::from_millisecond(self.since_unix_ms).map_or_else(
+            |_| String::new(),
+            |at| {
+                at.to_zoned(self.time_zone.clone())
+                    .strftime("%Y-%m-%d %H:%M")
+                    .to_string()
+            },
+        )
+    }
 }
 
 /// What calls can be grouped by.
@@ -43,14 +60,25 @@ pub enum GroupKey {
     Cgroup,
     /// Container.
     Container,
+    /// Kubernetes pod.
+    Pod,
+    /// Kubernetes namespace.
+    Namespace,
+    /// Kubernetes service account.
+    ServiceAccount,
+    /// Team, as configured.
+    Team,
     /// Session that the program named.
     Session,
+    /// What the prompt cache did: hit, partial, write, miss and so on.
+    Outcome,
+    /// Why the prompt cache did not do more.
+    Reason,
+    /// The rule or learned span that covers what changed in the prompt.
+    Rule,
     /// Program, of what was not inspected.
     #[value(skip)]
     Program,
-    /// Why something was not inspected.
-    #[value(skip)]
-    Reason,
 }
 
 impl GroupKey {
@@ -68,9 +96,15 @@ impl GroupKey {
             Self::Process => "process",
             Self::Cgroup => "cgroup",
             Self::Container => "container",
+            Self::Pod => "pod",
+            Self::Namespace => "namespace",
+            Self::ServiceAccount => "service_account",
+            Self::Team => "team",
             Self::Session => "session",
-            Self::Program => "program",
+            Self::Outcome => "outcome",
             Self::Reason => "reason",
+            Self::Rule => "rule",
+            Self::Program => "program",
         }
     }
 }

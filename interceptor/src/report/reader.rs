@@ -22,13 +22,32 @@ pub struct Reader {
 pub(super) struct Exchange {
     /// The value of each key of the query.
     pub(super) group: Vec<String>,
+    pub(super) started_ms: i64,
+    pub(super) provider: String,
+    pub(super) host: String,
+    /// The model that answered or, where that is not known, the one that was asked for.
+    pub(super) model: String,
     pub(super) outcome: String,
     pub(super) usage: Option<Usage>,
     /// As `Cost::as_str`.
     pub(super) cost_state: String,
     pub(super) cost: Option<Money>,
+    pub(super) cost_of_input: Option<Money>,
     pub(super) cost_without_cache: Option<Money>,
     pub(super) cost_perfect_cache: Option<Money>,
+    pub(super) cache_outcome: Option<String>,
+    pub(super) cache_reason: Option<String>,
+    pub(super) missed: Option<Money>,
+    pub(super) rewrite_saving: Option<Money>,
+    pub(super) first_byte_us: Option<u64>,
+    pub(super) total_us: u64,
+}
+
+impl Exchange {
+    /// Whether nothing was sent to the provider.
+    pub(super) fn is_refused(&self) -> bool {
+        matches!(self.outcome.as_str(), "refused" | "denied")
+    }
 }
 
 impl Reader {
@@ -126,12 +145,29 @@ fn exchange(row: &Row<'_>, query: &Query) -> rusqlite::Result<Exchange> {
     };
     Ok(Exchange {
         group,
+        started_ms: row.get("started_ms")?,
+        provider: row.get("provider")?,
+        host: row.get("host")?,
+        model: match row.get::<_, Option<String>>("model_answered")? {
+            None => row.get("model_requested")?,
+            answered => answered,
+        }
+        .unwrap_or_default(),
         outcome: row.get("outcome")?,
         usage,
         cost_state: row.get("cost_state")?,
         cost: amount("cost_nanos")?,
+        cost_of_input: amount("cost_input_nanos")?,
         cost_without_cache: amount("cost_without_cache_nanos")?,
         cost_perfect_cache: amount("cost_perfect_cache_nanos")?,
+        cache_outcome: row.get("cache_outcome")?,
+        cache_reason: row.get("cache_reason")?,
+        missed: amount("missed_nanos")?,
+        rewrite_saving: amount("rewrite_saving_nanos")?,
+        first_byte_us: row
+            .get::<_, Option<i64>>("upstream_first_byte_us")?
+            .map(unsigned),
+        total_us: unsigned(row.get("total_us")?),
     })
 }
 
@@ -157,8 +193,16 @@ fn value_of(row: &Row<'_>, key: GroupKey, query: &Query) -> rusqlite::Result<Str
         GroupKey::Process => text("program")?,
         GroupKey::Cgroup => text("cgroup")?,
         GroupKey::Container => text("container")?,
+        GroupKey::Pod => text("pod")?,
+        GroupKey::Namespace => text("namespace")?,
+        GroupKey::ServiceAccount => text("service_account")?,
+        GroupKey::Team => text("team")?,
         GroupKey::Session => text("session")?,
-        GroupKey::Program | GroupKey::Reason => None,
+        GroupKey::Outcome => text("cache_outcome")?,
+        // Where there was nothing to explain there is no reason, and that is known.
+        GroupKey::Reason => return Ok(text("cache_reason")?.unwrap_or_else(|| NONE.to_owned())),
+        GroupKey::Rule => return Ok(text("cache_rule")?.unwrap_or_else(|| NONE.to_owned())),
+        GroupKey::Program => None,
     };
     Ok(value
         .filter(|value| !value.is_empty())
@@ -178,6 +222,7 @@ fn unsigned(value: i64) -> u64 {
 }
 
 const UNKNOWN: &str = "unknown";
+const NONE: &str = "-";
 /// What is no call and costs nothing, such as a list of models, is in the ledger and in no report.
 const EXCHANGES: &str = "SELECT * FROM exchange WHERE started_ms >= ? \
     AND NOT (api = '' AND cost_state = 'priced' AND cost_nanos = 0)";

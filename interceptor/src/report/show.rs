@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use weir_core::money::Money;
 
+use super::cell::{Cell, DECIMALS, dollars};
 use super::query::{GroupKey, Query};
 
 /// How a report is shown.
@@ -18,6 +19,9 @@ pub enum Format {
     Json,
     /// A line of headings, and one for each group.
     Csv,
+    /// The FinOps Foundation's cost and usage format: a row for each hour, group, model and kind of
+    /// token.
+    Focus,
 }
 
 /// Calls in groups.
@@ -73,19 +77,6 @@ pub trait Totals: Clone + Default + Serialize {
     fn notes(&self) -> Vec<String> {
         Vec::new()
     }
-}
-
-/// One number of a row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cell {
-    /// A count.
-    Count(u64),
-    /// A share, in thousandths.
-    Permille(u64),
-    /// An amount.
-    Amount(Money),
-    /// An amount that leaves out calls whose cost is not known.
-    AtLeast(Money),
 }
 
 /// Totals as they add up, by the values of their group.
@@ -147,7 +138,7 @@ pub(super) fn render<T: Totals>(report: &Report<T>, format: Format) -> anyhow::R
     match format {
         Format::Table => Ok(render_table(report)),
         Format::Json => render_json(report),
-        Format::Csv => Ok(render_csv(report)),
+        Format::Csv | Format::Focus => Ok(render_csv(report)),
     }
 }
 
@@ -238,36 +229,8 @@ pub(super) fn cost_notes(unpriced: u64, unknown: u64, estimated: Money) -> Vec<S
     notes
 }
 
-impl Cell {
-    /// What calls cost, of which some may not be known.
-    pub(super) const fn cost(amount: Money, calls_unknown: u64) -> Self {
-        if calls_unknown > 0 {
-            Self::AtLeast(amount)
-        } else {
-            Self::Amount(amount)
-        }
-    }
-
-    fn shown(self, decimals: u32) -> String {
-        match self {
-            Self::Count(count) => compact(count),
-            Self::Permille(share) => format!("{}.{}%", share / 10, share % 10),
-            Self::AtLeast(Money::ZERO) => "?".to_owned(),
-            Self::AtLeast(amount) => format!("{}+", dollars(amount, decimals)),
-            Self::Amount(amount) => dollars(amount, decimals),
-        }
-    }
-
-    fn exact(self) -> String {
-        match self {
-            Self::Count(number) | Self::Permille(number) => number.to_string(),
-            Self::Amount(amount) | Self::AtLeast(amount) => amount.to_string().replace('$', ""),
-        }
-    }
-}
-
 /// Labels to the left, numbers to the right; where a line is too long, the longest label is cut.
-fn align(lines: &[Vec<String>], labels: usize, text: &mut String) {
+pub(super) fn align(lines: &[Vec<String>], labels: usize, text: &mut String) {
     let columns = lines.first().map_or(0, Vec::len);
     let mut widths: Vec<usize> = (0..columns)
         .map(|at| {
@@ -326,7 +289,7 @@ fn cut(text: &str, most: usize) -> String {
 }
 
 /// Names come from clients: what could steer a terminal is not printed.
-fn printable(value: Option<&String>) -> String {
+pub(super) fn printable(value: Option<&String>) -> String {
     let shown = |character: char| {
         if character.is_control() {
             '?'
@@ -342,7 +305,7 @@ fn printable(value: Option<&String>) -> String {
         .collect()
 }
 
-fn quoted(value: Option<&String>) -> String {
+pub(super) fn quoted(value: Option<&String>) -> String {
     let value = printable(value);
     if value.contains([',', '"']) {
         format!("\"{}\"", value.replace('"', "\"\""))
@@ -351,37 +314,16 @@ fn quoted(value: Option<&String>) -> String {
     }
 }
 
-/// Exact up to five digits, then three of them.
-fn compact(count: u64) -> String {
-    let (unit, letter) = match count {
-        0..100_000 => return count.to_string(),
-        100_000..1_000_000 => (1_000, 'k'),
-        1_000_000..1_000_000_000 => (1_000_000, 'M'),
-        _ => (1_000_000_000, 'G'),
-    };
-    let (whole, hundredths) = (count / unit, count % unit / (unit / 100));
-    match whole {
-        0..10 => format!("{whole}.{hundredths:02}{letter}"),
-        10..100 => format!("{whole}.{}{letter}", hundredths / 10),
-        _ => format!("{whole}{letter}"),
-    }
-}
-
-/// Rounded up, as money is.
-pub(crate) fn dollars(amount: Money, decimals: u32) -> String {
-    let unit = 10_i64.pow(9_u32.saturating_sub(decimals));
-    let scale = 10_i64.pow(decimals);
-    let rounded = amount.nanos().div_euclid(unit) + i64::from(amount.nanos().rem_euclid(unit) > 0);
-    let (sign, rounded) = (if rounded < 0 { "-" } else { "" }, rounded.abs());
-    let places = usize::try_from(decimals).unwrap_or(0);
-    format!("{sign}${}.{:0places$}", rounded / scale, rounded % scale)
-}
-
 /// Small amounts need their decimals, large ones do not.
 fn amount_decimals(total: &[Cell]) -> u32 {
     let is_large = |cell: &Cell| match cell {
         Cell::Amount(amount) | Cell::AtLeast(amount) => *amount >= LARGE,
-        Cell::Count(_) | Cell::Permille(_) => false,
+        Cell::Count(_)
+        | Cell::Permille(_)
+        | Cell::Share(_)
+        | Cell::Discount(_)
+        | Cell::Micros(_)
+        | Cell::Rate(_) => false,
     };
     if total.iter().any(is_large) {
         2
@@ -404,5 +346,4 @@ fn width(text: &str) -> usize {
 
 const WIDTH: usize = 100;
 const LABEL_WIDTH_MIN: usize = 10;
-const DECIMALS: u32 = 4;
 const LARGE: Money = Money::from_nanos(100_000_000_000);

@@ -3,9 +3,10 @@
 use serde::Serialize;
 use weir_core::money::Money;
 
+use super::cell::Cell;
 use super::query::Query;
 use super::reader::{Exchange, Reader};
-use super::show::{Cell, Groups, Report, Totals, cost_notes};
+use super::show::{Groups, Report, Totals, cost_notes};
 use crate::ledger::LedgerError;
 
 /// What was spent, and what was refused.
@@ -42,7 +43,7 @@ pub(super) fn report(reader: &Reader, query: &Query) -> Result<SpendReport, Ledg
 
 impl SpendTotals {
     fn add(&mut self, exchange: &Exchange) {
-        let refused = matches!(exchange.outcome.as_str(), "refused" | "denied");
+        let refused = exchange.is_refused();
         let failed = matches!(
             exchange.outcome.as_str(),
             "provider_error" | "upstream_failed" | "truncated" | "lost"

@@ -17,6 +17,7 @@ use toml::Spanned;
 use weir_core::catalog::{BadHost, Catalog};
 use weir_core::money::Money;
 
+use super::fees::{RawFees, check_fees};
 use super::{
     Admin, Audit, AuditContent, CAP_TIMEZONE_DEFAULT, CAP_WARN_AT_PERMILLE_DEFAULT, Cache,
     CacheMode, Cap, CapKind, Config, ConfigError, Dimension, Fail, Intercept, Ledger, OnExceed,
@@ -56,6 +57,7 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
             mode: raw.cache.mode,
         },
         caps,
+        fees: check_fees(raw.fees, &source)?,
         ledger: check_ledger(raw.ledger, &source)?,
         admin: check_admin(raw.admin, &source)?,
         audit: Audit {
@@ -71,6 +73,7 @@ struct Raw {
     upstream: RawUpstream,
     cache: RawCache,
     cap: Vec<RawCap>,
+    fees: RawFees,
     ledger: RawLedger,
     admin: RawAdmin,
     audit: RawAudit,
@@ -135,13 +138,13 @@ struct RawAudit {
 }
 
 /// The text, for what stands where.
-struct Source<'a> {
+pub(super) struct Source<'a> {
     text: &'a str,
     path: &'a Path,
 }
 
 impl Source<'_> {
-    fn invalid(&self, span: Range<usize>, message: impl Into<String>) -> ConfigError {
+    pub(super) fn invalid(&self, span: Range<usize>, message: impl Into<String>) -> ConfigError {
         let before = self.text.get(..span.start).unwrap_or(self.text);
         let line_start = before
             .rfind('\n')
@@ -155,7 +158,7 @@ impl Source<'_> {
         }
     }
 
-    fn at(&self, span: Range<usize>) -> &str {
+    pub(super) fn at(&self, span: Range<usize>) -> &str {
         self.text.get(span).unwrap_or_default()
     }
 }
@@ -204,7 +207,11 @@ fn check_hosts(
 }
 
 /// A DNS name as it stands in a server name indication, in lower case.
-fn check_host(span: Range<usize>, host: &str, source: &Source<'_>) -> Result<String, ConfigError> {
+pub(super) fn check_host(
+    span: Range<usize>,
+    host: &str,
+    source: &Source<'_>,
+) -> Result<String, ConfigError> {
     let label = |label: &str| {
         (1..=63).contains(&label.len())
             && label
@@ -359,7 +366,7 @@ fn check_warnings(
 
 /// A plain TOML decimal, `1_000.5`, as an integer of `digits` decimals; `None` where it is
 /// something else, negative, finer or too large.
-fn decimal(text: &str, digits: usize) -> Option<i64> {
+pub(super) fn decimal(text: &str, digits: usize) -> Option<i64> {
     let text = text.strip_prefix('+').unwrap_or(text).replace('_', "");
     let (whole, fraction) = text.split_once('.').unwrap_or((&text, ""));
     let fraction = fraction.trim_end_matches('0');

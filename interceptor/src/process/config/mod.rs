@@ -3,6 +3,7 @@
 //! `file` holds the raw types that mirror the TOML text and the way from there to here;
 //! `live` replaces the configuration in a running process.
 
+mod fees;
 mod file;
 mod live;
 #[cfg(test)]
@@ -33,6 +34,8 @@ pub struct Config {
     pub cache: Cache,
     /// Spend caps, in the order of the file.
     pub caps: Vec<Cap>,
+    /// What hosts charge on top of their prices, in basis points (550 are 5.5 %): for reports.
+    pub fees: BTreeMap<String, u32>,
     /// Where records are kept.
     pub ledger: Ledger,
     /// The admin server.

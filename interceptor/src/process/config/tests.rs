@@ -38,6 +38,9 @@ name = "all"
 window = "total"
 limit_usd = 1_000
 
+[fees]
+"openrouter.ai" = 5.5
+
 [ledger]
 url = "sqlite:other.db"
 
@@ -92,6 +95,7 @@ fn every_key_of_the_contract_is_read() {
             mode: CacheMode::Rewrite,
         },
         caps: vec![cap, all],
+        fees: BTreeMap::from([("openrouter.ai".into(), 550)]),
         ledger: Ledger {
             url: "sqlite:other.db".into(),
         },

@@ -1,5 +1,7 @@
 //! Reports of a seeded ledger, as they are printed.
 
+mod routes;
+
 use std::time::Duration;
 
 use jiff::tz::{TimeZone, offset};
@@ -52,6 +54,8 @@ fn priced(mut record: Record, cost: i64, without: i64, perfect: i64) -> Record {
         total: dollars(cost),
         version: "2026-11-01".to_owned(),
     };
+    let output = record.usage.unwrap_or_default().output;
+    record.cost_of_input = Some(dollars(cost - i64::try_from(output).unwrap()));
     record.cost_without_cache = Some(dollars(without));
     record.cost_perfect_cache = Some(dollars(perfect));
     record
@@ -159,6 +163,7 @@ fn ask(by: &[GroupKey], answer: impl FnOnce(&Reader, &Query) -> String) -> Strin
             since_unix_ms: LATE,
             by: by.to_vec(),
             time_zone,
+            fees: BTreeMap::new(),
         },
     )
 }
@@ -181,15 +186,17 @@ fn the_cache_report_is_a_table_that_fits_a_terminal() {
         r#"
 prompt cache since 2026-11-01 23:30
 
-provider   model                 calls input  read written uncached   hit     cost no cache  perfect
-anthropic  claude-sonnet…250929      2 1.27M 1.23M   42000     1500 96.5%  $0.5564  $3.8583  $0.4214
-anthropic  claude-haiku-4-5          3 10000  9000       0     1000 90.0% $0.0149+ $0.0230+ $0.0141+
-openai     gpt-?[31mnext, "new"      1   100    10       0       90 10.0%        ?        ?        ?
-total                                6 1.28M 1.24M   42000     2590 96.5% $0.5713+ $3.8813+ $0.4354+
+provider   model                 calls hits input  read   hit  w/r     cost    saved  missed rewrite
+anthropic  claude-sonnet…250929      2 0.0% 1.27M 1.23M 96.5% 3.4%  $0.5564  $3.3019 $0.0000 $0.0000
+anthropic  claude-haiku-4-5          3 0.0% 10000  9000 90.0% 0.0% $0.0149+ $0.0081+ $0.0000 $0.0000
+openai     gpt-?[31mnext, "new"      1 0.0%   100    10 10.0% 0.0%        ?        ? $0.0000 $0.0000
+total                                6 0.0% 1.28M 1.24M 96.5% 3.3% $0.5713+ $3.3100+ $0.0000 $0.0000
 
 + 1 call of a model without a price, not in the cost
 + 1 call without any usage told, not in tokens and cost
 $0.0125 of the cost is estimated, for calls that broke off
+hits: calls that read all they could; hit: tokens read, of all; w/r: tokens written, of those read.
+saved: by the cache; missed: what it could have saved besides; rewrite: what of that rewriting saves
 "#,
     );
 }
@@ -205,14 +212,16 @@ fn the_cache_report_groups_by_what_it_is_asked_for() {
         r#"
 prompt cache since 2026-11-01 23:30
 
-day         user   key           calls input  read written uncached   hit     cost no cache  perfect
-2026-11-01  1000   0123456…x7Qz      5 1.28M 1.24M   42000     2500 96.5% $0.5713+ $3.8813+ $0.4354+
-2026-11-02  alice  0123456…x7Qz      1   100    10       0       90 10.0%        ?        ?        ?
-total                                6 1.28M 1.24M   42000     2590 96.5% $0.5713+ $3.8813+ $0.4354+
+day         user   key           calls hits input  read   hit  w/r     cost    saved  missed rewrite
+2026-11-01  1000   0123456…x7Qz      5 0.0% 1.28M 1.24M 96.5% 3.3% $0.5713+ $3.3100+ $0.0000 $0.0000
+2026-11-02  alice  0123456…x7Qz      1 0.0%   100    10 10.0% 0.0%        ?        ? $0.0000 $0.0000
+total                                6 0.0% 1.28M 1.24M 96.5% 3.3% $0.5713+ $3.3100+ $0.0000 $0.0000
 
 + 1 call of a model without a price, not in the cost
 + 1 call without any usage told, not in tokens and cost
 $0.0125 of the cost is estimated, for calls that broke off
+hits: calls that read all they could; hit: tokens read, of all; w/r: tokens written, of those read.
+saved: by the cache; missed: what it could have saved besides; rewrite: what of that rewriting saves
 "#,
     );
     let table = ask(&[], |reader, query| {
@@ -223,12 +232,14 @@ $0.0125 of the cost is estimated, for calls that broke off
         r#"
 prompt cache since 2026-11-01 23:30
 
-       calls input  read written uncached   hit     cost no cache  perfect
-total      6 1.28M 1.24M   42000     2590 96.5% $0.5713+ $3.8813+ $0.4354+
+       calls hits input  read   hit  w/r     cost    saved  missed rewrite
+total      6 0.0% 1.28M 1.24M 96.5% 3.3% $0.5713+ $3.3100+ $0.0000 $0.0000
 
 + 1 call of a model without a price, not in the cost
 + 1 call without any usage told, not in tokens and cost
 $0.0125 of the cost is estimated, for calls that broke off
+hits: calls that read all they could; hit: tokens read, of all; w/r: tokens written, of those read.
+saved: by the cache; missed: what it could have saved besides; rewrite: what of that rewriting saves
 "#,
     );
 }
@@ -284,10 +295,10 @@ fn csv_has_exact_amounts_and_quoted_names() {
     check(
         &csv.replace("\r\n", "\n"),
         r#"
-model,calls,input_tokens,read_tokens,written_tokens,uncached_tokens,hit_permille,cost_usd,cost_without_cache_usd,cost_perfect_cache_usd,estimated_usd,unpriced_calls,calls_without_usage
-claude-sonnet-4-5-20250929,2,1278067,1234567,42000,1500,965,0.556371,3.858201,0.421371,0.00,0,0
-claude-haiku-4-5,3,10000,9000,0,1000,900,0.0149,0.023,0.014001,0.0125,0,1
-"gpt-?[31mnext, ""new""",1,100,10,0,90,100,0.00,0.00,0.00,0.00,1,0
+model,calls,hit_calls,input_tokens,read_tokens,written_tokens,uncached_tokens,hit_permille,cost_usd,cost_without_cache_usd,cost_perfect_cache_usd,saved_usd,missed_usd,rewrite_saving_usd,estimated_usd,unpriced_calls,calls_without_usage
+claude-sonnet-4-5-20250929,2,0,1278067,1234567,42000,1500,965,0.556371,3.858201,0.421371,3.30183,0.00,0.00,0.00,0,0
+claude-haiku-4-5,3,0,10000,9000,0,1000,900,0.0149,0.023,0.014001,0.0081,0.00,0.00,0.0125,0,1
+"gpt-?[31mnext, ""new""",1,0,100,10,0,90,100,0.00,0.00,0.00,0.00,0.00,0.00,0.00,1,0
 "#,
     );
 }
@@ -363,6 +374,7 @@ fn a_report_of_nothing_says_so() {
         since_unix_ms: LATE,
         by: Vec::new(),
         time_zone: TimeZone::UTC,
+        fees: BTreeMap::new(),
     };
     let table = render_table(&spend(&reader, &query).unwrap());
     check(&table, "spend: nothing since 2026-11-01 22:30\n");
@@ -406,7 +418,7 @@ fn the_command_line_answers_in_each_format() {
             .unwrap()
             .arguments;
         let mut out = Vec::new();
-        run(&arguments, &options, &mut out).unwrap();
+        run(&arguments, &options, &BTreeMap::new(), &mut out).unwrap();
         let text = String::from_utf8(out).unwrap();
         assert!(text.starts_with(expected), "{line}: {text}");
     }

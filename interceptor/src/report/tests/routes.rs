@@ -1,0 +1,234 @@
+//! Routes, their comparison, and the FOCUS export, of a ledger seeded for them.
+
+use super::*;
+
+/// A call that took `first` and `whole` milliseconds.
+fn routed(id: u32, host: &str, model: &str, tokens: [u64; 3], cost: [i64; 3]) -> Record {
+    let [read, written, input] = tokens;
+    let [cost, of_input, without] = cost;
+    let mut record = priced(
+        call(id, model, read, written, input, 100),
+        cost,
+        without,
+        cost,
+    );
+    record.cost_of_input = Some(dollars(of_input));
+    record.host = host.to_owned();
+    record.provider = if host == DIRECT {
+        "anthropic"
+    } else {
+        "openrouter"
+    }
+    .to_owned();
+    record.timings.upstream_first_byte_us = Some(u64::from(id) * 100_000);
+    record.timings.total_us = u64::from(id) * 1_000_000;
+    record
+}
+
+fn seeded() -> (tempfile::TempDir, LedgerOptions) {
+    let mut hit = routed(
+        1,
+        DIRECT,
+        "claude-opus-5-5",
+        [9_000, 1_000, 0],
+        [8_800, 6_800, 42_000],
+    );
+    hit.cache_outcome = Some("hit".to_owned());
+    let mut missed = routed(
+        2,
+        DIRECT,
+        "claude-opus-5-5",
+        [0, 10_000, 0],
+        [52_000, 50_000, 42_000],
+    );
+    missed.cache_outcome = Some("write".to_owned());
+    missed.cache_reason = Some("system_changed".to_owned());
+    missed.cache_rule = Some("iso_time".to_owned());
+    missed.missed = Some(dollars(43_200));
+    missed.rewrite_saving = Some(dollars(43_100));
+    let mut cut = routed(
+        3,
+        DIRECT,
+        "claude-opus-5-5",
+        [0, 0, 10_000],
+        [42_000, 40_000, 42_000],
+    );
+    cut.outcome = Outcome::Truncated;
+    cut.started_unix_ms += HOUR;
+    let mut other = routed(
+        4,
+        ROUTER,
+        "anthropic/claude-opus-5.5",
+        [0, 0, 10_000],
+        [42_000, 40_000, 42_000],
+    );
+    other.identity.pod = Some("agent-0".to_owned());
+    let mut gone = routed(
+        5,
+        ROUTER,
+        "openai/gpt-6-sol",
+        [0, 0, 1_000],
+        [3_000, 2_000, 3_000],
+    );
+    gone.outcome = Outcome::ClientGone;
+    let mut refused = call(6, "claude-opus-5-5", 0, 0, 0, 0);
+    refused.outcome = Outcome::Denied;
+    let directory = tempfile::tempdir().unwrap();
+    let options = LedgerOptions::new(directory.path());
+    let ledger = Ledger::open(&options).unwrap();
+    [hit, missed, cut, other, gone, refused]
+        .into_iter()
+        .for_each(|record| ledger.record(record));
+    assert!(ledger.flush(WAIT), "{:?}", ledger.health());
+    (directory, options)
+}
+
+/// What a command line prints.
+fn say(line: &str, fees: &[(&str, u32)]) -> String {
+    #[derive(clap::Parser)]
+    enum Command {
+        Report(Arguments),
+        Compare(CompareArguments),
+    }
+    let (_directory, options) = seeded();
+    let fees = fees
+        .iter()
+        .map(|(host, fee)| ((*host).to_owned(), *fee))
+        .collect();
+    let words = ["weir"]
+        .into_iter()
+        .chain(line.split(' '))
+        .chain(["--since", "2026-10-31"]);
+    let mut out = Vec::new();
+    match <Command as clap::Parser>::try_parse_from(words).unwrap() {
+        Command::Report(arguments) => run(&arguments, &options, &fees, &mut out).unwrap(),
+        Command::Compare(arguments) => compare(&arguments, &options, &fees, &mut out).unwrap(),
+    }
+    String::from_utf8(out).unwrap()
+}
+
+#[test]
+fn the_routes_report_says_what_each_completes_how_fast_and_at_what_price() {
+    check(&say("report routes", &[]), ROUTES);
+}
+
+#[test]
+fn a_fee_of_the_host_is_in_its_prices() {
+    let table = say("report routes --by host", &[(ROUTER, 550)]);
+    assert!(table.contains("$4.0282"), "{table}");
+    assert!(table.contains("up to 5.50%"), "{table}");
+}
+
+#[test]
+fn the_cache_report_says_what_was_missed_and_why() {
+    check(&say("report cache --by reason,rule", &[]), REASONS);
+}
+
+#[test]
+fn two_hosts_are_put_side_by_side_by_the_plain_name_of_the_model() {
+    check(
+        &say(&format!("compare {DIRECT} {ROUTER}"), &[(ROUTER, 550)]),
+        COMPARED,
+    );
+    let csv = say(
+        &format!("compare {DIRECT} {ROUTER} --by identity --format csv"),
+        &[],
+    );
+    let names: Vec<_> = csv
+        .lines()
+        .skip(1)
+        .map(|line| line.split(",5").next().unwrap())
+        .collect();
+    assert_eq!(csv.lines().count(), 3, "{csv}");
+    assert!(
+        names.iter().all(|name| name.starts_with("1000 claude,")),
+        "{csv}"
+    );
+    let json = say(&format!("compare {DIRECT} {ROUTER} --json"), &[]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(
+        json["rows"][0]["routes"][1]["input_nano_usd_per_million"],
+        4_000_000_000_u64
+    );
+}
+
+#[test]
+fn focus_rows_add_up_to_what_the_calls_cost() {
+    let focus = say("report spend --format focus --by user,pod", &[]);
+    let mut lines = focus.lines();
+    let head: Vec<_> = lines.next().unwrap().split(',').collect();
+    let cost = head.iter().position(|name| *name == "BilledCost").unwrap();
+    let nanos: u128 = lines
+        .map(|line| line.split(',').nth(cost).unwrap().parse::<f64>().unwrap())
+        .map(|dollars| (dollars * 1e9).round() as u128)
+        .sum();
+    assert_eq!(nanos, 147_800_000, "{focus}");
+    assert!(
+        focus.contains("2026-11-01T23:00:00Z,2026-11-01T22:00:00Z"),
+        "{focus}"
+    );
+    assert!(
+        focus.contains(r#""{""pod"":""agent-0"",""user"":""1000""}""#),
+        "{focus}"
+    );
+    for meter in ["cache_read", "cache_write", "input", "output"] {
+        assert!(focus.contains(&format!(",{meter},")), "{meter}: {focus}");
+    }
+}
+
+const DIRECT: &str = "api.anthropic.com";
+const ROUTER: &str = "openrouter.ai";
+
+const ROUTES: &str = r#"
+routes since 2026-10-31 00:00
+
+host              model            calls   done   cut first   p95 whole   p95   hit  $/M in discount
+api.anthro…c.com  claude-opus-5-5      3  66.6% 33.3% 0.10s 0.20s 1.00s 2.00s 30.0% $3.2267    19.3%
+openrouter.ai     anthropic…s-5.5      1 100.0%  0.0% 0.40s 0.40s 4.00s 4.00s  0.0% $4.0000     0.0%
+openrouter.ai     openai/gp…6-sol      1      -     -     -     -     -     -  0.0% $2.0000     0.0%
+total                                  5  75.0% 25.0% 0.20s 0.40s 2.00s 4.00s 21.9% $3.3854    14.3%
+
+done: answers that came whole; cut: that broke off. first, whole: seconds to the first and the last
+byte, median and 95 in 100. $/M in: a million input tokens; discount: what the cache took off
+"#;
+const REASONS: &str = r#"
+prompt cache since 2026-10-31 00:00
+
+reason          rule      calls  hits input read   hit    w/r    cost    saved  missed rewrite
+-               -             4 25.0% 31000 9000 29.0%  11.1% $0.0958  $0.0332 $0.0000 $0.0000
+system_changed  iso_time      1  0.0% 10000    0  0.0%      - $0.0520 -$0.0100 $0.0432 $0.0431
+total                         5 20.0% 41000 9000 21.9% 122.2% $0.1478  $0.0232 $0.0432 $0.0431
+
+$0.0432 missed: system changed
+hits: calls that read all they could; hit: tokens read, of all; w/r: tokens written, of those read.
+saved: by the cache; missed: what it could have saved besides; rewrite: what of that rewriting saves
+"#;
+const COMPARED: &str = r#"
+api.anthropic.com and openrouter.ai since 2026-10-31 00:00
+
+claude-opus-5-5               api.anthropic.com openrouter.ai   difference
+  calls                                       3             1
+  hits, of calls                          50.0%          0.0% -50.0 points
+  read from cache, of tokens              30.0%          0.0% -30.0 points
+  $ per million input tokens            $3.2267       $4.2200       +30.7%
+  cache discount                          19.3%          0.0% -19.3 points
+  completed                               66.6%        100.0% +33.4 points
+  broke off                               33.3%          0.0% -33.3 points
+  first byte, median                      0.10s         0.40s      +300.0%
+  whole answer, median                    1.00s         4.00s      +300.0%
+  whole answer, 95 in 100                 2.00s         4.00s      +100.0%
+
+gpt-6-sol                     api.anthropic.com openrouter.ai difference
+  calls                                       -             1
+  hits, of calls                              -             -
+  read from cache, of tokens                  -          0.0%
+  $ per million input tokens                  -       $2.1100
+  cache discount                              -          0.0%
+  completed                                   -             -
+  broke off                                   -             -
+  first byte, median                          -             -
+  whole answer, median                        -             -
+  whole answer, 95 in 100                     -             -
+
+prices include the fee of the host ([fees] in the configuration), up to 5.50%
+"#;
