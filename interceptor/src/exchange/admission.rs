@@ -45,6 +45,8 @@ pub(crate) struct Priced<'a> {
     pub(crate) model: &'a str,
     pub(crate) call: &'a Call,
     pub(crate) at_unix: i64,
+    /// The host binds the call to a region.
+    pub(crate) regional: bool,
 }
 
 impl<'a> Priced<'a> {
@@ -56,6 +58,7 @@ impl<'a> Priced<'a> {
             service_tier: self.call.service_tier.as_deref(),
             speed: self.call.speed.as_deref(),
             inference_geo: self.call.inference_geo.as_deref(),
+            regional: self.regional,
             batch: false,
         }
     }

@@ -14,6 +14,7 @@ use weir_core::call::Call;
 use weir_core::caps::Ticket;
 use weir_core::edit;
 use weir_core::money::Money;
+use weir_core::pricing;
 
 use super::admission::Priced;
 use crate::decrypt::Session;
@@ -179,6 +180,7 @@ impl Entry {
             model: call.model.as_deref().unwrap_or_default(),
             call,
             at_unix: self.record.started_unix_ms.div_euclid(1000),
+            regional: pricing::is_regional(self.session.provider.as_str(), &self.record.host),
         })
     }
 

@@ -121,16 +121,19 @@ impl Entry {
             inference_geo: answer.inference_geo.as_deref().or(asked.inference_geo),
             ..asked
         };
-        // Behind a gateway an answer may name a model that no table knows.
-        let known = [
-            answered,
-            Context {
-                model: asked.model,
-                ..answered
-            },
-        ]
-        .into_iter()
-        .find_map(|context| Some((context, prices.rates(&context, usage.prompt())?)));
+        let as_asked = Context {
+            model: asked.model,
+            ..answered
+        };
+        // Behind a gateway an answer may name a model that no table knows. At Bedrock it names the
+        // model without the profile that the price depends on.
+        let tries = match self.session.provider {
+            Provider::Bedrock => [as_asked, answered],
+            _ => [answered, as_asked],
+        };
+        let known = tries
+            .into_iter()
+            .find_map(|context| Some((context, prices.rates(&context, usage.prompt())?)));
         let rules = self.cache_rules(known.as_ref().map_or(&answered, |(context, _)| context));
         let found = known.and_then(|(context, rates)| {
             let cost = rates.cost(usage)?;

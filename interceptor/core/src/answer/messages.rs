@@ -164,6 +164,7 @@ impl Counts {
             output: self.output,
             reasoning: self.thinking.min(self.output),
             web_searches: self.web_searches,
+            ..Usage::default()
         }
     }
 
@@ -181,19 +182,7 @@ impl Counts {
             answer
                 .parts
                 .iter()
-                .fold(Usage::default(), |sum, part| plus(sum, part.usage))
+                .fold(Usage::default(), |sum, part| sum.plus(&part.usage))
         });
-    }
-}
-
-fn plus(one: Usage, other: Usage) -> Usage {
-    Usage {
-        input: one.input.saturating_add(other.input),
-        cache_read: one.cache_read.saturating_add(other.cache_read),
-        cache_write: one.cache_write.saturating_add(other.cache_write),
-        cache_write_long: one.cache_write_long.saturating_add(other.cache_write_long),
-        output: one.output.saturating_add(other.output),
-        reasoning: one.reasoning.saturating_add(other.reasoning),
-        web_searches: one.web_searches.saturating_add(other.web_searches),
     }
 }

@@ -171,7 +171,7 @@ fn usage_of(usage: &Object<'_>) -> Option<Usage> {
         cache_write_long: long,
         output,
         reasoning: reasoning.min(output),
-        web_searches: 0,
+        ..Usage::default()
     })
 }
 

@@ -3,16 +3,20 @@
 //! One model is one line. `prices` is a list: a later entry replaces the ones before it from its
 //! `effective_from` on, or, more strongly, within its `utc_time_window` (Monday to Friday).
 //! `variants` are partial overrides: for each single rate, the first variant that applies and has
-//! that rate wins. A rate is USD per million tokens (`per_mtok`) or per thousand pieces
-//! (`per_1k`), a number, or a list of `[prompt tokens, USD]`, of which the last whose count is
+//! that rate wins. A rate is USD per million tokens (`per_mtok`, by [`Kind`]) or per thousand
+//! pieces (`per_1k`), a number, or a list of `[prompt tokens, USD]`, of which the last whose count is
 //! **below** the prompt's applies to every token of the call.
+
+use std::collections::BTreeMap;
 
 use jiff::civil::{Date, Time};
 use jiff::tz::TimeZone;
-use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
-use serde_json::value::RawValue;
+use serde::ser::Serializer;
+use serde::{Deserialize, Serialize};
 
+use super::Kind;
+use super::decimal::{Micros, Piece, Rate};
 use super::model_name::Rule;
 
 /// Why a text is not a price table.
@@ -41,7 +45,7 @@ pub(super) fn parse(text: &str) -> Result<File, PriceTableError> {
         } else if model
             .prices
             .first()
-            .is_none_or(|price| price.per_mtok.input.is_none())
+            .is_none_or(|price| !price.per_mtok.contains_key(&Kind::Input))
         {
             "a first price with an input rate"
         } else {
@@ -56,14 +60,14 @@ pub(super) fn parse(text: &str) -> Result<File, PriceTableError> {
     Ok(file)
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct File {
     pub(super) version: String,
     pub(super) models: Vec<Model>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Model {
     pub(super) provider: String,
@@ -71,65 +75,81 @@ pub(super) struct Model {
     #[serde(rename = "match")]
     pub(super) rules: Vec<Rule>,
     /// Made by another provider of the list.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) resold: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) context_window: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) max_output_tokens: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) min_cacheable_tokens: Option<u64>,
     /// The factor on all tokens where `inference_geo` is `us`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) inference_geo_us: Option<Micros>,
-    prices: Vec<Price>,
-    #[serde(default)]
-    variants: Vec<Variant>,
+    /// The factor on all tokens where the call is bound to a region.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) regional: Option<Micros>,
+    pub(super) prices: Vec<Price>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) variants: Vec<Variant>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Price {
-    effective_from: Option<Day>,
-    utc_time_window: Option<Hours>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) effective_from: Option<Day>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) utc_time_window: Option<Hours>,
     pub(super) per_mtok: PerMtok,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "PerThousand::is_empty")]
     pub(super) per_1k: PerThousand,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Variant {
-    when: When,
-    effective_from: Option<Day>,
-    per_mtok: PerMtok,
+pub(super) struct Variant {
+    pub(super) when: When,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) effective_from: Option<Day>,
+    pub(super) per_mtok: PerMtok,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct When {
-    processing: Option<Processing>,
-    service_tier: Option<String>,
-    speed: Option<String>,
+pub(super) struct When {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) processing: Option<Processing>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) service_tier: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) speed: Option<String>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Processing {
+pub(super) enum Processing {
     Batch,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct PerMtok {
-    pub(super) input: Option<Rate>,
-    pub(super) output: Option<Rate>,
-    pub(super) cache_read: Option<Rate>,
-    pub(super) cache_write: Option<Rate>,
-    pub(super) cache_write_long: Option<Rate>,
+/// Dollars per million tokens, by the kind of token.
+pub(super) type PerMtok = BTreeMap<Kind, Rate>;
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct PerThousand {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) web_searches: Option<Piece>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) file_searches: Option<Piece>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) requests: Option<Piece>,
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct PerThousand {
-    pub(super) web_searches: Option<Piece>,
-    pub(super) requests: Option<Piece>,
+impl PerThousand {
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// What a variant may depend on.
@@ -163,15 +183,11 @@ impl Model {
     }
 
     /// The first variant's value of one rate.
-    pub(super) fn variant(
-        &self,
-        scope: &Scope<'_>,
-        pick: fn(&PerMtok) -> Option<&Rate>,
-    ) -> Option<&Rate> {
+    pub(super) fn variant(&self, scope: &Scope<'_>, kind: Kind) -> Option<&Rate> {
         self.variants
             .iter()
             .filter(|variant| variant.applies(scope))
-            .find_map(|variant| pick(&variant.per_mtok))
+            .find_map(|variant| variant.per_mtok.get(&kind))
     }
 }
 
@@ -187,7 +203,7 @@ impl Variant {
             .is_none_or(|Processing::Batch| scope.batch)
             && service_tier
                 .as_deref()
-                .is_none_or(|tier| scope.service_tier == Some(tier))
+                .is_none_or(|tier| scope.service_tier.is_some_and(|used| is_tier(used, tier)))
             && speed
                 .as_deref()
                 .is_none_or(|speed| scope.speed == Some(speed))
@@ -201,10 +217,10 @@ impl Variant {
 /// A stretch of each working day, in UTC, the end excluded.
 ///
 /// Public holidays of the provider's country, which are off-peak too, are not known here.
-#[derive(Debug)]
-struct Hours {
-    start: Time,
-    end: Time,
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Hours {
+    pub(super) start: Time,
+    pub(super) end: Time,
 }
 
 impl Hours {
@@ -230,104 +246,56 @@ impl<'de> Deserialize<'de> for Hours {
     }
 }
 
+impl Serialize for Hours {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let hour = |time: Time| time.strftime("%H:%M").to_string();
+        [hour(self.start), hour(self.end)].serialize(serializer)
+    }
+}
+
 /// A day, as the second since 1970 at which it starts in UTC.
-#[derive(Debug)]
-struct Day(i64);
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Day(pub(super) i64);
 
 impl<'de> Deserialize<'de> for Day {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let day: Date = <&str>::deserialize(deserializer)?
             .parse()
             .map_err(D::Error::custom)?;
-        let start = day.to_zoned(TimeZone::UTC).map_err(D::Error::custom)?;
-        Ok(Self(start.timestamp().as_second()))
+        Self::of(day).map_err(D::Error::custom)
     }
 }
 
-/// A price per token, in pico-dollars, by the length of the prompt.
-#[derive(Debug)]
-pub(super) enum Rate {
-    Flat(u64),
-    /// Steps as (prompt tokens, pico-dollars), in ascending order; the first counts from zero.
-    Steps(Vec<(u64, u64)>),
-}
+impl Day {
+    pub(super) fn of(day: Date) -> Result<Self, jiff::Error> {
+        Ok(Self(day.to_zoned(TimeZone::UTC)?.timestamp().as_second()))
+    }
 
-impl Rate {
-    pub(super) fn at(&self, prompt_tokens: u64) -> u64 {
-        match self {
-            Self::Flat(picos) => *picos,
-            Self::Steps(steps) => steps
-                .iter()
-                .rfind(|(above, _)| *above < prompt_tokens)
-                .or_else(|| steps.first())
-                .map_or(0, |(_, picos)| *picos),
-        }
+    pub(super) fn date(self) -> Option<Date> {
+        let at = jiff::Timestamp::from_second(self.0).ok()?;
+        Some(at.to_zoned(TimeZone::UTC).date())
     }
 }
 
-impl<'de> Deserialize<'de> for Rate {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let raw = <&RawValue>::deserialize(deserializer)?;
-        if !raw.get().starts_with('[') {
-            return micros(raw.get()).map(Self::Flat).map_err(D::Error::custom);
-        }
-        let steps: Vec<(u64, Micros)> =
-            serde_json::from_str(raw.get()).map_err(D::Error::custom)?;
-        let steps: Vec<(u64, u64)> = steps
-            .into_iter()
-            .map(|(above, usd)| (above, usd.0))
-            .collect();
-        let starts_at_zero = steps.first().is_some_and(|(above, _)| *above == 0);
-        if !starts_at_zero || !steps.is_sorted_by(|(a, _), (b, _)| a < b) {
-            return Err(D::Error::custom("expected ascending steps from 0"));
-        }
-        Ok(Self::Steps(steps))
+impl Serialize for Day {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.date()
+            .map(|date| date.to_string())
+            .serialize(serializer)
     }
 }
 
-/// A decimal number in millionths: dollars per million tokens are pico-dollars per token.
-#[derive(Debug)]
-pub(super) struct Micros(pub(super) u64);
-
-impl<'de> Deserialize<'de> for Micros {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let raw = <&RawValue>::deserialize(deserializer)?;
-        micros(raw.get()).map(Self).map_err(D::Error::custom)
-    }
+/// Whether `used`, a service tier as the answer spells it, is `tier`. Vertex AI says
+/// `ON_DEMAND_FLEX` where Gemini says `flex`.
+fn is_tier(used: &str, tier: &str) -> bool {
+    let bare = used
+        .split_at_checked(ON_DEMAND.len())
+        .filter(|(start, _)| start.eq_ignore_ascii_case(ON_DEMAND))
+        .map_or(used, |(_, rest)| rest);
+    bare.eq_ignore_ascii_case(tier)
 }
 
-/// Pico-dollars per piece, from dollars per thousand.
-#[derive(Debug)]
-pub(super) struct Piece(pub(super) u64);
-
-impl<'de> Deserialize<'de> for Piece {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let Micros(millionths) = Micros::deserialize(deserializer)?;
-        let picos = millionths.checked_mul(1000);
-        picos
-            .map(Self)
-            .ok_or_else(|| D::Error::custom("a price that is too large"))
-    }
-}
-
-/// The exact number of millionths in the text of a JSON number without exponent.
-fn micros(text: &str) -> Result<u64, String> {
-    let (whole, decimals) = text.split_once('.').unwrap_or((text, ""));
-    let all_digits = [whole, decimals]
-        .iter()
-        .all(|part| part.bytes().all(|byte| byte.is_ascii_digit()));
-    if !all_digits || whole.is_empty() || decimals.len() > DECIMALS_MAX {
-        return Err(format!(
-            "expected a decimal number with up to {DECIMALS_MAX} decimals, found {text}"
-        ));
-    }
-    format!("{whole}{decimals:0<DECIMALS_MAX$}")
-        .parse()
-        .map_err(|error| format!("expected a price, found {text}: {error}"))
-}
-
-/// Decimals of a pico-dollar per token, in dollars per million tokens.
-const DECIMALS_MAX: usize = 6;
+const ON_DEMAND: &str = "ON_DEMAND_";
 
 #[cfg(test)]
 mod tests {
@@ -364,7 +332,11 @@ mod tests {
                 ..Context::default()
             };
             let rates = with_input(text).unwrap().rates(&context, 1).unwrap();
-            assert_eq!(rates.input.to_string(), picos, "{text}");
+            assert_eq!(
+                rates.per_token(Kind::Input).unwrap().to_string(),
+                picos,
+                "{text}"
+            );
         }
     }
 
@@ -387,7 +359,7 @@ mod tests {
                [{"equals":"m"}]  | []                                                  | input rate
                [{"equals":"m"}]  | [{"per_mtok":{"output":1}}]                         | input rate
                [{"matches":"m"}] | [{"per_mtok":{"input":1}}]                          | unknown field
-               [{"equals":"m"}]  | [{"per_mtok":{"inputs":1}}]                         | unknown field
+               [{"equals":"m"}]  | [{"per_mtok":{"inputs":1}}]                         | unknown variant
                [{"equals":"m"}]  | [{"effective_from":"soon","per_mtok":{"input":1}}]  | line 1
                [{"equals":"m"}]  | [{"utc_time_window":["4:00"],"per_mtok":{}}]        | line 1
                [{"equals":"m"}]  | [{"utc_time_window":["04:00","01:00"],"per_mtok":{}}] | end after"#,

@@ -1,27 +1,38 @@
-//! What a call costs: the price table, the rates of one call, and the cost of its usage.
+//! What a call costs: the price lists, the rates of one call, and the cost of its usage.
 //!
 //! Rates are pico-dollars per token (USD per million tokens × 10⁶, exact for six decimals), sums
 //! are `u128` pico-dollars, and a cost is rounded up once, to a nano-dollar. No float is involved:
 //! decimals are read from their text.
 //!
-//! What is not priced: tokens that have a price of their own which [`Usage`] does not tell apart
-//! (audio, images), storage of explicit caches, plans and subscriptions. A model that is not in
-//! the table is unpriced, which is not the same as free.
+//! A table is made of layers: the list that is built in, lists that were imported over it, and
+//! over all prices that were negotiated. A model is looked up in the topmost list that has it.
+//!
+//! What is not priced: storage of explicit caches, sessions that are billed by the second, plans
+//! and subscriptions. A model that is in no list is unpriced, which is not the same as free.
 
+mod decimal;
 mod file;
+mod layer;
 mod model_name;
+mod negotiated;
+mod rates;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
-use std::sync::LazyLock;
+use std::borrow::Cow;
+use std::sync::{Arc, LazyLock};
 
 use crate::money::Money;
 use crate::usage::Usage;
-use file::{Model, Rate, Scope};
+use file::{Model, Scope};
+use layer::Found;
+use rates::NO_SURCHARGE_PPM;
 
 pub use file::PriceTableError;
+pub use layer::PriceList;
+pub use negotiated::Negotiated;
+pub use rates::{Cost, Kind, Rates};
 
 /// What decides the price of a call, beside its usage.
 ///
@@ -29,8 +40,8 @@ pub use file::PriceTableError;
 /// start of the request, as providers apply it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Context<'a> {
-    /// The provider's id in the table (`anthropic`, `openai`, …). For any other, such as a
-    /// host that was configured, see [`PriceTable::rates`].
+    /// The provider's id in the lists (`anthropic`, `openai`, …). For any other, such as a
+    /// host that was configured, see [`PriceTable::quote`].
     pub provider: &'a str,
     /// The model as the provider or the application spells it.
     pub model: &'a str,
@@ -42,60 +53,26 @@ pub struct Context<'a> {
     pub speed: Option<&'a str>,
     /// Anthropic's `inference_geo` (`us` costs a tenth more on most models).
     pub inference_geo: Option<&'a str>,
+    /// Whether the host binds the call to a region, for which some providers charge more.
+    pub regional: bool,
     /// Whether the call was part of a batch.
     pub batch: bool,
 }
 
-/// Prices of the models of all providers.
-#[derive(Debug)]
+/// Prices of the models of all providers. Cheap to clone.
+#[derive(Clone, Debug)]
 pub struct PriceTable {
-    version: String,
-    providers: HashMap<String, Vec<Model>>,
+    /// The topmost first, the built-in one last.
+    lists: Vec<Arc<PriceList>>,
+    negotiated: Arc<[Negotiated]>,
 }
 
-/// The rates that apply to one call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rates {
-    /// Pico-dollars per uncached input token.
-    input: u64,
-    /// Pico-dollars per output token; none for models that have no output.
-    output: Option<u64>,
-    /// Pico-dollars per token read from the cache, where that has a price of its own.
-    cache_read: Option<u64>,
-    /// Pico-dollars per token written to the cache, where that has a price of its own.
-    cache_write: Option<u64>,
-    /// The same for the long lifetime.
-    cache_write_long: Option<u64>,
-    /// Pico-dollars per server-side web search.
-    web_search: u64,
-    /// Pico-dollars per request.
-    request: u64,
-    /// A surcharge on all tokens, in parts per million (1 000 000 is none).
-    factor_ppm: u64,
-    /// Whether these are the list prices of the model's maker, for a provider that is not in the
-    /// table and may charge something else.
-    pub notional: bool,
-}
-
-/// What a call cost. The parts are rounded up one by one, `total` once, so that the parts may add
-/// up to a few nano-dollars more.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Cost {
-    /// The whole call.
-    pub total: Money,
-    /// Uncached input tokens.
-    pub input: Money,
-    /// Tokens read from the cache.
-    pub cache_read: Money,
-    /// Tokens written to the cache.
-    pub cache_write: Money,
-    /// Output tokens, reasoning included.
-    pub output: Money,
-    /// Web searches and charges per request.
-    pub extras: Money,
-    /// What the same call would have cost with no cache: every prompt token at the input rate.
-    /// Less than `total` where more was paid for writes than reads saved.
-    pub without_cache: Money,
+/// What the table says of the price of a call, before the length of its prompt is known.
+#[derive(Debug)]
+pub struct Quote<'a> {
+    context: Context<'a>,
+    listed: Option<(&'a str, Found<'a>)>,
+    negotiated: Option<&'a Negotiated>,
 }
 
 impl PriceTable {
@@ -112,208 +89,277 @@ impl PriceTable {
         &BUILTIN
     }
 
-    /// Reads a table from JSON text in the form of the built-in `prices.json`.
+    /// A table of one list: see [`PriceList::parse`].
     ///
     /// # Errors
-    /// Says where the text is not a price table, or has a price that is not an exact decimal.
+    /// As [`PriceList::parse`].
     pub fn parse(text: &str) -> Result<Self, PriceTableError> {
-        let file::File { version, models } = file::parse(text)?;
-        let mut providers = HashMap::<String, Vec<Model>>::new();
-        for model in models {
-            providers
-                .entry(model.provider.clone())
-                .or_default()
-                .push(model);
-        }
-        Ok(Self { version, providers })
+        Ok(Self {
+            lists: vec![Arc::new(PriceList::parse(text)?)],
+            negotiated: Arc::default(),
+        })
     }
 
-    /// When the prices were collected (a date).
+    /// The table with another list over all that it has.
+    #[must_use]
+    pub fn under(mut self, list: PriceList) -> Self {
+        self.lists.insert(0, Arc::new(list));
+        self
+    }
+
+    /// The table with negotiated prices, in the order in which they are tried.
+    #[must_use]
+    pub fn with_negotiated(mut self, negotiated: Vec<Negotiated>) -> Self {
+        self.negotiated = negotiated.into();
+        self
+    }
+
+    /// The version of the list that is built in: the date when its prices were collected.
     #[must_use]
     pub fn version(&self) -> &str {
-        &self.version
+        self.lists.last().map_or("", |list| list.version())
+    }
+
+    /// All lists, the topmost first.
+    pub fn lists(&self) -> impl Iterator<Item = &PriceList> {
+        self.lists.iter().map(AsRef::as_ref)
+    }
+
+    /// What the table says of a call; none where nothing in it is about that model.
+    ///
+    /// A provider that resells at list prices, or that is in no list, gets the list price of the
+    /// model's maker, marked as notional, if exactly one maker has that model.
+    #[must_use]
+    pub fn quote<'a>(&'a self, context: &Context<'a>) -> Option<Quote<'a>> {
+        let spellings = model_name::spellings(context.model);
+        let listed = self.find(context.provider, &spellings);
+        let id = listed.map(|(_, found)| found.model.id.as_str());
+        let negotiated = self
+            .negotiated
+            .iter()
+            .find(|price| price.applies(context, &spellings, id));
+        if listed.is_none() && !negotiated.is_some_and(Negotiated::stands_alone) {
+            return None;
+        }
+        Some(Quote {
+            context: *context,
+            listed,
+            negotiated,
+        })
     }
 
     /// The rates of a call whose prompt has `prompt_tokens` (uncached, read and written together:
     /// many models cost more, for every token, beyond some length of the prompt).
-    ///
-    /// A provider that is not in the table gets the list price of the model's maker, marked as
-    /// notional, if exactly one maker has that model.
     #[must_use]
     pub fn rates(&self, context: &Context<'_>, prompt_tokens: u64) -> Option<Rates> {
-        let found = self.find(context.provider, context.model)?;
-        let scope = Scope {
-            at_unix: context.at_unix,
-            batch: context.batch || context.service_tier == Some("batch"),
-            service_tier: context.service_tier,
-            speed: if found.fast {
-                Some("fast")
-            } else {
-                context.speed
-            },
-        };
-        let model = found.model;
-        let base = model.base(context.at_unix)?;
-        let rate = |pick: fn(&file::PerMtok) -> Option<&Rate>| {
-            model
-                .variant(&scope, pick)
-                .or_else(|| pick(&base.per_mtok))
-                .map(|rate| rate.at(prompt_tokens))
-        };
-        Some(Rates {
-            input: rate(|rates| rates.input.as_ref())?,
-            output: rate(|rates| rates.output.as_ref()),
-            cache_read: rate(|rates| rates.cache_read.as_ref()),
-            cache_write: rate(|rates| rates.cache_write.as_ref()),
-            cache_write_long: rate(|rates| rates.cache_write_long.as_ref()),
-            web_search: base
-                .per_1k
-                .web_searches
-                .as_ref()
-                .map_or(WEB_SEARCH_PICOS, |rate| rate.0),
-            request: base.per_1k.requests.as_ref().map_or(0, |rate| rate.0),
-            factor_ppm: match (context.inference_geo, &model.inference_geo_us) {
-                (Some("us"), Some(factor)) => factor.0,
-                _ => NO_SURCHARGE_PPM,
-            },
-            notional: found.notional,
-        })
+        self.quote(context)?.rates(prompt_tokens)
     }
 
     /// What a call cost; none where the model is not in the table.
     #[must_use]
     pub fn price(&self, context: &Context<'_>, usage: &Usage) -> Option<Cost> {
-        self.rates(context, usage.prompt())?.cost(usage)
+        self.quote(context)?.price(usage)
     }
 
     /// The most tokens that the model can answer with.
     #[must_use]
     pub fn max_output_tokens(&self, provider: &str, model: &str) -> Option<u64> {
-        self.find(provider, model)?.model.max_output_tokens
+        self.limit(provider, model, |model| model.max_output_tokens)
     }
 
     /// The shortest prompt that the provider caches for the model, in tokens.
     #[must_use]
     pub fn min_cacheable_tokens(&self, provider: &str, model: &str) -> Option<u64> {
-        self.find(provider, model)?.model.min_cacheable_tokens
+        self.limit(provider, model, |model| model.min_cacheable_tokens)
     }
 
     /// The most tokens that prompt and answer can have together.
     #[must_use]
     pub fn context_window(&self, provider: &str, model: &str) -> Option<u64> {
-        self.find(provider, model)?.model.context_window
+        self.limit(provider, model, |model| model.context_window)
     }
 
-    fn find(&self, provider: &str, model: &str) -> Option<Found<'_>> {
+    /// Not every list tells every limit: the topmost that does.
+    fn limit(&self, provider: &str, model: &str, pick: fn(&Model) -> Option<u64>) -> Option<u64> {
         let spellings = model_name::spellings(model);
-        if let Some(models) = self.providers.get(provider) {
-            return find_spelled(models, &spellings);
-        }
-        let mut makers = self.providers.values().filter_map(|models| {
-            find_spelled(models, &spellings).filter(|found| !found.model.resold)
-        });
-        let found = makers.next()?;
-        let ambiguous = makers.next().is_some();
-        (!ambiguous).then_some(Found {
-            notional: true,
-            ..found
-        })
-    }
-}
-
-struct Found<'a> {
-    model: &'a Model,
-    /// The name itself asked for the fast mode.
-    fast: bool,
-    notional: bool,
-}
-
-fn find_spelled<'a>(
-    models: &'a [Model],
-    spellings: &[model_name::Spelling<'_>],
-) -> Option<Found<'a>> {
-    spellings.iter().find_map(|spelling| {
-        models
+        self.lists
             .iter()
-            .find(|model| model.rules.iter().any(|rule| rule.matches(spelling.name)))
-            .map(|model| Found {
-                model,
-                fast: spelling.fast,
-                notional: false,
-            })
-    })
-}
+            .find_map(|list| pick(find_in(list, provider, &spellings)?.model))
+    }
 
-impl Rates {
-    /// What `usage` costs at these rates; none for output of a model that has no price for it.
-    ///
-    /// Where reads or writes of the cache have no price of their own, they cost what input costs
-    /// (a long write then what a default one costs).
-    #[must_use]
-    pub fn cost(&self, usage: &Usage) -> Option<Cost> {
-        let output = match (self.output, usage.output) {
-            (Some(rate), tokens) => picos(tokens, rate),
-            (None, 0) => 0,
-            (None, _) => return None,
-        };
-        let input = picos(usage.input, self.input);
-        let read = picos(usage.cache_read, self.read_rate());
-        let write = picos(usage.cache_write, self.write_rate())
-            .saturating_add(picos(usage.cache_write_long, self.long_write_rate()));
-        let extras =
-            picos(usage.web_searches, self.web_search).saturating_add(u128::from(self.request));
-        let uncached = picos(usage.prompt(), self.input);
-        let whole = |prompt: u128| {
-            Money::from_picos_rounded_up(
-                self.surcharged(prompt.saturating_add(output))
-                    .saturating_add(extras),
-            )
-        };
-        let part = |amount| Money::from_picos_rounded_up(self.surcharged(amount));
-        Some(Cost {
-            total: whole(input.saturating_add(read).saturating_add(write)),
-            input: part(input),
-            cache_read: part(read),
-            cache_write: part(write),
-            output: part(output),
-            extras: Money::from_picos_rounded_up(extras),
-            without_cache: whole(uncached),
+    fn find(
+        &self,
+        provider: &str,
+        spellings: &[model_name::Spelling],
+    ) -> Option<(&str, Found<'_>)> {
+        let listed = |(list, found)| (PriceList::version(list), found);
+        let own = self.lists.iter().find_map(|list| {
+            Some((
+                list.as_ref(),
+                list.of_provider(listed_as(provider), spellings)?,
+            ))
+        });
+        own.or_else(|| {
+            self.lists
+                .iter()
+                .find_map(|list| Some((list.as_ref(), self.of_maker(list, provider, spellings)?)))
         })
+        .map(listed)
     }
 
-    /// Whether the provider charges something else than the input rate for a write.
+    fn of_maker<'a>(
+        &self,
+        list: &'a PriceList,
+        provider: &str,
+        spellings: &[model_name::Spelling],
+    ) -> Option<Found<'a>> {
+        let provider = listed_as(provider);
+        let resells = AT_LIST_PRICE.contains(&provider)
+            || !self.lists.iter().any(|list| list.knows(provider));
+        resells.then(|| list.of_maker(spellings)).flatten()
+    }
+}
+
+fn find_in<'a>(
+    list: &'a PriceList,
+    provider: &str,
+    spellings: &[model_name::Spelling],
+) -> Option<Found<'a>> {
+    list.of_provider(listed_as(provider), spellings)
+        .or_else(|| list.of_maker(spellings))
+}
+
+impl<'a> Quote<'a> {
+    /// The rates for a prompt of that many tokens.
     #[must_use]
-    pub const fn charges_for_writes(&self) -> bool {
-        self.cache_write.is_some()
+    pub fn rates(&self, prompt_tokens: u64) -> Option<Rates> {
+        let listed = self
+            .listed
+            .and_then(|(_, found)| rates_of(&found, &self.context, prompt_tokens));
+        match self.negotiated {
+            Some(negotiated) => negotiated.over(listed),
+            None => listed,
+        }
     }
 
-    fn read_rate(&self) -> u64 {
-        self.cache_read.unwrap_or(self.input)
+    /// What `usage` costs.
+    #[must_use]
+    pub fn price(&self, usage: &Usage) -> Option<Cost> {
+        self.rates(usage.prompt())?.cost(usage)
     }
 
-    fn write_rate(&self) -> u64 {
-        self.cache_write.unwrap_or(self.input)
+    /// Where the price comes from: the version of the list, `+negotiated` where one was applied.
+    #[must_use]
+    pub fn version(&self) -> Cow<'a, str> {
+        match (self.listed, self.negotiated) {
+            (Some((version, _)), None) => version.into(),
+            (Some((version, _)), Some(_)) => format!("{version}+negotiated").into(),
+            (None, _) => "negotiated".into(),
+        }
     }
 
-    fn long_write_rate(&self) -> u64 {
-        self.cache_write_long.unwrap_or_else(|| self.write_rate())
-    }
-
-    fn surcharged(&self, picos: u128) -> u128 {
-        picos
-            .saturating_mul(u128::from(self.factor_ppm))
-            .div_ceil(u128::from(NO_SURCHARGE_PPM))
+    /// The model's id in the list.
+    #[must_use]
+    pub fn id(&self) -> Option<&'a str> {
+        self.listed.map(|(_, found)| found.model.id.as_str())
     }
 }
 
-fn picos(count: u64, rate: u64) -> u128 {
-    u128::from(count).saturating_mul(u128::from(rate))
+/// The rates of a list for one call.
+fn rates_of(found: &Found<'_>, context: &Context<'_>, prompt_tokens: u64) -> Option<Rates> {
+    let is_batch = |tier: &str| tier.eq_ignore_ascii_case("batch");
+    let scope = Scope {
+        at_unix: context.at_unix,
+        batch: context.batch || context.service_tier.is_some_and(is_batch),
+        service_tier: context.service_tier,
+        speed: if found.fast {
+            Some("fast")
+        } else {
+            context.speed
+        },
+    };
+    let model = found.model;
+    let base = model.base(context.at_unix)?;
+    let per_token = Kind::ALL.map(|kind| {
+        model
+            .variant(&scope, kind)
+            .or_else(|| base.per_mtok.get(&kind))
+            .map(|rate| rate.at(prompt_tokens))
+    });
+    let in_us = context.inference_geo == Some("us");
+    let factors = [
+        model.inference_geo_us.filter(|_| in_us),
+        model.regional.filter(|_| context.regional),
+    ];
+    let factor_ppm = factors
+        .into_iter()
+        .flatten()
+        .fold(NO_SURCHARGE_PPM, |all, factor| {
+            all.saturating_mul(factor.0).div_ceil(NO_SURCHARGE_PPM)
+        });
+    let piece =
+        |piece: &Option<decimal::Piece>, otherwise| piece.map_or(otherwise, |piece| piece.0);
+    let rates = Rates {
+        per_token,
+        web_search: piece(&base.per_1k.web_searches, WEB_SEARCH_PICOS),
+        file_search: piece(&base.per_1k.file_searches, FILE_SEARCH_PICOS),
+        request: piece(&base.per_1k.requests, 0),
+        factor_ppm,
+        notional: found.notional,
+    };
+    rates.per_token(Kind::Input).map(|_| rates)
 }
+
+/// Whether a host binds its calls to a region, for which the provider charges more: Vertex AI but
+/// for its global endpoint, and the data residency hosts of `OpenAI`. Bedrock says it by the id of
+/// the model.
+#[must_use]
+pub fn is_regional(provider: &str, host: &str) -> bool {
+    match provider {
+        "vertex" | "google" => {
+            host.ends_with("aiplatform.googleapis.com") && host != "aiplatform.googleapis.com"
+                || host.ends_with(".rep.googleapis.com")
+        }
+        "openai" => {
+            host.ends_with(".api.openai.com") && !host.starts_with("mtls.")
+                || host.starts_with("mtls-") && host.ends_with(".openai.com")
+        }
+        _ => false,
+    }
+}
+
+/// Under which id a provider's prices are listed.
+fn listed_as(provider: &str) -> &str {
+    match provider {
+        "vertex" => "google",
+        other => other,
+    }
+}
+
+/// Listed providers that sell what others made, at their price, where no price of their own is
+/// listed.
+const AT_LIST_PRICE: [&str; 3] = ["aws", "azure", "google"];
 
 const BUILTIN_PRICES: &str = include_str!("../../prices.json");
-
-const NO_SURCHARGE_PPM: u64 = 1_000_000;
 
 /// $10 for 1000 web searches, the list price of both Anthropic and `OpenAI`, for models whose row
 /// does not say it: a search is not free.
 const WEB_SEARCH_PICOS: u64 = 10_000_000_000;
+/// $2.50 for 1000 searches in stored files, the list price of `OpenAI`.
+const FILE_SEARCH_PICOS: u64 = 2_500_000_000;
+
+impl Cost {
+    /// Of nothing.
+    #[must_use]
+    pub const fn zero() -> Self {
+        Self {
+            total: Money::ZERO,
+            input: Money::ZERO,
+            cache_read: Money::ZERO,
+            cache_write: Money::ZERO,
+            output: Money::ZERO,
+            extras: Money::ZERO,
+            without_cache: Money::ZERO,
+        }
+    }
+}

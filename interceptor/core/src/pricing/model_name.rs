@@ -1,53 +1,226 @@
 //! How model names are spelled, and which names mean the same model.
+//!
+//! One model has many names: with a date, with the prefix of a gateway or of a region, inside an
+//! ARN, with the suffix of a client. All that are spelled by a rule are taken apart here and looked
+//! up in an index; only what is left is held against the patterns of a list, one by one.
 
-use serde::Deserialize;
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::file::Model;
 
 /// A name to look up, in lower case, and what the name itself asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Spelling<'a> {
-    pub(super) name: &'a str,
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Spelling {
+    pub(super) name: String,
     pub(super) fast: bool,
 }
 
-/// The spellings under which a model may be listed, the most specific first: as it came, without
-/// the suffixes of clients (`[1m]`, `-fast`), and without the prefixes of gateways (`anthropic/…`).
-pub(super) fn spellings(model: &str) -> Vec<Spelling<'_>> {
+/// The spellings under which a model may be listed, the most specific first.
+///
+/// As it came; without the suffix of a client (`[1m]`); the last part of a path (`anthropic/…`, an
+/// ARN); without the variant of a gateway (`:nitro`; one that is `:free` has none of the prices
+/// that are listed), the version of a Bedrock id (`-v1:0`) and the date; as a global or regional row of Bedrock; without
+/// the vendor (`anthropic.`); with dashes for dots, as Anthropic spells; and all that once more
+/// without `-fast`, which asks for that mode.
+pub(super) fn spellings(model: &str) -> Vec<Spelling> {
+    let model = decoded(model).to_ascii_lowercase();
     let whole = model.split('[').next().unwrap_or_default();
     let bare = whole.rsplit('/').next().unwrap_or_default();
-    let mut spellings = vec![Spelling {
-        name: whole,
-        fast: false,
-    }];
-    if bare != whole {
-        spellings.push(Spelling {
-            name: bare,
-            fast: false,
-        });
+    let mut spellings = Vec::with_capacity(SPELLINGS_USUAL);
+    if bare.ends_with(FREE) {
+        return spellings;
     }
-    if let Some(slow) = bare.strip_suffix("-fast") {
-        spellings.push(Spelling {
-            name: slow,
-            fast: true,
-        });
+    add(&mut spellings, whole, false);
+    variations(&mut spellings, bare, false);
+    if let Some(slow) = undated(bare).strip_suffix("-fast") {
+        variations(&mut spellings, slow, true);
     }
     spellings
 }
 
+fn variations(spellings: &mut Vec<Spelling>, bare: &str, fast: bool) {
+    add(spellings, bare, fast);
+    let plain = unversioned(bare);
+    add(spellings, plain, fast);
+    let undated = undated(plain);
+    add(spellings, undated, fast);
+    let Some((scope, vendor, name)) = of_bedrock(undated) else {
+        if name_of_claude(undated).contains('.') {
+            add(spellings, &undated.replace('.', "-"), fast);
+        }
+        return;
+    };
+    add(spellings, &format!("{scope}.{vendor}.{name}"), fast);
+    add(spellings, &format!("{vendor}.{name}"), fast);
+    add(spellings, name, fast);
+}
+
+fn add(spellings: &mut Vec<Spelling>, name: &str, fast: bool) {
+    if !name.is_empty() && !spellings.iter().any(|spelling| spelling.name == name) {
+        let name = name.to_owned();
+        spellings.push(Spelling { name, fast });
+    }
+}
+
+/// `%3A` and `%2F` of an id in a path, undone once.
+fn decoded(name: &str) -> String {
+    let mut decoded = name.to_owned();
+    for (escape, sign) in [("%3a", ":"), ("%3A", ":"), ("%2f", "/"), ("%2F", "/")] {
+        if decoded.contains(escape) {
+            decoded = decoded.replace(escape, sign);
+        }
+    }
+    decoded
+}
+
+/// The name, if it is Claude's; else nothing, which has no dot to change.
+fn name_of_claude(name: &str) -> &str {
+    if name.starts_with("claude-") {
+        name
+    } else {
+        ""
+    }
+}
+
+/// Without `:nitro`, `:0`, `-v1`.
+pub(super) fn unversioned(name: &str) -> &str {
+    let name = name.split(':').next().unwrap_or_default();
+    match name.rsplit_once("-v") {
+        Some((before, digits))
+            if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) =>
+        {
+            before
+        }
+        _ => name,
+    }
+}
+
+/// Without a date at its end: `-20261014`, `@20261014`, `-2026-10-14`; also without `-latest`.
+pub(super) fn undated(name: &str) -> &str {
+    if let Some(before) = name.strip_suffix("-latest") {
+        return before;
+    }
+    for length in [9_usize, 11] {
+        let Some((before, date)) = name
+            .len()
+            .checked_sub(length)
+            .and_then(|at| name.split_at_checked(at))
+        else {
+            continue;
+        };
+        if is_revision_or_nothing(date.as_bytes()) {
+            return before;
+        }
+    }
+    name
+}
+
+/// Scope, vendor and name of a Bedrock id. An id without a prefix stays in its region, which
+/// costs what a profile of several regions does; only `global.` is cheaper.
+fn of_bedrock(id: &str) -> Option<(&'static str, &str, &str)> {
+    let (first, rest) = id.split_once('.')?;
+    if BEDROCK_VENDORS.contains(&first) {
+        return Some(("regional", first, rest));
+    }
+    let (vendor, name) = rest.split_once('.')?;
+    let scope = if first == "global" { first } else { "regional" };
+    let scope: &'static str = if scope == "global" {
+        "global"
+    } else {
+        "regional"
+    };
+    BEDROCK_VENDORS
+        .contains(&vendor)
+        .then_some((scope, vendor, name))
+}
+
+/// The names of some models: those that are spelled out in an index, and the patterns.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    exact: HashMap<String, usize>,
+    patterns: Vec<(usize, Rule)>,
+}
+
+impl Names {
+    /// Of two models with one name, the first has it.
+    pub(super) fn of(models: &[Model]) -> Self {
+        let mut names = Self::default();
+        for (at, model) in models.iter().enumerate() {
+            for rule in &model.rules {
+                match rule.spelled_out() {
+                    Some(name) => names.spell(name, at),
+                    None => names.patterns.push((at, rule.clone())),
+                }
+                if let Some(name) = &rule.dated {
+                    names.spell(name, at);
+                }
+            }
+        }
+        for (at, model) in models.iter().enumerate() {
+            names.spell(&model.id, at);
+            names.spell(unversioned(&model.id), at);
+            names.spell(undated(unversioned(&model.id)), at);
+        }
+        names
+    }
+
+    fn spell(&mut self, name: &str, at: usize) {
+        self.exact.entry(name.to_ascii_lowercase()).or_insert(at);
+    }
+
+    /// Which model is meant, and whether its fast mode is. A name that is spelled out goes before
+    /// any pattern.
+    pub(super) fn find(&self, spellings: &[Spelling]) -> Option<(usize, bool)> {
+        let spelled_out = spellings
+            .iter()
+            .find_map(|spelling| Some((*self.exact.get(&spelling.name)?, spelling.fast)));
+        spelled_out.or_else(|| {
+            spellings.iter().find_map(|spelling| {
+                let is_of = |(_, rule): &&(usize, Rule)| rule.matches(&spelling.name);
+                let (at, _) = self.patterns.iter().find(is_of)?;
+                Some((*at, spelling.fast))
+            })
+        })
+    }
+}
+
 /// A rule that a name must satisfy in all its parts. ASCII case does not count.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Rule {
-    equals: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) equals: Option<String>,
     /// The name itself, or with the date or number of a revision behind it: `-20261014`,
     /// `@20261014`, `-2026-10-14`, `-0309`, `-001`.
-    dated: Option<String>,
-    starts_with: Option<String>,
-    ends_with: Option<String>,
-    contains: Option<String>,
-    without: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) dated: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) starts_with: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) ends_with: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) contains: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) without: Option<String>,
 }
 
 impl Rule {
+    /// A rule for one name.
+    pub(super) fn equals(name: &str) -> Self {
+        Self {
+            equals: Some(name.to_owned()),
+            ..Self::default()
+        }
+    }
+
+    /// The name, if the rule is for just one.
+    fn spelled_out(&self) -> Option<&str> {
+        let name = self.equals.as_deref()?;
+        (*self == Self::equals(name)).then_some(name)
+    }
+
     pub(super) fn matches(&self, name: &str) -> bool {
         let name = name.as_bytes();
         holds(self.equals.as_deref(), |text| {
@@ -94,19 +267,48 @@ fn is_revision_or_nothing(rest: &[u8]) -> bool {
     let Some((separator, digits)) = rest.split_first() else {
         return true;
     };
-    let groups: Vec<&[u8]> = digits.split(|byte| *byte == b'-').collect();
-    let lengths: Vec<usize> = groups.iter().map(|group| group.len()).collect();
+    let mut groups = digits.split(|byte| *byte == b'-').map(|group| {
+        let all_digits = group.iter().all(u8::is_ascii_digit);
+        if all_digits { group.len() } else { 0 }
+    });
+    let lengths = [groups.next(), groups.next(), groups.next(), groups.next()];
     matches!(separator, b'-' | b'@')
-        && groups
-            .iter()
-            .all(|group| group.iter().all(u8::is_ascii_digit))
-        && matches!(lengths.as_slice(), [3 | 4 | 8] | [4, 2, 2])
+        && matches!(
+            lengths,
+            [Some(3 | 4 | 8), None, ..] | [Some(4), Some(2), Some(2), None]
+        )
 }
+
+/// Who sells models at Bedrock: the part of an id before the model.
+const BEDROCK_VENDORS: [&str; 17] = [
+    "ai21",
+    "amazon",
+    "anthropic",
+    "cohere",
+    "deepseek",
+    "google",
+    "luma",
+    "meta",
+    "minimax",
+    "mistral",
+    "moonshot",
+    "moonshotai",
+    "nvidia",
+    "openai",
+    "qwen",
+    "stability",
+    "zai",
+];
+
+/// The variant of a gateway's model that costs nothing.
+const FREE: &str = ":free";
+/// Room for the spellings of most names.
+const SPELLINGS_USUAL: usize = 6;
 
 #[cfg(test)]
 mod tests {
     use super::super::PriceTable;
-    use super::super::tests::{call, dollars, rates, rows};
+    use super::super::tests::{call, dollars, models_of, rates, rows};
 
     #[test]
     fn every_spelling_of_a_model_finds_its_price_and_no_other() {
@@ -145,16 +347,16 @@ mod tests {
     fn every_model_is_found_by_its_own_id_as_itself() {
         let table = PriceTable::builtin();
         let mut found = 0;
-        for (provider, models) in &table.providers {
-            for model in models {
-                // Ids of Bedrock and Fireworks stand for several names or for paths.
-                if let Some(other) = table.find(provider, &model.id) {
-                    assert_eq!(other.model.id, model.id, "{provider}");
-                    found += 1;
-                }
-            }
+        for model in models_of(table) {
+            let context = call(&model.provider, &model.id);
+            assert_eq!(
+                table.quote(&context).unwrap().id(),
+                Some(&*model.id),
+                "{context:?}"
+            );
+            found += 1;
         }
-        assert!(found > 250, "{found}");
+        assert_eq!(found, 325);
     }
 
     #[test]
@@ -186,13 +388,7 @@ mod tests {
     #[test]
     fn no_model_of_a_maker_is_claimed_by_another_maker() {
         let table = PriceTable::builtin();
-        let makers_models = || {
-            table
-                .providers
-                .values()
-                .flatten()
-                .filter(|model| !model.resold)
-        };
+        let makers_models = || models_of(table).filter(|model| !model.resold);
         for model in makers_models() {
             for other in makers_models().filter(|other| other.provider != model.provider) {
                 assert!(

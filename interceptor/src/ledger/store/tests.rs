@@ -47,6 +47,7 @@ fn full_record() -> Record {
             output: 8,
             reasoning: 9,
             web_searches: u64::MAX,
+            ..Usage::default()
         }),
         cost: Cost::Priced {
             total: Money::from_nanos(10),
