@@ -2,7 +2,8 @@
 //!
 //! In reading order: what was asked (`catalog`, `api`, `json`, `call`), what came back (`sse`,
 //! `answer`, `usage`), what it cost (`money`, `pricing`, `cache`), and what is allowed
-//! (`identity`, `estimate`, `caps`, `refusal`, `edit`).
+//! (`identity`, `estimate`, `caps`, `refusal`, `edit`), and how a prompt is kept in the cache
+//! (`prompt`, `volatile`).
 
 #![forbid(unsafe_code)]
 #![warn(
@@ -26,3 +27,5 @@ pub mod estimate;
 pub mod caps;
 pub mod refusal;
 pub mod edit;
+pub mod prompt;
+pub mod volatile;

@@ -289,7 +289,7 @@ proptest! {
                 expected.extend_from_slice(piece);
             } else {
                 expected.extend_from_slice(&replacement);
-                edits.push(Edit { range, replacement: replacement.clone(), rule: "test" });
+                edits.push(Edit { range, replacement: replacement.clone(), rule: "test".into() });
             }
         }
         let edits_count = edits.len().max(1);

@@ -131,7 +131,7 @@ impl Entry {
             Ok(edited) => {
                 self.record.edits.extend(edits.iter().map(|edit| {
                     Edit {
-                        rule: edit.rule.to_owned(),
+                        rule: edit.rule.to_string(),
                         bytes: u64::try_from(edit.replacement.len().max(edit.range.len()))
                             .unwrap_or(u64::MAX),
                     }

@@ -1,5 +1,6 @@
 //! Changes of a body, as byte ranges replaced: what no edit names stays as it came.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 mod usage_of_streams;
@@ -14,7 +15,7 @@ pub struct Edit {
     /// What stands there instead.
     pub replacement: Vec<u8>,
     /// The rule that asked for it, for the record of the exchange.
-    pub rule: &'static str,
+    pub rule: Cow<'static, str>,
 }
 
 /// Edits that do not fit the body, or each other: a fault of the rules that made them.
@@ -30,7 +31,7 @@ pub enum EditError {
         /// The length of the body.
         body_bytes: usize,
         /// Whose edit it is.
-        rule: &'static str,
+        rule: Cow<'static, str>,
     },
     /// Two edits replace the same bytes.
     #[error(
@@ -38,9 +39,9 @@ pub enum EditError {
     )]
     Overlap {
         /// Whose edit comes first.
-        first: &'static str,
+        first: Cow<'static, str>,
         /// Whose edit starts inside it.
-        second: &'static str,
+        second: Cow<'static, str>,
         /// Where the second one starts.
         at: usize,
     },
@@ -58,13 +59,13 @@ pub fn apply(body: &[u8], edits: &mut [Edit]) -> Result<Vec<u8>, EditError> {
     });
     let mut edited = Vec::with_capacity(body.len().saturating_add(added));
     let mut from = 0;
-    let mut last_rule = "";
+    let mut last_rule = &Cow::Borrowed("");
     for edit in &*edits {
         let range = edit.range.clone();
         if range.start < from {
             return Err(EditError::Overlap {
-                first: last_rule,
-                second: edit.rule,
+                first: last_rule.clone(),
+                second: edit.rule.clone(),
                 at: range.start,
             });
         }
@@ -75,13 +76,13 @@ pub fn apply(body: &[u8], edits: &mut [Edit]) -> Result<Vec<u8>, EditError> {
             return Err(EditError::OutOfBounds {
                 range,
                 body_bytes: body.len(),
-                rule: edit.rule,
+                rule: edit.rule.clone(),
             });
         };
         edited.extend_from_slice(kept);
         edited.extend_from_slice(&edit.replacement);
         from = range.end;
-        last_rule = edit.rule;
+        last_rule = &edit.rule;
     }
     edited.extend_from_slice(body.get(from..).unwrap_or_default());
     Ok(edited)

@@ -8,7 +8,7 @@ fn edit(range: Range<usize>, replacement: &str) -> Edit {
     Edit {
         range,
         replacement: replacement.into(),
-        rule: "test",
+        rule: "test".into(),
     }
 }
 

@@ -29,7 +29,7 @@ pub fn ask_for_usage(call: &Call, body: &[u8]) -> Option<Edit> {
         Some(Edit {
             range,
             replacement: replacement.into(),
-            rule: RULE,
+            rule: RULE.into(),
         })
     };
     let Some(options) = call.stream_options.clone() else {

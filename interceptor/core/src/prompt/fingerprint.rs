@@ -1,0 +1,145 @@
+//! Fingerprints of a prompt: keyed hashes that say whether two prompts begin alike, without a word
+//! of either.
+//!
+//! They are blind to what providers are blind to: cache markers, and whether a content is a string
+//! or a block of text. `SipHash` is a keyed function made for short inputs that others choose; who
+//! does not have the key can't test a guess against a stored fingerprint.
+
+use std::hash::Hasher as _;
+use std::ops::Range;
+
+use siphasher::sip128::{Hasher128 as _, SipHasher13};
+
+use super::{Message, Prompt, Segment};
+
+/// The hash of a prefix of a prompt, or of a history.
+pub type Fingerprint = u128;
+
+/// The key of all fingerprints of an installation.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct HashKey([u8; 16]);
+
+impl std::fmt::Debug for HashKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("HashKey(…)")
+    }
+}
+
+impl HashKey {
+    /// From secret bytes.
+    #[must_use]
+    pub const fn new(secret: [u8; 16]) -> Self {
+        Self(secret)
+    }
+
+    /// The hash of `parts`, each told apart from its neighbours.
+    #[must_use]
+    pub fn hash(&self, parts: &[&[u8]]) -> Fingerprint {
+        let mut hasher = Hasher::new(*self);
+        for part in parts {
+            hasher.part(part);
+        }
+        hasher.finish()
+    }
+}
+
+impl Prompt {
+    /// For each segment, the fingerprint of the prompt up to its end.
+    #[must_use]
+    pub fn fingerprints(&self, body: &[u8], key: &HashKey) -> Vec<Fingerprint> {
+        let mut prefix: Fingerprint = 0;
+        let each = self.segments.iter().map(|segment| {
+            let mut hasher = Hasher::new(*key);
+            hasher.part(&prefix.to_le_bytes());
+            hasher.part(&[section_tag(segment)]);
+            hasher.segment(body, segment);
+            prefix = hasher.finish();
+            prefix
+        });
+        each.collect()
+    }
+
+    /// For each message, the fingerprint of the messages up to its end; `start` stands for what the
+    /// history belongs to. System prompt and tools are no part of it.
+    #[must_use]
+    pub fn histories(&self, body: &[u8], key: &HashKey, start: Fingerprint) -> Vec<Fingerprint> {
+        let mut prefix = start;
+        let each = self.messages.iter().map(|message| {
+            let mut hasher = Hasher::new(*key);
+            hasher.part(&prefix.to_le_bytes());
+            hasher.message(body, self, message);
+            prefix = hasher.finish();
+            prefix
+        });
+        each.collect()
+    }
+}
+
+const fn section_tag(segment: &Segment) -> u8 {
+    match segment.section {
+        super::Section::Tools => b't',
+        super::Section::System => b's',
+        super::Section::Messages => b'm',
+    }
+}
+
+struct Hasher(SipHasher13);
+
+impl Hasher {
+    fn new(key: HashKey) -> Self {
+        Self(SipHasher13::new_with_key(&key.0))
+    }
+
+    /// A part and its length.
+    fn part(&mut self, bytes: &[u8]) {
+        self.joined(bytes, b"");
+    }
+
+    /// A part that is in two places.
+    fn joined(&mut self, first: &[u8], second: &[u8]) {
+        let length = first.len().saturating_add(second.len());
+        self.0.write_u64(u64::try_from(length).unwrap_or(u64::MAX));
+        self.0.write(first);
+        self.0.write(second);
+    }
+
+    fn segment(&mut self, body: &[u8], segment: &Segment) {
+        let get = |range: Range<usize>| body.get(range).unwrap_or_default();
+        match (&segment.text, segment.plain, &segment.marker) {
+            (Some(text), true, _) => self.part(get(text.clone())),
+            (_, _, Some(marker)) if inside(&marker.member, &segment.range) => {
+                let before = get(segment.range.start..marker.member.start);
+                let behind = get(marker.member.end..segment.range.end);
+                self.joined(before, behind);
+            }
+            (_, _, _) => self.part(get(segment.range.clone())),
+        }
+    }
+
+    /// A message: its blocks, and what is beside its content, such as its role and calls of tools.
+    fn message(&mut self, body: &[u8], prompt: &Prompt, message: &Message) {
+        let get = |range: Range<usize>| body.get(range).unwrap_or_default();
+        let segments = prompt.segments_of(message);
+        match &message.content {
+            Some(content) if !segments.is_empty() => {
+                self.part(message.role.as_str().as_bytes());
+                if !message.plain {
+                    self.part(get(message.range.start..content.start));
+                    self.part(get(content.end..message.range.end));
+                }
+                for segment in segments {
+                    self.segment(body, segment);
+                }
+            }
+            _ => self.part(get(message.range.clone())),
+        }
+    }
+
+    fn finish(self) -> Fingerprint {
+        self.0.finish128().as_u128()
+    }
+}
+
+fn inside(inner: &Range<usize>, outer: &Range<usize>) -> bool {
+    inner.start >= outer.start && inner.end <= outer.end
+}

@@ -1,0 +1,120 @@
+//! The rules against their own examples, and against texts that they must leave alone.
+
+use super::*;
+
+fn values(rules: &Rules, text: &str) -> Vec<String> {
+    let found = rules.find_in_text(text);
+    let of = |range: &Range<usize>| text.get(range.clone()).unwrap().to_owned();
+    found.iter().map(|(range, _)| of(range)).collect()
+}
+
+#[test]
+fn each_rule_finds_and_leaves_what_its_examples_say() {
+    let raw: file::Raw = toml::from_str(BUILTIN).unwrap();
+    let rules = Rules::builtin().unwrap();
+    let mut wrong = Vec::new();
+    for rule in &raw.rule {
+        assert!(
+            !rule.found.is_empty() && !rule.left.is_empty(),
+            "{}",
+            rule.name
+        );
+        if let Err(error) = file::Examples::of(rule).check(&rules) {
+            wrong.push(error.to_string());
+        }
+        for text in &rule.left {
+            let found = values(&rules, text);
+            if !found.is_empty() {
+                wrong.push(format!("{}: {text:?} gives {found:?}", rule.name));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn texts_about_dates_and_ids_stay_untouched() {
+    let rules = Rules::builtin().unwrap();
+    let corpus = include_str!("untouched.txt");
+    let mut count = 0;
+    for text in corpus.split("\n=====\n") {
+        assert_eq!(values(&rules, text), Vec::<String>::new(), "{text}");
+        count += 1;
+    }
+    assert!(count >= 12, "{count} texts");
+}
+
+#[test]
+fn values_are_found_through_escapes() {
+    let body = br#"{"system":"A \"q\" \u00e9\ud83d\ude00\nWorking directory: C:\\Users\\\u00e9\nEnd","messages":[]}"#;
+    let prompt = crate::prompt::read(body).unwrap();
+    let rules = Rules::builtin().unwrap();
+    let spans = rules.find(body, &prompt, None);
+    assert_eq!(spans.len(), 1);
+    let raw = &body[spans[0].range.clone()];
+    assert_eq!(raw, br"C:\\Users\\\u00e9");
+    assert_eq!(spans[0].name, "working-directory");
+}
+
+#[test]
+fn a_second_value_of_a_rule_has_a_name_of_its_own() {
+    let body =
+        br#"{"instructions":"Today's date: 2026-01-02. Today's date: 2026-01-03.","input":"x"}"#;
+    let prompt = crate::prompt::read(body).unwrap();
+    let spans = Rules::builtin().unwrap().find(body, &prompt, None);
+    let names: Vec<_> = spans.iter().map(|span| span.name.as_str()).collect();
+    assert_eq!(names, ["current-date", "current-date-2"]);
+}
+
+#[test]
+fn the_configuration_adds_rules_and_changes_transforms() {
+    let more = r#"
+        [[rule]]
+        name = "ticket"
+        transform = "pin"
+        hints = ["ticket:"]
+        pattern = 'Ticket: (?<value>[A-Z]+-[0-9]+)'
+        [[rule]]
+        name = "current-date"
+        transform = "keep"
+    "#;
+    let rules = Rules::parse(more).unwrap();
+    let text = "Today's date: 2026-01-02. Ticket: ABC-12";
+    assert_eq!(values(&rules, text), ["ABC-12"]);
+    let again = Rules::from_source(rules.source()).unwrap();
+    assert_eq!(values(&again, text), ["ABC-12"]);
+}
+
+#[test]
+fn a_wrong_rule_is_named_with_what_is_wrong() {
+    for (more, expected) in [
+        (
+            "[[rule]]\nname = \"x\"\nhints = [\"abc\"]\npattern = '('",
+            "regular expression",
+        ),
+        (
+            "[[rule]]\nname = \"x\"\nhints = [\"abc\"]\npattern = 'a'",
+            "(?<value>",
+        ),
+        (
+            "[[rule]]\nname = \"x\"\nhints = []\npattern = '(?<value>a)'",
+            "hint",
+        ),
+        (
+            "[[rule]]\nname = \"X Y\"\nhints = [\"abc\"]\npattern = '(?<value>a)'",
+            "small letters",
+        ),
+        (
+            "[[rule]]\nname = \"nobody\"\ntransform = \"pin\"",
+            "built-in",
+        ),
+        ("[[rule]]\nnom = \"x\"", "unknown field"),
+        (
+            "[[rule]]\nname = \"x\"\nhints = [\"abc\"]\npattern = 'abc (?<value>.)'\nleft = [\"abc d\"]",
+            "example",
+        ),
+    ] {
+        let error = Rules::parse(more).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+}
