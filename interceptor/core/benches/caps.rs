@@ -10,14 +10,10 @@
     reason = "a program for the terminal"
 )]
 
-use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::time::Instant;
 
-use jiff::tz::TimeZone;
-use weir_core::caps::{
-    Amounts, Cap, CapKind, Caps, Decision, Dimension, OnExceed, SCOPES_MAX, Window,
-};
+use weir_core::caps::{Amount, Amounts, Cap, Caps, Decision, Dimension, SCOPES_MAX, Window};
 use weir_core::identity::{Caller, Subject};
 use weir_core::money::Money;
 use weir_core::pricing::{Context, PriceTable};
@@ -80,8 +76,8 @@ fn decide() {
         ),
     ]);
     let amounts = Amounts {
-        expected: Money::from_nanos(1_000),
-        worst: Money::from_nanos(9_000),
+        expected: Amount::of_call(Money::from_nanos(1_000), 100),
+        worst: Amount::of_call(Money::from_nanos(9_000), 900),
     };
     let (mut reserving, mut settling) = (Vec::new(), Vec::new());
     for call in 0..CALLS {
@@ -99,7 +95,7 @@ fn decide() {
             panic!("the limit is too low")
         };
         let start = Instant::now();
-        black_box(caps.settle(ticket, Money::from_nanos(900)));
+        black_box(caps.settle(ticket, Amount::of_call(Money::from_nanos(900), 90)));
         let settled = start.elapsed().as_nanos();
         // The first round makes the accounts.
         if call >= SCOPES_MAX {
@@ -114,15 +110,9 @@ fn decide() {
 
 fn cap(name: &str, per: Vec<Dimension>, window: Window) -> Cap {
     Cap {
-        name: name.to_owned(),
         per,
-        only: BTreeMap::new(),
-        window,
-        timezone: TimeZone::UTC,
-        limit: Money::MAX,
-        on_exceed: OnExceed::Block,
-        kind: CapKind::Expected,
         warn_at_permille: vec![500, 800],
+        ..Cap::new(name, window, Money::MAX)
     }
 }
 

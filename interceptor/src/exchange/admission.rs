@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use weir_core::call::Call;
-use weir_core::caps::Amounts;
+use weir_core::caps::{Amount, Amounts};
 use weir_core::catalog::Provider;
 use weir_core::estimate::Ratios;
 use weir_core::money::Money;
@@ -65,7 +65,7 @@ impl<'a> Priced<'a> {
 }
 
 impl Memory {
-    /// What to reserve. Nothing, for a model without a price: nothing can be known of it.
+    /// What to reserve. No money, for a model without a price: nothing can be known of it.
     ///
     /// At worst a token is one byte, all of the prompt is written to the cache for long, and the
     /// answer is as long as it may be, as often as it was asked for.
@@ -97,14 +97,14 @@ impl Memory {
             output: limit.saturating_mul(call.choices),
             ..Usage::default()
         };
-        let price = |usage| {
-            prices
-                .price(&priced.context(), &usage)
-                .map_or(Money::ZERO, |cost| cost.total)
+        let amount = |usage: Usage| {
+            let price = prices.price(&priced.context(), &usage);
+            let tokens = usage.prompt().saturating_add(usage.output);
+            Amount::of_call(price.map_or(Money::ZERO, |cost| cost.total), tokens)
         };
         Amounts {
-            expected: price(expected),
-            worst: price(worst),
+            expected: amount(expected),
+            worst: amount(worst),
         }
     }
 

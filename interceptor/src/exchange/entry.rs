@@ -11,9 +11,8 @@ use tokio::sync::OwnedSemaphorePermit;
 use weir_core::answer::Answer;
 use weir_core::api::{self, Endpoint, SaidByPath};
 use weir_core::call::Call;
-use weir_core::caps::Ticket;
+use weir_core::caps::{Amount, Ticket};
 use weir_core::edit;
-use weir_core::money::Money;
 use weir_core::pricing;
 
 use super::admission::Priced;
@@ -41,7 +40,9 @@ pub(super) struct Entry {
     /// Which conversation the call belongs to.
     pub(super) conversation: u64,
     pub(super) edits: Vec<edit::Edit>,
-    pub(super) reserved: Money,
+    pub(super) reserved: Amount,
+    /// Tokens that were used, as far as they are known.
+    pub(super) counted: Option<u64>,
     pub(super) ticket: Option<Ticket>,
     /// Held until the provider has the body.
     pub(super) body_memory: Option<OwnedSemaphorePermit>,
@@ -116,7 +117,8 @@ impl Entry {
             call: None,
             conversation: 0,
             edits: Vec::new(),
-            reserved: Money::ZERO,
+            reserved: Amount::ZERO,
+            counted: None,
             ticket: None,
             body_memory: None,
             written: false,

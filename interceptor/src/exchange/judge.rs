@@ -84,7 +84,7 @@ impl Entry {
     ///
     /// # Errors
     /// The cap that it does not fit under.
-    pub(super) fn admit(&mut self) -> Result<(), Exceeded> {
+    pub(super) fn admit(&mut self) -> Result<(), Box<Exceeded>> {
         let Some(priced) = self.priced() else {
             return Ok(());
         };
@@ -102,10 +102,11 @@ impl Entry {
                 self.ticket = Some(ticket);
                 self.reserved = amounts.expected;
                 warn(&warnings);
-                self.context.ledger.admit(&self.record, self.reserved);
+                self.record.counted_tokens = self.reserved.tokens;
+                self.context.ledger.admit(&self.record, self.reserved.money);
                 Ok(())
             }
-            Decision::Refused(exceeded) => Err(exceeded),
+            Decision::Downgrade { exceeded, .. } | Decision::Refused(exceeded) => Err(exceeded),
         }
     }
 
@@ -224,8 +225,8 @@ pub(super) fn warn(warnings: &[Warning]) {
                 spent = %exceeded.spent, "a cap that only warns is exceeded"
             ),
             Warning::Reached { permille, account } => tracing::warn!(
-                cap = account.cap, scope = account.scope, limit = %account.limit,
-                spent = %account.spent, permille, "a share of a cap is spent"
+                cap = account.cap, scope = account.scope, limit = %account.limits,
+                spent = %account.spent.money, permille, "a share of a cap is spent"
             ),
         }
     }

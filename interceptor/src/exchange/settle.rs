@@ -3,6 +3,7 @@
 use weir_core::answer::Answer;
 use weir_core::api::Endpoint;
 use weir_core::cache::{self, CacheRules};
+use weir_core::caps::Amount;
 use weir_core::catalog::Provider;
 use weir_core::money::Money;
 use weir_core::pricing::{Context, PriceTable};
@@ -24,16 +25,35 @@ impl Entry {
         if self.call.is_some() {
             self.record.usage = answer.and_then(|answer| answer.usage);
             let told = self.record.usage.filter(|_| complete);
-            self.record.cost = match (told.or_else(|| self.used_so_far(answer)), answer) {
+            let used = told.or_else(|| self.used_so_far(answer));
+            self.counted = used.as_ref().map(tokens);
+            self.record.cost = match (used, answer) {
                 (Some(used), Some(answer)) => self.price(&used, answer, told.is_some()),
                 _ => self.without_usage(end),
             };
         } else if matches!(self.endpoint, Endpoint::Free(_)) || self.is_not_billed(end) {
             self.record.cost = nothing();
         }
+        let spent = self.spent();
+        self.record.counted_tokens = spent.tokens;
         if let Some(ticket) = self.ticket.take() {
-            let warnings = self.context.caps().settle(ticket, self.record.cost.spent());
+            let warnings = self.context.caps().settle(ticket, spent);
             warn(&warnings);
+        }
+    }
+
+    /// What the call counts under caps: nothing, where the provider does not bill it.
+    fn spent(&self) -> Amount {
+        match &self.record.cost {
+            Cost::Priced { total, .. } if self.counted.is_none() => Amount {
+                money: *total,
+                ..Amount::ZERO
+            },
+            Cost::Unknown => Amount::ZERO,
+            cost => {
+                let tokens = self.counted.unwrap_or(self.reserved.tokens);
+                Amount::of_call(cost.spent(), tokens)
+            }
         }
     }
 
@@ -86,7 +106,7 @@ impl Entry {
             _ if self.is_not_billed(end) => nothing(),
             (End::NotAnswered | End::ClientGone | End::Broken, _) | (_, Outcome::Truncated) => {
                 Cost::Estimated {
-                    total: self.reserved,
+                    total: self.reserved.money,
                     version: String::new(),
                 }
             }
@@ -94,7 +114,7 @@ impl Entry {
             (End::Complete | End::NotSent, _) => {
                 self.record.reasons.push("answer_unreadable".to_owned());
                 Cost::Estimated {
-                    total: self.reserved,
+                    total: self.reserved.money,
                     version: String::new(),
                 }
             }
@@ -193,6 +213,11 @@ impl Entry {
 
 /// Where the table does not say: what most models have.
 const MINIMUM_TOKENS: u64 = 1024;
+
+/// All tokens, as limits on them count.
+fn tokens(usage: &Usage) -> u64 {
+    usage.prompt().saturating_add(usage.output)
+}
 
 /// The cost of what no provider bills.
 fn nothing() -> Cost {

@@ -151,6 +151,8 @@ pub struct Spend {
     pub model: String,
     /// How much.
     pub amount: Money,
+    /// How many tokens.
+    pub tokens: u64,
 }
 
 impl Spend {
@@ -165,7 +167,7 @@ impl Spend {
                 host: &self.host,
                 model: &self.model,
             },
-            amount: self.amount,
+            amount: caps::Amount::of_call(self.amount, self.tokens),
         }
     }
 }

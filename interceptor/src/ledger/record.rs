@@ -48,6 +48,9 @@ pub struct Record {
     pub cost: Cost,
     /// The part of the cost that is for the prompt, read from the cache or not.
     pub cost_of_input: Option<Money>,
+    /// Tokens, of prompt and answer, as caps count them: those used; estimated, as the cost is,
+    /// where they were not told; none of a call that is not billed.
+    pub counted_tokens: u64,
     /// What the same tokens would have cost with no prompt cache.
     pub cost_without_cache: Option<Money>,
     /// What the same tokens would have cost had everything repeated been read from the cache.

@@ -8,10 +8,10 @@ pub(super) fn migrations() -> Migrations<'static> {
 }
 
 /// `PRAGMA user_version` of a database that all steps were taken on.
-pub(super) const VERSION: i64 = 2;
+pub(super) const VERSION: i64 = 3;
 
 /// In order; those that were ever released are never changed, only added to.
-const STEPS: [&str; 2] = [
+const STEPS: [&str; 3] = [
     "
     -- One row per exchange, appended in the order of commits: `seq` is what other processes read
     -- on from. Amounts are nano-dollars, times milliseconds since the Unix epoch.
@@ -73,5 +73,24 @@ const STEPS: [&str; 2] = [
     ALTER TABLE exchange ADD COLUMN cache_rule TEXT;
     ALTER TABLE exchange ADD COLUMN missed_nanos INTEGER;
     ALTER TABLE exchange ADD COLUMN rewrite_saving_nanos INTEGER;
+    ",
+    "
+    -- Tokens as caps count them. Of older rows, those that were told.
+    ALTER TABLE exchange ADD COLUMN counted_tokens INTEGER NOT NULL DEFAULT 0;
+    UPDATE exchange SET counted_tokens = coalesce(input, 0) + coalesce(cache_read, 0)
+        + coalesce(cache_write, 0) + coalesce(cache_write_long, 0) + coalesce(output, 0);
+
+    -- What people changed of caps: who, when, why. Rows are added, and never altered.
+    CREATE TABLE cap_change (
+        seq INTEGER PRIMARY KEY,
+        at_ms INTEGER NOT NULL,
+        cap TEXT NOT NULL,
+        scope TEXT,
+        kind TEXT NOT NULL,
+        nanos INTEGER NOT NULL, tokens INTEGER NOT NULL, calls INTEGER NOT NULL,
+        until_ms INTEGER,
+        author TEXT NOT NULL,
+        reason TEXT NOT NULL
+    ) STRICT;
     ",
 ];

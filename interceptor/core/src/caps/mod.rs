@@ -1,215 +1,64 @@
-//! Spending caps that hold under concurrency: money is reserved before a call is forwarded and
-//! settled when its cost is known.
+//! Spending caps that hold under concurrency: what a call may cost is reserved before it is
+//! forwarded, and settled when its cost is known.
 //!
-//! A call is admitted if, for every cap that counts it, something is left (`spent + reserved <
-//! limit`) and the call fits (`spent + reserved + amount <= limit`). So at every admission
+//! A call is **reserved**, then sent, then **settled** with what it cost, or **released** if the
+//! provider bills nothing. It is admitted if, under every cap that counts it and for each kind of
+//! limit (money, tokens, calls), something is left (`spent + reserved < limit`) and it fits
+//! (`spent + reserved + amount <= limit`). A stream that grows beyond its reservation has it raised
+//! by the same rule ([`Caps::extend`]), or is ended. So at every admission and every extension
 //!
 //! ```text
 //! spent + reserved <= limit
 //! ```
 //!
-//! and after the last one only the calls then in flight, that one included, are settled:
+//! and after the last of them only calls then in flight, that one included, are settled:
 //!
 //! ```text
 //! spent at the end <= limit + sum over calls in flight of max(0, actual - reserved)
 //! ```
 //!
-//! whatever the number and order of calls. What a cap of kind `expected` reserves is the expected
-//! cost, so that a few large `max_tokens` do not lock everybody out, and the sum is the error of
-//! the estimate. What a `strict` one reserves is the worst case, and the sum is 0 as long as no
-//! call costs more than that. Where several processes share a ledger, what the others admitted
-//! since the last look at it ([`Caps::replace_elsewhere`]) comes on top.
+//! whatever the number and order of calls. What a call costs beyond its reservation is, by kind:
+//!
+//! - `strict` reserves the worst case: nothing, as long as no call costs more than that.
+//! - `expected`, a stream: what its reservation has not followed. That is the error in the
+//!   estimate of its prompt, output that can't be seen as it passes (hidden reasoning, tokens of
+//!   an event beyond those counted), and what the provider generates between the extension that
+//!   did not fit and the end of the connection.
+//! - `expected`, a plain answer: the error of the estimate, at most worst case less expected,
+//!   since it is all there at once.
+//!
+//! Where several processes share a ledger, what the others admitted since the last look at it
+//! ([`Caps::replace_elsewhere`]) comes on top; where each spends only what it was granted
+//! ([`Caps::set_leased`]) it does not.
 //!
 //! Spend counts in the window in which the call was admitted. A clock that is set back does not
 //! open a window that has passed: the later one stays in force until it ends. Where a caller lacks
 //! a value that a cap is kept by, all such callers share one account; so do all callers beyond
 //! [`SCOPES_MAX`] accounts of a cap. Neither can spend more than one limit.
 
+mod account;
 mod accounts;
+mod amount;
+mod cap;
+mod change;
+mod decision;
 mod window;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap};
-
-use jiff::tz::TimeZone;
-use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
 
 use crate::identity::Subject;
-use crate::money::Money;
 use accounts::{Accounts, Hold};
+use change::Changes;
 
 pub use accounts::SCOPES_MAX;
-pub use window::Window;
-
-/// What spend can be told apart by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Dimension {
-    /// The API key, by its hash.
-    Key,
-    /// The user that the program runs as.
-    User,
-    /// The program.
-    Process,
-    /// Its control group.
-    Cgroup,
-    /// Its container.
-    Container,
-    /// Its Kubernetes pod.
-    Pod,
-    /// Its Kubernetes namespace.
-    Namespace,
-    /// Its Kubernetes service account.
-    ServiceAccount,
-    /// The team, as configured.
-    Team,
-    /// The host that is called.
-    Host,
-    /// The provider, by its id.
-    Provider,
-    /// The model, as the call names it.
-    Model,
-    /// The session that the program names in the call.
-    Session,
-}
-
-/// What happens to a call that does not fit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum OnExceed {
-    /// It is refused. The default: a cap that lets calls pass is no cap.
-    #[default]
-    Block,
-    /// It is forwarded, and said.
-    Warn,
-}
-
-/// What is reserved for a call.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum CapKind {
-    /// What the call will cost by experience. The default: the worst case starves agents.
-    #[default]
-    Expected,
-    /// The most that it can cost.
-    Strict,
-}
-
-/// A spending cap.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Cap {
-    /// The name, unique, shown to whoever reaches the cap.
-    pub name: String,
-    /// What it is kept by: each combination of values has an account; none is one for all calls.
-    pub per: Vec<Dimension>,
-    /// Which calls count: those that have, in each dimension named here, one of its values, or
-    /// a value that starts with one of those that end in `*`.
-    pub only: BTreeMap<Dimension, Vec<String>>,
-    /// For how long spend counts.
-    pub window: Window,
-    /// Where the days of the window begin.
-    pub timezone: TimeZone,
-    /// The most that may be spent in a window.
-    pub limit: Money,
-    /// What happens beyond it.
-    pub on_exceed: OnExceed,
-    /// What is reserved for a call.
-    pub kind: CapKind,
-    /// Shares of the limit, in thousandths, at which a warning is due, once per window each.
-    pub warn_at_permille: Vec<u16>,
-}
-
-/// What a call may cost, before it is made.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Amounts {
-    /// By experience.
-    pub expected: Money,
-    /// At most.
-    pub worst: Money,
-}
-
-/// The reservation of a call that was admitted: to be settled or released, once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Ticket(u64);
-
-/// Whether a call may be made.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Decision {
-    /// It may, and its amount is reserved.
-    Admitted {
-        /// What to settle or release.
-        ticket: Ticket,
-        /// Caps that it exceeds and that only warn.
-        warnings: Vec<Warning>,
-    },
-    /// It may not, and nothing is reserved. Of several caps the one that resets last is told.
-    Refused(Exceeded),
-}
-
-/// A cap that a call does not fit under.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Exceeded {
-    /// The cap.
-    pub cap: String,
-    /// Whose account it is: `user=alice`, or `all` for a cap that is kept by nothing.
-    pub scope: String,
-    /// The window of the cap.
-    pub window: Window,
-    /// The limit of the cap.
-    pub limit: Money,
-    /// What is spent.
-    pub spent: Money,
-    /// What other calls have reserved.
-    pub reserved: Money,
-    /// What this call would have reserved.
-    pub requested: Money,
-    /// When the window ends, in seconds since 1970; none where it never does.
-    pub resets_at_unix: Option<i64>,
-}
-
-/// Something to be said about an account that is not a refusal.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Warning {
-    /// A call was admitted beyond a cap that only warns. Said once per window and account.
-    Exceeded(Exceeded),
-    /// What is spent has reached a share of the limit. Said once per window and account.
-    Reached {
-        /// The share, in thousandths.
-        permille: u16,
-        /// The state of the account.
-        account: AccountState,
-    },
-}
-
-/// What an account holds at a moment.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct AccountState {
-    /// The cap.
-    pub cap: String,
-    /// Whose account it is.
-    pub scope: String,
-    /// The limit of the cap.
-    pub limit: Money,
-    /// What is spent.
-    pub spent: Money,
-    /// What calls in flight have reserved.
-    pub reserved: Money,
-    /// When the window ends, in seconds since 1970; none where it never does.
-    pub resets_at_unix: Option<i64>,
-}
-
-/// An amount spent or reserved that this process did not admit.
-#[derive(Clone, Copy, Debug)]
-pub struct Spend<'a> {
-    /// When the call began, in milliseconds since 1970.
-    pub at_ms: i64,
-    /// Who called what.
-    pub subject: Subject<'a>,
-    /// How much.
-    pub amount: Money,
-}
+pub use amount::{Amount, Amounts, Limits, Quantity};
+pub use cap::{Cap, CapKind, Dimension, OnExceed, Patterns, is_one_of};
+pub use change::{Change, ChangeKind};
+pub use decision::{AccountState, AccountUse, Cause, Decision, Exceeded, Spend, Ticket, Warning};
+pub use window::{NoWindow, Rolling, Window};
 
 /// All caps and their accounts. Times are in milliseconds since 1970.
 #[derive(Debug, Default)]
@@ -218,6 +67,8 @@ pub struct Caps {
     /// What each admitted call holds. As many as the shell lets in at once.
     in_flight: HashMap<u64, Vec<InFlight>>,
     next_ticket: u64,
+    is_leased: bool,
+    changes: Vec<Change>,
 }
 
 /// What a call holds under one of the caps.
@@ -253,7 +104,7 @@ impl Caps {
             }
             self.caps.push(match kept {
                 Some(accounts) => accounts.with_terms(cap),
-                None => Accounts::new(cap),
+                None => self.new_accounts(cap),
             });
         }
         for held in self.in_flight.values_mut() {
@@ -267,60 +118,107 @@ impl Caps {
         }
     }
 
+    /// Puts the changes that people made in force, instead of those before.
+    pub fn change(&mut self, now_ms: i64, changes: Vec<Change>) {
+        if changes == self.changes {
+            return;
+        }
+        for accounts in &mut self.caps {
+            accounts.change(now_ms, Changes::of(&accounts.cap.name, &changes));
+        }
+        self.changes = changes;
+    }
+
     /// Whether a call fits under every cap that counts it; if so, its amount is reserved in all
     /// of them, and in none if not.
     pub fn reserve(&mut self, now_ms: i64, subject: &Subject<'_>, amounts: Amounts) -> Decision {
-        let mut refusal: Option<Exceeded> = None;
-        let mut warnings = Vec::new();
-        let mut counting = Vec::new();
-        for (index, accounts) in self.caps.iter_mut().enumerate() {
-            if !accounts.cap.counts(subject) {
+        self.decide(now_ms, subject, amounts, Downgraded::No)
+    }
+
+    /// The same for a call that goes on with the model that [`Decision::Downgrade`] named: caps
+    /// that want that only warn now.
+    pub fn reserve_downgraded(
+        &mut self,
+        now_ms: i64,
+        subject: &Subject<'_>,
+        amounts: Amounts,
+    ) -> Decision {
+        self.decide(now_ms, subject, amounts, Downgraded::Yes)
+    }
+
+    /// Raises what a call has reserved under caps of kind `expected` to `wanted`, where it is less:
+    /// under all of them or, if it does not fit, under none.
+    ///
+    /// Caps that only warn are in nobody's way. A ticket that was settled or released wants
+    /// nothing.
+    ///
+    /// # Errors
+    /// The cap in whose way it is: the answer is to be ended.
+    pub fn extend(
+        &mut self,
+        now_ms: i64,
+        ticket: Ticket,
+        wanted: Amount,
+    ) -> Result<(), Box<Exceeded>> {
+        let Some(held) = self.in_flight.get_mut(&ticket.0) else {
+            return Ok(());
+        };
+        for held in &*held {
+            let Some(accounts) = self.caps.get_mut(held.cap) else {
+                continue;
+            };
+            accounts.advance(now_ms);
+            let more = accounts.wants(&held.hold, wanted);
+            if more == Amount::ZERO || accounts.cap.on_exceed != OnExceed::Block {
+                continue;
+            }
+            if let Some(exceeded) = accounts.exceeded_by_more(&held.hold, more) {
+                return Err(exceeded);
+            }
+        }
+        for held in held {
+            if let Some(accounts) = self.caps.get_mut(held.cap) {
+                let more = accounts.wants(&held.hold, wanted);
+                accounts.hold_more(&mut held.hold, more);
+            }
+        }
+        Ok(())
+    }
+
+    /// What is left for a call under the caps that would refuse it and let it be clamped, of each
+    /// kind that they limit; none where a cap is in the way that does not.
+    pub fn left_if_clamped(
+        &mut self,
+        now_ms: i64,
+        subject: &Subject<'_>,
+        amounts: Amounts,
+    ) -> Option<Limits> {
+        let mut left = Limits::default();
+        for accounts in &mut self.caps {
+            if !accounts.cap.counts(subject) || accounts.cap.on_exceed != OnExceed::Block {
                 continue;
             }
             accounts.advance(now_ms);
             let key = accounts.key(subject);
             let amount = accounts.cap.amount(amounts);
-            match (
-                accounts.exceeded(&key, subject, amount),
-                accounts.cap.on_exceed,
-            ) {
-                (Some(exceeded), OnExceed::Block) => {
-                    let resets_later = refusal.as_ref().is_none_or(|other| {
-                        reset_order(exceeded.resets_at_unix) > reset_order(other.resets_at_unix)
-                    });
-                    if resets_later {
-                        refusal = Some(exceeded);
-                    }
-                }
-                (Some(exceeded), OnExceed::Warn) => warnings.push((index, key.clone(), exceeded)),
-                (None, _) => {}
+            if accounts.cap.clamp {
+                left = left.min(accounts.left(&key));
+            } else if accounts.exceeded(&key, amount).is_some() {
+                return None;
             }
-            counting.push((index, key, amount));
         }
-        if let Some(exceeded) = refusal {
-            return Decision::Refused(exceeded);
-        }
-        let ticket = self.hold(subject, counting);
-        warnings.retain(|(index, key, _)| {
-            self.caps
-                .get_mut(*index)
-                .is_some_and(|accounts| accounts.is_first_excess(key))
-        });
-        let warnings = warnings
-            .into_iter()
-            .map(|(_, _, exceeded)| Warning::Exceeded(exceeded))
-            .collect();
-        Decision::Admitted { ticket, warnings }
+        Some(left)
     }
 
     /// Replaces what a call had reserved by what it cost, in the window in which it was admitted.
     ///
     /// A ticket that was settled or released before changes nothing.
-    pub fn settle(&mut self, ticket: Ticket, actual: Money) -> Vec<Warning> {
+    pub fn settle(&mut self, ticket: Ticket, actual: Amount) -> Vec<Warning> {
+        let actual = actual.max(Amount::ZERO);
         let mut warnings = Vec::new();
         for held in self.in_flight.remove(&ticket.0).unwrap_or_default() {
             if let Some(accounts) = self.caps.get_mut(held.cap) {
-                warnings.extend(accounts.settle(&held.hold, actual.max(Money::ZERO)));
+                warnings.extend(accounts.settle(&held.hold, actual));
             }
         }
         warnings
@@ -328,8 +226,50 @@ impl Caps {
 
     /// Gives back what a call had reserved and did not spend.
     pub fn release(&mut self, ticket: Ticket) {
-        let warnings = self.settle(ticket, Money::ZERO);
+        let warnings = self.settle(ticket, Amount::ZERO);
         debug_assert!(warnings.is_empty(), "spending nothing reaches no threshold");
+    }
+
+    /// Whether this process may only spend what it is granted ([`Self::grant`]), of limits that it
+    /// shares with others.
+    pub fn set_leased(&mut self, is_leased: bool) {
+        self.is_leased = is_leased;
+        for accounts in &mut self.caps {
+            accounts.is_leased = is_leased;
+        }
+    }
+
+    /// The accounts that would count a call.
+    pub fn accounts_of(
+        &mut self,
+        now_ms: i64,
+        subject: &Subject<'_>,
+        amounts: Amounts,
+    ) -> Vec<AccountUse> {
+        let counting = self
+            .caps
+            .iter_mut()
+            .filter(|accounts| accounts.cap.counts(subject));
+        counting
+            .map(|accounts| {
+                accounts.advance(now_ms);
+                let key = accounts.key(subject);
+                accounts.account_use(&key, accounts.cap.amount(amounts))
+            })
+            .collect()
+    }
+
+    /// Lets this process have spent and reserved so much in an account, in the window that starts
+    /// at `period_start_ms` ([`AccountUse::period_start_ms`]). Replaces an earlier grant; nothing
+    /// happens where another window is in force by now.
+    pub fn grant(&mut self, cap: &str, key: &str, period_start_ms: i64, most: Amount) {
+        if let Some(accounts) = self
+            .caps
+            .iter_mut()
+            .find(|accounts| accounts.cap.name == cap)
+        {
+            accounts.grant(key, period_start_ms, most);
+        }
     }
 
     /// Counts money that was spent without a reservation of this process, in order of time.
@@ -355,7 +295,7 @@ impl Caps {
         self.caps
             .iter()
             .filter(|accounts| accounts.is_new)
-            .map(|accounts| accounts.cap.period(now_ms).start_ms)
+            .map(|accounts| accounts.counts_since_ms(now_ms))
             .min()
     }
 
@@ -405,7 +345,70 @@ impl Caps {
             .fold(0, |sum, accounts| sum.saturating_add(accounts.shared_calls))
     }
 
-    fn hold(&mut self, subject: &Subject<'_>, counting: Vec<(usize, String, Money)>) -> Ticket {
+    fn new_accounts(&self, cap: Cap) -> Accounts {
+        let changes = Changes::of(&cap.name, &self.changes);
+        Accounts::new(cap).with(changes, self.is_leased)
+    }
+
+    fn decide(
+        &mut self,
+        now_ms: i64,
+        subject: &Subject<'_>,
+        amounts: Amounts,
+        downgraded: Downgraded,
+    ) -> Decision {
+        let mut refusal: Option<Box<Exceeded>> = None;
+        let mut downgrade = None;
+        let mut warnings = Vec::new();
+        let mut counting = Vec::new();
+        for (index, accounts) in self.caps.iter_mut().enumerate() {
+            if !accounts.cap.counts(subject) {
+                continue;
+            }
+            accounts.advance(now_ms);
+            let key = accounts.key(subject);
+            let amount = accounts.cap.amount(amounts);
+            if let Some(exceeded) = accounts.exceeded(&key, amount) {
+                match (accounts.cap.on_exceed, downgraded) {
+                    (OnExceed::Block, _) => {
+                        if refusal
+                            .as_ref()
+                            .is_none_or(|other| lasts_longer(&exceeded, other))
+                        {
+                            refusal = Some(exceeded);
+                        }
+                    }
+                    (OnExceed::Downgrade, Downgraded::No) => {
+                        let to = &accounts.cap.downgrade_to;
+                        downgrade.get_or_insert_with(|| (to.clone(), exceeded));
+                    }
+                    (OnExceed::Warn, _) | (OnExceed::Downgrade, Downgraded::Yes) => {
+                        warnings.push((index, key.clone(), exceeded));
+                    }
+                }
+            }
+            counting.push((index, key, amount));
+        }
+        if let Some((to, exceeded)) = downgrade {
+            return Decision::Downgrade { to, exceeded };
+        }
+        if let Some(exceeded) = refusal {
+            return Decision::Refused(exceeded);
+        }
+        let ticket = self.hold(counting);
+        warnings.retain(|(index, key, _)| {
+            self.caps
+                .get_mut(*index)
+                .is_some_and(|accounts| accounts.is_first_excess(key))
+        });
+        let warnings = warnings
+            .into_iter()
+            .map(|(_, _, exceeded)| Warning::Exceeded(exceeded))
+            .collect();
+        Decision::Admitted { ticket, warnings }
+    }
+
+    fn hold(&mut self, counting: Vec<(usize, String, Amount)>) -> Ticket {
         let ticket = self.next_ticket;
         self.next_ticket = self.next_ticket.wrapping_add(1);
         let mut held = Vec::with_capacity(counting.len());
@@ -413,7 +416,7 @@ impl Caps {
             if let Some(accounts) = self.caps.get_mut(cap) {
                 held.push(InFlight {
                     cap,
-                    hold: accounts.hold(key, subject, amount),
+                    hold: accounts.hold(key, amount),
                 });
             }
         }
@@ -424,48 +427,15 @@ impl Caps {
     }
 }
 
-impl Dimension {
-    /// The name in the configuration and in scopes.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Key => "key",
-            Self::User => "user",
-            Self::Process => "process",
-            Self::Cgroup => "cgroup",
-            Self::Container => "container",
-            Self::Pod => "pod",
-            Self::Namespace => "namespace",
-            Self::ServiceAccount => "service_account",
-            Self::Team => "team",
-            Self::Host => "host",
-            Self::Provider => "provider",
-            Self::Model => "model",
-            Self::Session => "session",
-        }
-    }
-
-    /// A subject's value; none where it is not known.
-    fn value<'a>(self, subject: &Subject<'a>) -> Option<&'a str> {
-        let caller = subject.caller;
-        match self {
-            Self::Key => caller.key.as_deref(),
-            Self::User => caller.user.as_deref(),
-            Self::Process => caller.process.as_deref(),
-            Self::Cgroup => caller.cgroup.as_deref(),
-            Self::Container => caller.container.as_deref(),
-            Self::Pod => caller.pod.as_deref(),
-            Self::Namespace => caller.namespace.as_deref(),
-            Self::ServiceAccount => caller.service_account.as_deref(),
-            Self::Team => caller.team.as_deref(),
-            Self::Host => Some(subject.host),
-            Self::Provider => Some(subject.provider),
-            Self::Model => Some(subject.model),
-            Self::Session => caller.session.as_deref(),
-        }
-    }
+/// Whether a call goes on with a lesser model already.
+#[derive(Clone, Copy)]
+enum Downgraded {
+    No,
+    Yes,
 }
 
-fn reset_order(resets_at_unix: Option<i64>) -> i64 {
-    resets_at_unix.unwrap_or(i64::MAX)
+/// Whether one refusal stands in the way longer than another.
+fn lasts_longer(one: &Exceeded, other: &Exceeded) -> bool {
+    let order = |exceeded: &Exceeded| (exceeded.cause, exceeded.resets_at_unix.unwrap_or(i64::MAX));
+    order(one) > order(other)
 }

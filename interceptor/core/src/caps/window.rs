@@ -1,4 +1,7 @@
-//! Calendar windows in a time zone: when the window that holds a moment starts and ends.
+//! Windows: calendar ones in a time zone, which start and end at a moment, and rolling ones, which
+//! end now.
+
+use std::fmt;
 
 use jiff::tz::TimeZone;
 use jiff::{Span, Timestamp, ToSpan, Zoned};
@@ -6,10 +9,9 @@ use serde::{Deserialize, Serialize};
 
 /// For how long spend counts against a cap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(try_from = "String", into = "String")]
 pub enum Window {
     /// Five minutes.
-    #[serde(rename = "5m")]
     FiveMinutes,
     /// An hour.
     Hour,
@@ -21,6 +23,138 @@ pub enum Window {
     Month,
     /// For ever.
     Total,
+    /// The time up to now.
+    Rolling(Rolling),
+}
+
+/// The length of a rolling window. Time goes on in steps of a 24th of it: what is spent counts for
+/// the length of the window at least, and for one step more at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Rolling {
+    seconds: u32,
+}
+
+/// A text that names no window.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "expected \"5m\", \"hour\", \"day\", \"week\", \"month\", \"total\" or \"rolling\" and a length from 1m to \
+     366d such as \"rolling 24h\", found {found:?}"
+)]
+pub struct NoWindow {
+    /// The text.
+    pub found: String,
+}
+
+impl Rolling {
+    /// Steps of a window.
+    pub const STEPS: u32 = 24;
+
+    /// A window of so many seconds: from a minute to 366 days; none otherwise.
+    #[must_use]
+    pub fn of_seconds(seconds: u32) -> Option<Self> {
+        (60..=366 * 86_400)
+            .contains(&seconds)
+            .then_some(Self { seconds })
+    }
+
+    /// The length in seconds.
+    #[must_use]
+    pub const fn seconds(self) -> u32 {
+        self.seconds
+    }
+
+    /// The length in milliseconds.
+    pub(super) fn length_ms(self) -> i64 {
+        i64::from(self.seconds).saturating_mul(1000)
+    }
+
+    fn step_ms(self) -> i64 {
+        self.length_ms().div_euclid(i64::from(Self::STEPS))
+    }
+
+    /// Whether what was spent in the step that starts at `start_ms` still counts.
+    pub(super) fn counts(self, start_ms: i64, now_ms: i64) -> bool {
+        now_ms < self.ends_ms(start_ms)
+    }
+
+    /// When what was spent in a step counts no more.
+    pub(super) fn ends_ms(self, start_ms: i64) -> i64 {
+        start_ms
+            .saturating_add(self.step_ms())
+            .saturating_add(self.length_ms())
+    }
+
+    /// The earliest moment that may count at one in the step that starts at `start_ms`.
+    pub(super) fn counts_since_ms(self, start_ms: i64) -> i64 {
+        start_ms
+            .saturating_sub(self.length_ms())
+            .saturating_sub(self.step_ms())
+    }
+
+    /// `24h`, `90s`: in the largest unit that it is whole in.
+    fn parse(text: &str) -> Option<Self> {
+        let unit = text.chars().last()?;
+        let seconds = UNITS.iter().find(|(name, _)| *name == unit)?.1;
+        let count: u32 = text.strip_suffix(unit)?.parse().ok()?;
+        Self::of_seconds(count.checked_mul(seconds)?)
+    }
+}
+
+/// From the largest.
+const UNITS: [(char, u32); 4] = [('d', 86_400), ('h', 3_600), ('m', 60), ('s', 1)];
+
+/// `24h`: the unit is the largest that it is whole in, days from two on.
+impl fmt::Display for Rolling {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let whole = UNITS
+            .iter()
+            .find(|(unit, seconds)| {
+                self.seconds.is_multiple_of(*seconds) && (*unit != 'd' || self.seconds > *seconds)
+            })
+            .unwrap_or(&('s', 1));
+        write!(f, "{}{}", self.seconds.div_euclid(whole.1), whole.0)
+    }
+}
+
+/// As it stands in the configuration.
+impl fmt::Display for Window {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::FiveMinutes => f.write_str("5m"),
+            Self::Hour => f.write_str("hour"),
+            Self::Day => f.write_str("day"),
+            Self::Week => f.write_str("week"),
+            Self::Month => f.write_str("month"),
+            Self::Total => f.write_str("total"),
+            Self::Rolling(rolling) => write!(f, "rolling {rolling}"),
+        }
+    }
+}
+
+impl TryFrom<String> for Window {
+    type Error = NoWindow;
+
+    fn try_from(text: String) -> Result<Self, NoWindow> {
+        let rolling = || Rolling::parse(text.strip_prefix("rolling")?.trim_start());
+        match text.as_str() {
+            "5m" => Ok(Self::FiveMinutes),
+            "hour" => Ok(Self::Hour),
+            "day" => Ok(Self::Day),
+            "week" => Ok(Self::Week),
+            "month" => Ok(Self::Month),
+            "total" => Ok(Self::Total),
+            _ => match rolling() {
+                Some(rolling) => Ok(Self::Rolling(rolling)),
+                None => Err(NoWindow { found: text }),
+            },
+        }
+    }
+}
+
+impl From<Window> for String {
+    fn from(window: Window) -> Self {
+        window.to_string()
+    }
 }
 
 /// A stretch of time in milliseconds since 1970, the end excluded.
@@ -50,7 +184,33 @@ impl Period {
 }
 
 impl Window {
-    /// The window that holds a moment, which is clamped to the years that the calendar knows.
+    /// The rolling window that is as long, where there is one: a month counts as 31 days.
+    #[must_use]
+    pub fn rolling(self) -> Option<Self> {
+        let days = |days: u32| days.saturating_mul(86_400);
+        let seconds = match self {
+            Self::FiveMinutes => 300,
+            Self::Hour => 3_600,
+            Self::Day => days(1),
+            Self::Week => days(7),
+            Self::Month => days(31),
+            Self::Total => return None,
+            Self::Rolling(_) => return Some(self),
+        };
+        Rolling::of_seconds(seconds).map(Self::Rolling)
+    }
+
+    pub(super) const fn as_rolling(self) -> Option<Rolling> {
+        match self {
+            Self::Rolling(rolling) => Some(rolling),
+            Self::FiveMinutes | Self::Hour | Self::Day | Self::Week | Self::Month | Self::Total => {
+                None
+            }
+        }
+    }
+
+    /// The window that holds a moment, which is clamped to the years that the calendar knows. Of a
+    /// rolling one, the step.
     ///
     /// Hours and five minutes are of fixed length and start where the local clock shows a
     /// multiple of them, at the offset of the moment: an hour that the clock repeats is two.
@@ -72,6 +232,13 @@ impl Window {
             ),
             Self::Month => calendar(&now, i64::from(now.day()).saturating_sub(1), 1.month()),
             Self::Total => Period::ALWAYS,
+            Self::Rolling(rolling) => {
+                let start_ms = now_ms.saturating_sub(now_ms.rem_euclid(rolling.step_ms()));
+                Period {
+                    start_ms,
+                    end_ms: start_ms.saturating_add(rolling.step_ms()),
+                }
+            }
         }
     }
 }

@@ -5,20 +5,25 @@
 //! with a client of their own retry 429 whatever it says, and some wait for its `retry-after`,
 //! which for a monthly cap is weeks. 402 is retried by none, is Anthropic's own status for
 //! `billing_error`, and is as true for `OpenAI`, whose `insufficient_quota` normally comes as a 429.
-//! The header is sent all the same, and no `retry-after`. Where trying again can help (the
-//! provider could not be reached) the status is 502, which SDKs retry.
+//! The header is sent all the same, and no `retry-after`. What passes is refused with **429** and
+//! `retry-after`: what calls in flight have reserved, and SDKs may try that again; and a velocity
+//! breaker, which they may not, since a program that runs away is to hear of it. Where trying again
+//! can help (the provider could not be reached) the status is 502, which SDKs retry.
 //!
 //! An error before the first event of a stream is an ordinary JSON answer at both providers, so
 //! that it is no matter whether the call asked for one.
 
+mod details;
+mod message;
 #[cfg(test)]
 mod tests;
 
 use serde::Serialize;
 
 use crate::api::{Api, Family};
-use crate::caps::{Exceeded, Window};
-use crate::money::Money;
+use crate::caps::{Cause, Exceeded};
+use details::Details;
+use message::message;
 
 /// Why Weir answers in the provider's place.
 #[derive(Clone, Copy, Debug)]
@@ -47,7 +52,12 @@ impl Reason<'_> {
     #[must_use]
     pub const fn as_str(&self) -> &'static str {
         match self {
-            Self::CapExceeded(_) => "cap_exceeded",
+            Self::CapExceeded(exceeded) => match exceeded.cause {
+                Cause::Exhausted => "cap_exceeded",
+                Cause::PerCall => "call_too_expensive",
+                Cause::Velocity => "too_fast",
+                Cause::InFlight | Cause::Grant => "cap_in_use",
+            },
             Self::TooLarge { .. } => "too_large",
             Self::Unreadable { .. } => "unreadable",
             Self::UpstreamFailed { .. } => "upstream_failed",
@@ -114,6 +124,13 @@ pub fn render(api: Api, reason: &Reason<'_>, request_id: &str) -> Rendered {
     if api.family() == Family::Bedrock {
         headers.push(("x-amzn-errortype", shape.bedrock_type.to_owned()));
     }
+    if let Reason::CapExceeded(Exceeded {
+        retry_after_s: Some(seconds),
+        ..
+    }) = reason
+    {
+        headers.push(("retry-after", seconds.to_string()));
+    }
     if !shape.may_be_retried {
         headers.push(("x-should-retry", "false".to_owned()));
     }
@@ -138,6 +155,21 @@ struct Shape {
 impl Shape {
     const fn of(reason: &Reason<'_>) -> Self {
         match reason {
+            Reason::CapExceeded(Exceeded {
+                cause: cause @ (Cause::Velocity | Cause::InFlight | Cause::Grant),
+                ..
+            }) => Self {
+                status: 429,
+                anthropic_type: "rate_limit_error",
+                openai_type: "rate_limit_exceeded",
+                openai_code: "rate_limit_exceeded",
+                gemini_status: "RESOURCE_EXHAUSTED",
+                bedrock_type: match cause {
+                    Cause::Velocity => "ServiceQuotaExceededException",
+                    _ => "ThrottlingException",
+                },
+                may_be_retried: !matches!(cause, Cause::Velocity),
+            },
             Reason::CapExceeded(_) => Self {
                 status: 402,
                 anthropic_type: "billing_error",
@@ -184,77 +216,12 @@ impl Shape {
         match (api.family(), self.status) {
             (Family::Gemini, 402) => 403,
             (Family::Bedrock, 402 | 413) => 400,
+            // Amazon's SDKs retry each 429, whatever else the answer says.
+            (Family::Bedrock, 429) if !self.may_be_retried => 400,
             (Family::Bedrock, 502) => 503,
             (_, status) => status,
         }
     }
-}
-
-fn message(reason: &Reason<'_>, request_id: &str) -> String {
-    match reason {
-        Reason::CapExceeded(exceeded) => cap_message(exceeded, request_id),
-        Reason::TooLarge { limit_bytes } => format!(
-            "Weir refused this request: it is longer than the {limit_bytes} bytes that Weir \
-             reads, and requests that cannot be read are not allowed here (request {request_id})."
-        ),
-        Reason::Unreadable { detail } => format!(
-            "Weir refused this request: it could not be read ({detail}), and requests that \
-             cannot be read are not allowed here (request {request_id})."
-        ),
-        Reason::UpstreamFailed { detail } => format!(
-            "Weir could not get an answer from the provider: {detail} (request {request_id})."
-        ),
-    }
-}
-
-fn cap_message(exceeded: &Exceeded, request_id: &str) -> String {
-    let window = match exceeded.window {
-        Window::FiveMinutes => " per five minutes",
-        Window::Hour => " per hour",
-        Window::Day => " per day",
-        Window::Week => " per week",
-        Window::Month => " per month",
-        Window::Total => " in total",
-    };
-    let (cap, scope) = (&exceeded.cap, &exceeded.scope);
-    let (limit, spent) = (exceeded.limit, in_cents(exceeded.spent));
-    let mut message = format!(
-        "Weir refused this call: the spending cap \"{cap}\" ({scope}) allows {limit}{window}; \
-         {spent} is spent"
-    );
-    if exceeded.reserved > Money::ZERO {
-        let reserved = in_cents(exceeded.reserved);
-        message.push_str(&format!(", {reserved} is reserved by calls in flight"));
-    }
-    if exceeded.requested > Money::ZERO {
-        let requested = in_cents(exceeded.requested);
-        message.push_str(&format!(", this call may take {requested}"));
-    }
-    match resets_at(exceeded) {
-        Some(at) => message.push_str(&format!(". The cap resets at {at}")),
-        None => message.push_str(". The cap does not reset"),
-    }
-    message.push_str(&format!(" (request {request_id})."));
-    message
-}
-
-/// For people: rounded up to a cent, unless it is less than that.
-fn in_cents(amount: Money) -> Money {
-    let nanos = amount.nanos();
-    if nanos < NANOS_PER_CENT {
-        return amount;
-    }
-    let beyond = nanos.rem_euclid(NANOS_PER_CENT);
-    let missing = NANOS_PER_CENT
-        .saturating_sub(beyond)
-        .rem_euclid(NANOS_PER_CENT);
-    Money::from_nanos(nanos.saturating_add(missing))
-}
-
-/// RFC 3339, in UTC.
-fn resets_at(exceeded: &Exceeded) -> Option<String> {
-    let at = jiff::Timestamp::from_second(exceeded.resets_at_unix?).ok()?;
-    Some(at.to_string())
 }
 
 #[derive(Serialize)]
@@ -306,57 +273,7 @@ struct Bare<'a> {
     details: Details<'a>,
 }
 
-/// The same for programs.
-#[derive(Serialize)]
-struct Details<'a> {
-    /// Who refused: tells this answer from one of the provider.
-    refused_by: &'static str,
-    error_code: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none", flatten)]
-    cap: Option<CapDetails<'a>>,
-}
-
-#[derive(Serialize)]
-struct CapDetails<'a> {
-    cap: &'a str,
-    scope: &'a str,
-    limit_usd: String,
-    spent_usd: String,
-    reserved_usd: String,
-    resets_at: Option<String>,
-}
-
-impl<'a> Details<'a> {
-    fn of(reason: &Reason<'a>) -> Self {
-        let cap = match reason {
-            Reason::CapExceeded(exceeded) => Some(CapDetails {
-                cap: &exceeded.cap,
-                scope: &exceeded.scope,
-                limit_usd: usd(exceeded.limit),
-                spent_usd: usd(exceeded.spent),
-                reserved_usd: usd(exceeded.reserved),
-                resets_at: resets_at(exceeded),
-            }),
-            Reason::TooLarge { .. } | Reason::Unreadable { .. } | Reason::UpstreamFailed { .. } => {
-                None
-            }
-        };
-        Self {
-            refused_by: "weir",
-            error_code: reason.as_str(),
-            cap,
-        }
-    }
-}
-
-/// A decimal in a string: numbers of JSON are floats to most readers.
-fn usd(amount: Money) -> String {
-    amount.to_string().replace('$', "")
-}
-
 #[expect(clippy::expect_used, reason = "structs of strings have no way to fail")]
 fn json(body: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(body).expect("strings are serialisable")
 }
-
-const NANOS_PER_CENT: i64 = 10_000_000;

@@ -1,19 +1,27 @@
 //! Golden answers.
 
 use super::*;
+use crate::caps::{Quantity, Window};
+use crate::money::Money;
 
 const ID: &str = "req_weir_01";
+
+fn money(nanos: i64) -> Quantity {
+    Quantity::Money(Money::from_nanos(nanos))
+}
 
 fn exceeded() -> Exceeded {
     Exceeded {
         cap: "each developer, each day".to_owned(),
         scope: "user=ann".to_owned(),
         window: Window::Day,
-        limit: Money::from_nanos(20_000_000_000),
-        spent: Money::from_nanos(19_871_234_567),
-        reserved: Money::from_nanos(120_000_000),
-        requested: Money::from_nanos(50_000_000),
+        cause: Cause::Exhausted,
+        limit: money(20_000_000_000),
+        spent: money(19_871_234_567),
+        reserved: money(120_000_000),
+        requested: money(50_000_000),
         resets_at_unix: Some(1_795_392_000),
+        retry_after_s: None,
     }
 }
 
@@ -61,9 +69,9 @@ fn a_cap_is_refused_as_anthropic_refuses_unpaid_calls() {
 fn a_cap_is_refused_as_openai_refuses_an_exhausted_quota() {
     let forever = Exceeded {
         window: Window::Total,
-        reserved: Money::ZERO,
-        requested: Money::ZERO,
-        spent: Money::from_nanos(1_200),
+        reserved: money(0),
+        requested: money(0),
+        spent: money(1_200),
         resets_at_unix: None,
         ..exceeded()
     };
@@ -198,6 +206,6 @@ fn amounts_for_people_are_rounded_up_to_a_cent() {
         (i64::MAX, "$9223372036.854775807"),
     ];
     for (nanos, text) in rows {
-        assert_eq!(in_cents(Money::from_nanos(nanos)).to_string(), text);
+        assert_eq!(message::in_cents(money(nanos)).to_string(), text);
     }
 }

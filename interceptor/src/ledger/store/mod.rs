@@ -174,7 +174,7 @@ impl Spends {
         self.connection
             .prepare_cached(&format!(
                 "SELECT {SPEND_COLUMNS} FROM exchange
-                 WHERE started_ms >= ? AND seq <= ? AND cost_nanos > 0 ORDER BY started_ms"
+                 WHERE started_ms >= ? AND seq <= ? AND (cost_nanos > 0 OR counted_tokens > 0) ORDER BY started_ms"
             ))
             .and_then(|mut find| {
                 let mut rows = find.query([since_unix_ms, seen])?;
@@ -204,7 +204,7 @@ impl Spends {
         let spent = snapshot
             .prepare_cached(&format!(
                 "SELECT {SPEND_COLUMNS} FROM exchange
-                 WHERE seq > ? AND seq <= ? AND instance <> ? AND cost_nanos > 0
+                 WHERE seq > ? AND seq <= ? AND instance <> ? AND (cost_nanos > 0 OR counted_tokens > 0)
                  ORDER BY started_ms"
             ))?
             .query_map(params![self.seen, seen, self.own_instance], spend)?
@@ -286,7 +286,8 @@ fn spend(row: &Row<'_>) -> rusqlite::Result<Spend> {
         provider: row.get("provider")?,
         host: row.get("host")?,
         model: model.unwrap_or_default(),
-        amount: Money::from_nanos(row.get("cost_nanos")?),
+        amount: Money::from_nanos(row.get::<_, Option<i64>>("cost_nanos")?.unwrap_or(0)),
+        tokens: unsigned(row.get("counted_tokens")?),
     })
 }
 
@@ -299,6 +300,7 @@ fn reserved(record: Record, amount: Money) -> Spend {
         host: record.host,
         model: record.model_requested.unwrap_or_default(),
         amount,
+        tokens: record.counted_tokens,
     }
 }
 
@@ -408,6 +410,7 @@ fn insert_record(
             record.cache_rule,
             record.missed.map(Money::nanos),
             record.rewrite_saving.map(Money::nanos),
+            integer(record.counted_tokens),
         ])?;
     Ok(())
 }
@@ -462,11 +465,13 @@ const INSERT_EXCHANGE: &str = "INSERT OR IGNORE INTO exchange (
     cache_outcome, edits, reasons, request_bytes, response_bytes,
     added_us, upstream_first_byte_us, total_us,
     pod, namespace, service_account, team,
-    cost_input_nanos, cache_reason, cache_where, cache_rule, missed_nanos, rewrite_saving_nanos
-    ) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,
+    cost_input_nanos, cache_reason, cache_where, cache_rule, missed_nanos, rewrite_saving_nanos,
+    counted_tokens
+    ) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,
     ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
 const SPEND_COLUMNS: &str = "id, started_ms, program, uid, user, cgroup, container, \
-     pod, namespace, service_account, team, key_hash, provider, model_requested, host, session, cost_nanos";
+     pod, namespace, service_account, team, key_hash, provider, model_requested, host, session, \
+     cost_nanos, counted_tokens";
 const REASON_LOST: &str = "weir_died_in_flight";
 const MINUTE_MS: i64 = 60_000;
 /// How long a batch waits for another process's transaction before it is tried again.

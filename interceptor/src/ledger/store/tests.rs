@@ -54,6 +54,7 @@ fn full_record() -> Record {
             version: "v".to_owned(),
         },
         cost_of_input: Some(Money::from_nanos(19)),
+        counted_tokens: 22,
         cost_without_cache: Some(Money::from_nanos(11)),
         cost_perfect_cache: Some(Money::from_nanos(12)),
         cache_outcome: Some("hit".to_owned()),
@@ -139,7 +140,7 @@ fn each_field_of_a_record_is_in_the_column_of_its_name() {
         edits=[{\"rule\":\"date\",\"bytes\":13}] reasons=[\"why\"] request_bytes=14 \
         response_bytes=15 added_us=16 upstream_first_byte_us=17 total_us=18 \
         pod=p0 namespace=n0 service_account=sa team=red cost_input_nanos=19 cache_reason=system_changed \
-        cache_where=system[0]+19 cache_rule=iso_time missed_nanos=20 rewrite_saving_nanos=-21";
+        cache_where=system[0]+19 cache_rule=iso_time missed_nanos=20 rewrite_saving_nanos=-21 counted_tokens=22";
     let actual = row(&store, "exchange");
     let actual: Vec<_> = actual
         .iter()

@@ -14,6 +14,7 @@ use jiff::tz::TimeZone;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use toml::Spanned;
+use weir_core::caps::Limits;
 use weir_core::catalog::{BadHost, Catalog};
 use weir_core::money::Money;
 
@@ -302,9 +303,13 @@ fn check_cap(raw: RawCap, earlier: &[Cap], source: &Source<'_>) -> Result<Cap, C
         only: raw.only,
         window: raw.window,
         timezone: check_timezone(raw.timezone, source)?,
-        limit: check_limit(raw.limit_usd.span(), source)?,
+        limits: Limits::of_money(check_limit(raw.limit_usd.span(), source)?),
         on_exceed: raw.on_exceed,
         kind: raw.kind,
+        per_call: None,
+        downgrade_to: String::new(),
+        clamp: false,
+        breaker: false,
         warn_at_permille: check_warnings(raw.warn_at, source)?,
     })
 }

@@ -1,5 +1,6 @@
 //! What the configuration accepts, how it says what it does not, and how it is replaced.
 
+use weir_core::caps::Limits;
 use weir_core::money::Money;
 
 use super::*;
@@ -59,21 +60,15 @@ fn every_key_of_the_contract_is_read() {
         only: BTreeMap::from([(Dimension::Provider, vec!["anthropic".into()])]),
         window: Window::Day,
         timezone: TimeZone::get("Europe/Berlin").unwrap(),
-        limit: Money::from_nanos(20_000_000_000),
+        limits: Limits::of_money(Money::from_nanos(20_000_000_000)),
         on_exceed: OnExceed::Warn,
         kind: CapKind::Strict,
         warn_at_permille: vec![250, 800],
+        ..Cap::new("", Window::Day, Money::ZERO)
     };
     let all = Cap {
-        name: "all".into(),
-        per: vec![],
-        only: BTreeMap::new(),
-        window: Window::Total,
-        timezone: TimeZone::UTC,
-        limit: Money::from_nanos(1_000_000_000_000),
-        on_exceed: OnExceed::Block,
-        kind: CapKind::Expected,
-        warn_at_permille: vec![500, 800],
+        warn_at_permille: CAP_WARN_AT_PERMILLE_DEFAULT.to_vec(),
+        ..Cap::new("all", Window::Total, Money::from_nanos(1_000_000_000_000))
     };
     let expected = Config {
         source: Some(PathBuf::from("weir.toml")),
@@ -331,8 +326,8 @@ fn an_amount_is_read_exactly() {
         ("0.1234567890", 123_456_789),
     ] {
         let text = format!("[[cap]]\nname = \"a\"\nwindow = \"5m\"\nlimit_usd = {text}\n");
-        let limit = parse(&text).unwrap().caps[0].limit;
-        assert_eq!(limit, Money::from_nanos(nanos), "{text}");
+        let limit = parse(&text).unwrap().caps[0].limits.money;
+        assert_eq!(limit, Some(Money::from_nanos(nanos)), "{text}");
     }
 }
 

@@ -9,6 +9,8 @@ use super::*;
 enum Step {
     /// A call is made, that will cost so many cents more or less than is expected.
     Call { user: u8, expected: i64, error: i64 },
+    /// The stream of a call grows: so many cents were seen to be spent by it, or it is ended.
+    Grow { place: prop::sample::Index, by: i64 },
     /// A call ends, with what it cost.
     Settle { place: prop::sample::Index },
     /// A call ends and costs nothing.
@@ -72,6 +74,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         10 => (0u8..4, 0i64..40, -40i64..40)
             .prop_map(|(user, expected, error)| Step::Call { user, expected, error }),
+        6 => (place(), 0i64..20).prop_map(|(place, by)| Step::Grow { place, by }),
         6 => place().prop_map(|place| Step::Settle { place }),
         2 => place().prop_map(|place| Step::Release { place }),
         1 => place().prop_map(|place| Step::Again { place }),
@@ -103,7 +106,7 @@ impl Walk {
         let each = Cap {
             name: "each".to_owned(),
             per,
-            limit: cents(EACH_LIMIT),
+            limits: Limits::of_money(cents(EACH_LIMIT)),
             ..all.clone()
         };
         let mut caps = Caps::new(vec![all, each]);
@@ -122,6 +125,12 @@ impl Walk {
     }
 
     fn go(&mut self, step: &Step) -> Result<(), TestCaseError> {
+        if let Step::Grow { place, by } = step
+            && !self.model.in_flight.is_empty()
+        {
+            let place = place.index(self.model.in_flight.len());
+            self.grow(place, cents(*by))?;
+        }
         let (caps, model) = (&mut self.caps, &mut self.model);
         match step {
             Step::Call {
@@ -133,7 +142,7 @@ impl Walk {
                 let call = model
                     .in_flight
                     .swap_remove(place.index(model.in_flight.len()));
-                caps.settle(call.ticket, call.actual);
+                caps.settle(call.ticket, Amount::of_call(call.actual, 0));
                 model.settled.push(call);
             }
             Step::Release { place } if !model.in_flight.is_empty() => {
@@ -143,11 +152,12 @@ impl Walk {
                 caps.release(call.ticket);
             }
             Step::Again { place } if !model.settled.is_empty() => {
-                let call = &model.settled[place.index(model.settled.len())];
-                caps.settle(call.ticket, cents(1000));
+                let settled = &model.settled[place.index(model.settled.len())];
+                caps.settle(settled.ticket, call(1000));
             }
             Step::Wait { minutes } => self.now_ms += minutes * 60_000,
-            Step::Settle { .. } | Step::Release { .. } | Step::Again { .. } => {}
+            Step::Grow { .. } | Step::Settle { .. } | Step::Release { .. } | Step::Again { .. } => {
+            }
         }
         self.check_limits()?;
         self.check_states()
@@ -168,8 +178,8 @@ impl Walk {
         };
         let fits = fits(None, ALL_LIMIT) && fits(Some(user), EACH_LIMIT);
         let amounts = Amounts {
-            expected,
-            worst: reserved,
+            expected: Amount::of_call(expected, 0),
+            worst: Amount::of_call(reserved, 0),
         };
         let caller = caller(&user.to_string());
         match self.caps.reserve(self.now_ms, &subject(&caller), amounts) {
@@ -183,12 +193,57 @@ impl Walk {
                     actual,
                 };
                 self.model.in_flight.push(call);
-                self.bounds[0] = self.model.bound(window, None);
-                self.bounds[usize::from(user) + 1] = self.model.bound(window, Some(user));
+                self.note_bounds(window, user);
             }
-            Decision::Refused(_) => prop_assert!(!fits, "a call was refused that fits"),
+            Decision::Refused(_) | Decision::Downgrade { .. } => {
+                prop_assert!(!fits, "a call was refused that fits");
+            }
         }
         Ok(())
+    }
+
+    /// What a call is seen to have spent is reserved, unless it does not fit: it is ended then, and
+    /// the provider bills what it had sent by then and what was on its way, a cent here.
+    fn grow(&mut self, place: usize, by: Money) -> Result<(), TestCaseError> {
+        self.window = self.window.max(self.now_ms.div_euclid(HOUR));
+        let call = &self.model.in_flight[place];
+        let (user, window, ticket) = (call.user, call.window, call.ticket);
+        let wanted = call.reserved + by;
+        let grows = self.kind == CapKind::Expected && by > Money::ZERO;
+        let fits = |user: Option<u8>, limit: i64| {
+            let taken = self.model.spent(window, user) + self.model.reserved(window, user);
+            window != self.window || (taken < cents(limit) && taken + by <= cents(limit))
+        };
+        let fits = !grows || (fits(None, ALL_LIMIT) && fits(Some(user), EACH_LIMIT));
+        let extended = self
+            .caps
+            .extend(self.now_ms, ticket, Amount::of_call(wanted, 0));
+        prop_assert_eq!(extended.is_ok(), fits);
+        let call = &mut self.model.in_flight[place];
+        match extended {
+            Ok(()) if grows => {
+                call.reserved = wanted;
+                call.actual = call.actual.max(wanted);
+                if window == self.window {
+                    self.note_bounds(window, user);
+                }
+            }
+            Ok(()) => {}
+            Err(_) => {
+                let mut call = self.model.in_flight.swap_remove(place);
+                call.actual = call.reserved + cents(1);
+                self.bounds[0] += cents(1);
+                self.bounds[usize::from(user) + 1] += cents(1);
+                self.caps.settle(ticket, Amount::of_call(call.actual, 0));
+                self.model.settled.push(call);
+            }
+        }
+        Ok(())
+    }
+
+    fn note_bounds(&mut self, window: i64, user: u8) {
+        self.bounds[0] = self.model.bound(window, None);
+        self.bounds[usize::from(user) + 1] = self.model.bound(window, Some(user));
     }
 
     /// The bounds are from an earlier hour where nothing was admitted since, when nothing is spent
@@ -228,7 +283,8 @@ impl Walk {
         }
         let states = self.caps.states(self.window * HOUR).into_iter();
         let found: Vec<_> = states
-            .map(|state| (state.scope, state.spent, state.reserved))
+            .filter(|state| held(state) != (Money::ZERO, Money::ZERO))
+            .map(|state| (state.scope, state.spent.money, state.reserved.money))
             .collect();
         prop_assert_eq!(found, expected);
         Ok(())
@@ -274,8 +330,8 @@ fn thousands_of_calls_at_once_fill_a_cap_to_its_limit_and_no_further() {
     assert_eq!(tickets.len(), 5000);
     // The answers come in another order, and each costs what was expected.
     for place in 0..tickets.len() {
-        caps.settle(tickets[place * 1999 % tickets.len()], cents(1));
+        caps.settle(tickets[place * 1999 % tickets.len()], call(1));
     }
     let state = &caps.states(NOON)[0];
-    assert_eq!((state.spent, state.reserved), (cents(5000), Money::ZERO));
+    assert_eq!(held(state), (cents(5000), Money::ZERO));
 }

@@ -8,7 +8,7 @@ fn a_new_window_starts_with_nothing_spent() {
     spend_at(&mut caps, NOON, "ann", 100);
     refused(reserve_at(&mut caps, NOON + DAY / 2 - 1, "ann", 1));
     spend_at(&mut caps, NOON + DAY / 2, "ann", 100);
-    assert_eq!(caps.states(NOON + DAY / 2)[0].spent, cents(100));
+    assert_eq!(caps.states(NOON + DAY / 2)[0].spent.money, cents(100));
     assert_eq!(caps.states(NOON + 2 * DAY), []);
 }
 
@@ -18,11 +18,11 @@ fn a_call_counts_in_the_window_in_which_it_was_admitted() {
     let midnight = NOON + DAY / 2;
     let late = admitted(reserve_at(&mut caps, midnight - 1, "ann", 50));
     let early = admitted(reserve_at(&mut caps, midnight, "ann", 50));
-    caps.settle(late, cents(80));
+    caps.settle(late, call(80));
     let state = &caps.states(midnight)[0];
-    assert_eq!((state.spent, state.reserved), (Money::ZERO, cents(50)));
-    caps.settle(early, cents(60));
-    assert_eq!(caps.states(midnight)[0].spent, cents(60));
+    assert_eq!(held(state), (Money::ZERO, cents(50)));
+    caps.settle(early, call(60));
+    assert_eq!(caps.states(midnight)[0].spent.money, cents(60));
 }
 
 #[test]
@@ -48,10 +48,14 @@ fn what_was_spent_before_a_restart_still_counts() {
         caps.replay(&Spend {
             at_ms,
             subject: subject(&ann),
-            amount: cents(amount),
+            amount: call(amount),
         });
     }
-    let spent: Vec<Money> = caps.states(NOON).iter().map(|state| state.spent).collect();
+    let spent: Vec<Money> = caps
+        .states(NOON)
+        .iter()
+        .map(|state| state.spent.money)
+        .collect();
     assert_eq!(spent, [cents(30), cents(50), cents(60)]);
     assert_eq!(refused(reserve(&mut caps, "ann", 41)).cap, "Total");
 }
@@ -64,15 +68,15 @@ fn spend_of_a_window_that_has_passed_is_not_counted() {
     let spend = Spend {
         at_ms: NOON - DAY,
         subject: subject(&ann),
-        amount: cents(50),
+        amount: call(50),
     };
     caps.record_spend(&spend);
-    assert_eq!(caps.states(NOON)[0].spent, cents(1));
+    assert_eq!(caps.states(NOON)[0].spent.money, cents(1));
     caps.record_spend(&Spend {
         at_ms: NOON - HOUR,
         ..spend
     });
-    assert_eq!(caps.states(NOON)[0].spent, cents(51));
+    assert_eq!(caps.states(NOON)[0].spent.money, cents(51));
 }
 
 #[test]
@@ -82,17 +86,20 @@ fn other_processes_in_flight_calls_count_until_they_are_replaced() {
     let spend = |amount| Spend {
         at_ms: NOON,
         subject: subject(&ann),
-        amount: cents(amount),
+        amount: call(amount),
     };
     caps.replace_elsewhere(NOON, [spend(50), spend(30)]);
-    assert_eq!(refused(reserve(&mut caps, "ann", 21)).reserved, cents(80));
+    assert_eq!(
+        refused(reserve(&mut caps, "ann", 21)).reserved,
+        Quantity::Money(cents(80))
+    );
     let ticket = admitted(reserve(&mut caps, "ann", 20));
     caps.replace_elsewhere(NOON, [spend(10)]);
-    assert_eq!(caps.states(NOON)[0].reserved, cents(30));
-    caps.settle(ticket, cents(20));
+    assert_eq!(caps.states(NOON)[0].reserved.money, cents(30));
+    caps.settle(ticket, call(20));
     caps.replace_elsewhere(NOON, []);
     let state = &caps.states(NOON)[0];
-    assert_eq!((state.spent, state.reserved), (cents(20), Money::ZERO));
+    assert_eq!(held(state), (cents(20), Money::ZERO));
 }
 
 #[test]
@@ -114,7 +121,7 @@ fn a_reload_keeps_what_caps_that_count_the_same_have_counted() {
     };
     caps.reconfigure(vec![
         Cap {
-            limit: cents(60),
+            limits: Limits::of_money(cents(60)),
             ..each
         },
         by_month,
@@ -124,12 +131,12 @@ fn a_reload_keeps_what_caps_that_count_the_same_have_counted() {
     caps.replay(&Spend {
         at_ms: NOON,
         subject: subject(&ann),
-        amount: cents(40),
+        amount: call(40),
     });
     let state = |caps: &Caps| -> Vec<(String, Money, Money)> {
         let states = caps.states(NOON).into_iter();
         states
-            .map(|state| (state.cap, state.spent, state.reserved))
+            .map(|state| (state.cap, state.spent.money, state.reserved.money))
             .collect()
     };
     let (each, all) = ("each".to_owned(), "all".to_owned());
@@ -140,8 +147,11 @@ fn a_reload_keeps_what_caps_that_count_the_same_have_counted() {
             (all.clone(), cents(40), Money::ZERO)
         ]
     );
-    assert_eq!(refused(reserve(&mut caps, "ann", 11)).limit, cents(60));
-    caps.settle(ticket, cents(15));
+    assert_eq!(
+        refused(reserve(&mut caps, "ann", 11)).limit,
+        Quantity::Money(cents(60))
+    );
+    caps.settle(ticket, call(15));
     assert_eq!(
         state(&caps),
         [
@@ -170,7 +180,7 @@ fn beyond_the_most_accounts_all_others_share_one() {
     let exceeded = refused(reserve(&mut caps, "late 11", 1));
     assert_eq!(
         (exceeded.scope.as_str(), exceeded.spent),
-        ("all others", cents(10))
+        ("all others", Quantity::Money(cents(10)))
     );
     assert_eq!(caps.calls_of_shared_scopes(), 11);
     spend_at(&mut caps, NOON, "user 7", 9);
@@ -200,6 +210,6 @@ fn a_call_that_reserved_nothing_is_counted_when_others_have_ended() {
     let unpriced = admitted(reserve(&mut caps, "ann", 0));
     let other = admitted(reserve(&mut caps, "ann", 10));
     caps.release(other);
-    caps.settle(unpriced, cents(7));
-    assert_eq!(caps.states(NOON)[0].spent, cents(7));
+    caps.settle(unpriced, call(7));
+    assert_eq!(caps.states(NOON)[0].spent.money, cents(7));
 }

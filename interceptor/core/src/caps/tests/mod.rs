@@ -2,11 +2,14 @@
 
 #![expect(clippy::arithmetic_side_effects, reason = "an overflow fails the test")]
 
+mod changes;
 mod interleavings;
+mod kinds;
 mod lifetimes;
 
 use super::*;
 use crate::identity::Caller;
+use crate::money::Money;
 
 /// 2026-11-22T12:00:00Z, a Sunday.
 const NOON: i64 = 1_795_348_800_000;
@@ -18,17 +21,7 @@ fn cents(cents: i64) -> Money {
 }
 
 fn cap(name: &str, limit: Money) -> Cap {
-    Cap {
-        name: name.to_owned(),
-        per: Vec::new(),
-        only: BTreeMap::new(),
-        window: Window::Day,
-        timezone: TimeZone::UTC,
-        limit,
-        on_exceed: OnExceed::Block,
-        kind: CapKind::Expected,
-        warn_at_permille: Vec::new(),
-    }
+    Cap::new(name, Window::Day, limit)
 }
 
 fn caller(user: &str) -> Caller {
@@ -47,12 +40,34 @@ fn subject(caller: &Caller) -> Subject<'_> {
     }
 }
 
+/// One call of so many cents.
+fn call(amount: i64) -> Amount {
+    Amount::of_call(cents(amount), 0)
+}
+
+/// Nothing but money, in cents.
+fn money(amount: i64) -> Amount {
+    Amount {
+        money: cents(amount),
+        ..Amount::ZERO
+    }
+}
+
+fn amounts(expected: i64, worst: i64) -> Amounts {
+    Amounts {
+        expected: call(expected),
+        worst: call(worst),
+    }
+}
+
+/// The money of a state: spent and reserved.
+fn held(state: &AccountState) -> (Money, Money) {
+    (state.spent.money, state.reserved.money)
+}
+
 /// A call that is expected to cost so many cents, and ten times that at worst.
 fn reserve_at(caps: &mut Caps, now_ms: i64, user: &str, expected: i64) -> Decision {
-    let amounts = Amounts {
-        expected: cents(expected),
-        worst: cents(expected * 10),
-    };
+    let amounts = amounts(expected, expected * 10);
     caps.reserve(now_ms, &subject(&caller(user)), amounts)
 }
 
@@ -64,21 +79,21 @@ fn reserve(caps: &mut Caps, user: &str, expected: i64) -> Decision {
 fn admitted(decision: Decision) -> Ticket {
     match decision {
         Decision::Admitted { ticket, .. } => ticket,
-        Decision::Refused(exceeded) => panic!("refused: {exceeded:?}"),
+        Decision::Refused(_) | Decision::Downgrade { .. } => panic!("{decision:?}"),
     }
 }
 
 #[track_caller]
 fn refused(decision: Decision) -> Exceeded {
     match decision {
-        Decision::Admitted { .. } => panic!("admitted"),
-        Decision::Refused(exceeded) => exceeded,
+        Decision::Refused(exceeded) => *exceeded,
+        Decision::Admitted { .. } | Decision::Downgrade { .. } => panic!("{decision:?}"),
     }
 }
 
 fn spend_at(caps: &mut Caps, now_ms: i64, user: &str, amount: i64) {
     let ticket = admitted(reserve_at(caps, now_ms, user, amount));
-    caps.settle(ticket, cents(amount));
+    caps.settle(ticket, call(amount));
 }
 
 #[test]
@@ -91,15 +106,20 @@ fn calls_are_admitted_up_to_the_limit_and_not_a_cent_beyond() {
         cap: "all".to_owned(),
         scope: "all".to_owned(),
         window: Window::Day,
-        limit: cents(100),
-        spent: cents(60),
-        reserved: cents(30),
-        requested: cents(11),
+        cause: Cause::InFlight,
+        limit: Quantity::Money(cents(100)),
+        spent: Quantity::Money(cents(60)),
+        reserved: Quantity::Money(cents(30)),
+        requested: Quantity::Money(cents(11)),
         resets_at_unix: Some((NOON + DAY / 2) / 1000),
+        retry_after_s: Some(1),
     };
     assert_eq!(exceeded, expected);
     let _last = admitted(reserve(&mut caps, "bob", 10));
-    assert_eq!(refused(reserve(&mut caps, "bob", 0)).requested, Money::ZERO);
+    assert_eq!(
+        refused(reserve(&mut caps, "bob", 0)).requested,
+        Quantity::Money(Money::ZERO)
+    );
 }
 
 #[test]
@@ -113,7 +133,7 @@ fn without_caps_every_call_is_admitted_and_none_is_remembered() {
     let mut caps = Caps::new(Vec::new());
     let ticket = admitted(reserve(&mut caps, "ann", 1_000_000));
     assert_eq!(caps.in_flight(), 0);
-    assert_eq!(caps.settle(ticket, cents(1_000_000)), []);
+    assert_eq!(caps.settle(ticket, call(1_000_000)), []);
 }
 
 #[test]
@@ -133,23 +153,23 @@ fn a_ticket_counts_once() {
     let mut caps = Caps::new(vec![cap("all", cents(100))]);
     let ticket = admitted(reserve(&mut caps, "ann", 10));
     let other = admitted(reserve(&mut caps, "ann", 20));
-    caps.settle(ticket, cents(5));
-    caps.settle(ticket, cents(5));
+    caps.settle(ticket, call(5));
+    caps.settle(ticket, call(5));
     caps.release(ticket);
     let state = &caps.states(NOON)[0];
-    assert_eq!((state.spent, state.reserved), (cents(5), cents(20)));
+    assert_eq!(held(state), (cents(5), cents(20)));
     caps.release(other);
-    caps.settle(other, cents(50));
+    caps.settle(other, call(50));
     let state = &caps.states(NOON)[0];
-    assert_eq!((state.spent, state.reserved), (cents(5), Money::ZERO));
+    assert_eq!(held(state), (cents(5), Money::ZERO));
 }
 
 #[test]
 fn negative_amounts_count_as_nothing() {
     let mut caps = Caps::new(vec![cap("all", cents(100))]);
     let ticket = admitted(reserve(&mut caps, "ann", -50));
-    caps.settle(ticket, cents(-50));
-    assert_eq!(caps.states(NOON), []);
+    caps.settle(ticket, call(-50));
+    assert_eq!(held(&caps.states(NOON)[0]), (Money::ZERO, Money::ZERO));
 }
 
 #[test]
@@ -212,12 +232,9 @@ fn every_dimension_tells_its_values_apart() {
                 host: name,
                 model: name,
             };
-            let amounts = Amounts {
-                expected: cents(10),
-                worst: cents(10),
-            };
+            let amounts = amounts(10, 10);
             let ticket = admitted(caps.reserve(NOON, &subject, amounts));
-            caps.settle(ticket, cents(10));
+            caps.settle(ticket, call(10));
         };
         spend(&mut caps, &a, "a");
         spend(&mut caps, &b, "b");
@@ -242,10 +259,7 @@ fn unknown_values_share_an_account_that_no_name_reaches() {
         ..cap("each", cents(10))
     }]);
     let nobody = Caller::default();
-    let amounts = Amounts {
-        expected: cents(10),
-        worst: cents(10),
-    };
+    let amounts = amounts(10, 10);
     admitted(caps.reserve(NOON, &subject(&nobody), amounts));
     let exceeded = refused(caps.reserve(NOON, &subject(&nobody), amounts));
     assert_eq!(exceeded.scope, "user=unknown, process=unknown");
@@ -318,7 +332,7 @@ fn an_expected_cap_reserves_the_expected_and_a_strict_one_the_worst() {
             ..cap("all", cents(100))
         }]);
         admitted(reserve(&mut caps, "ann", 5));
-        assert_eq!(caps.states(NOON)[0].reserved, reserved);
+        assert_eq!(caps.states(NOON)[0].reserved.money, reserved);
     }
 }
 
@@ -330,10 +344,10 @@ fn a_cap_that_warns_admits_and_says_so_once_per_window() {
     }]);
     let mut warned = |now_ms, amount| match reserve_at(&mut caps, now_ms, "ann", amount) {
         Decision::Admitted { ticket, warnings } => {
-            caps.settle(ticket, cents(amount));
+            caps.settle(ticket, call(amount));
             warnings.len()
         }
-        Decision::Refused(exceeded) => panic!("{exceeded:?}"),
+        other => panic!("{other:?}"),
     };
     let seen = [8, 3, 1, 1].map(|amount| warned(NOON, amount));
     assert_eq!(seen, [0, 1, 0, 0]);
@@ -353,7 +367,7 @@ fn a_warning_of_a_soft_cap_is_not_used_up_by_a_refusal_of_another() {
     refused(reserve(&mut caps, "ann", 11));
     match reserve(&mut caps, "ann", 10) {
         Decision::Admitted { warnings, .. } => assert_eq!(warnings.len(), 1),
-        Decision::Refused(exceeded) => panic!("{exceeded:?}"),
+        other => panic!("{other:?}"),
     }
 }
 
@@ -366,7 +380,7 @@ fn each_share_of_the_limit_is_said_once_per_window() {
     }]);
     let mut reached = |now_ms, amount| -> Vec<u16> {
         let ticket = admitted(reserve_at(&mut caps, now_ms, "ann", 0));
-        let warnings = caps.settle(ticket, cents(amount)).into_iter();
+        let warnings = caps.settle(ticket, call(amount)).into_iter();
         warnings
             .map(|warning| match warning {
                 Warning::Reached { permille, .. } => permille,

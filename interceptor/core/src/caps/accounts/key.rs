@@ -1,0 +1,54 @@
+//! What names an account of a cap, and how people read it.
+
+use super::super::cap::Dimension;
+use crate::identity::Subject;
+
+/// The values with their lengths, so that no choice of names gives two subjects one account.
+pub(super) fn account_key(per: &[Dimension], subject: &Subject<'_>) -> String {
+    let mut key = String::with_capacity(KEY_BYTES);
+    for dimension in per {
+        let value = dimension.value(subject);
+        key.push_str(&value.map_or(0, str::len).to_string());
+        key.push(if value.is_some() { ':' } else { '?' });
+        key.push_str(value.unwrap_or_default());
+    }
+    key
+}
+
+/// Whose account a key names: the way back from [`account_key`], so that no account need keep it.
+pub(super) fn scope_of(per: &[Dimension], key: &str) -> String {
+    if key == SHARED_KEY {
+        return SHARED_SCOPE.to_owned();
+    }
+    if per.is_empty() {
+        return "all".to_owned();
+    }
+    let mut rest = key;
+    let mut parts = Vec::with_capacity(per.len());
+    for dimension in per {
+        let value = match rest.find([':', '?']) {
+            Some(at) => {
+                let length = rest.get(..at).and_then(|digits| digits.parse().ok());
+                let is_known = rest.get(at..).is_some_and(|rest| rest.starts_with(':'));
+                let after = rest.get(at.saturating_add(1)..).unwrap_or_default();
+                let (value, next) = after
+                    .split_at_checked(length.unwrap_or(0))
+                    .unwrap_or((after, ""));
+                rest = next;
+                if is_known { value } else { UNKNOWN }
+            }
+            None => UNKNOWN,
+        };
+        parts.push(format!("{}={value}", dimension.as_str()));
+    }
+    parts.join(", ")
+}
+
+/// The account that callers beyond the most share. No other key starts with a letter: that of a
+/// cap kept by nothing is empty.
+pub(super) const SHARED_KEY: &str = "others";
+const SHARED_SCOPE: &str = "all others";
+const UNKNOWN: &str = "unknown";
+
+/// Room for a user or a hash, so that most keys are one allocation.
+const KEY_BYTES: usize = 64;

@@ -1,0 +1,55 @@
+//! Limits of which this process may spend what it is granted.
+
+use super::super::account::Account;
+use super::super::amount::{Amount, Limits};
+use super::super::decision::AccountUse;
+use super::Accounts;
+
+impl Accounts {
+    /// The account that counts a subject, as whoever grants parts of its limit wants it.
+    pub(in crate::caps) fn account_use(&self, key: &str, amount: Amount) -> AccountUse {
+        let account = self.live(key);
+        let rolling = self.cap.window.as_rolling();
+        AccountUse {
+            cap: self.cap.name.clone(),
+            cap_id: self.cap.id(),
+            key: key.to_owned(),
+            window: self.cap.window,
+            period_start_ms: match rolling {
+                None => self.period.start_ms,
+                Some(rolling) => self.now_ms.saturating_sub(rolling.length_ms()),
+            },
+            on_exceed: self.cap.on_exceed,
+            limits: self.limits(key),
+            spent: self.spent_and_reserved(account).0,
+            own: self.own(account),
+            amount,
+            granted: account.and_then(Account::granted),
+        }
+    }
+
+    /// Lets this process spend so much in the window that starts at a moment; nothing where that
+    /// is not the one in force. A rolling window is always in force.
+    pub(in crate::caps) fn grant(&mut self, key: &str, period_start_ms: i64, most: Amount) {
+        let is_rolling = self.cap.window.as_rolling().is_some();
+        if is_rolling || self.period.start_ms == period_start_ms {
+            self.account(key.to_owned()).1.grant(most);
+        }
+    }
+
+    /// What is granted, of the kinds that are limited.
+    pub(super) fn granted(&self, granted: Amount) -> Limits {
+        let limits = self.cap.limits;
+        Limits {
+            money: limits.money.map(|_| granted.money),
+            tokens: limits.tokens.map(|_| granted.tokens),
+            calls: limits.calls.map(|_| granted.calls),
+        }
+    }
+
+    /// What this process has spent and reserved of its grant.
+    pub(super) fn own(&self, account: Option<&Account>) -> Amount {
+        let rolling = self.cap.window.as_rolling();
+        account.map_or(Amount::ZERO, |account| account.own(rolling, self.now_ms))
+    }
+}

@@ -1,0 +1,168 @@
+//! Raises, resets, and limits that are granted in parts.
+
+use super::*;
+
+fn raise(scope: Option<&str>, by: i64, until_ms: i64) -> Change {
+    Change {
+        at_ms: NOON,
+        cap: "each".to_owned(),
+        scope: scope.map(str::to_owned),
+        kind: ChangeKind::Raise {
+            by: money(by),
+            until_ms,
+        },
+        author: "root".to_owned(),
+        reason: "a release".to_owned(),
+    }
+}
+
+fn reset(scope: Option<&str>, at_ms: i64) -> Change {
+    Change {
+        at_ms,
+        kind: ChangeKind::Reset,
+        ..raise(scope, 0, 0)
+    }
+}
+
+fn each() -> Caps {
+    Caps::new(vec![Cap {
+        per: vec![Dimension::User],
+        ..cap("each", cents(10))
+    }])
+}
+
+#[test]
+fn a_raise_allows_more_for_its_account_until_it_ends() {
+    let mut caps = each();
+    spend_at(&mut caps, NOON, "ann", 10);
+    spend_at(&mut caps, NOON, "bob", 10);
+    caps.change(NOON, vec![raise(Some("user=ann"), 5, NOON + HOUR)]);
+    refused(reserve(&mut caps, "bob", 1));
+    assert_eq!(
+        refused(reserve(&mut caps, "ann", 6)).limit,
+        Quantity::Money(cents(15))
+    );
+    spend_at(&mut caps, NOON + HOUR - 1, "ann", 4);
+    let exceeded = refused(reserve_at(&mut caps, NOON + HOUR, "ann", 1));
+    assert_eq!(
+        (exceeded.limit, exceeded.spent),
+        (Quantity::Money(cents(10)), Quantity::Money(cents(14)))
+    );
+}
+
+#[test]
+fn raises_add_up_and_those_of_no_scope_are_for_all() {
+    let mut caps = each();
+    caps.change(
+        NOON,
+        vec![
+            raise(Some("user=ann"), 5, NOON + HOUR),
+            raise(None, 20, NOON + HOUR),
+        ],
+    );
+    spend_at(&mut caps, NOON, "ann", 35);
+    refused(reserve(&mut caps, "ann", 1));
+    spend_at(&mut caps, NOON, "bob", 30);
+    refused(reserve(&mut caps, "bob", 1));
+    assert_eq!(caps.states(NOON)[0].limits, Limits::of_money(cents(35)));
+    caps.change(NOON, Vec::new());
+    assert_eq!(caps.states(NOON)[0].limits, Limits::of_money(cents(10)));
+}
+
+#[test]
+fn a_reset_forgets_what_is_spent_but_not_what_is_in_flight_and_happens_once() {
+    let mut caps = each();
+    spend_at(&mut caps, NOON, "ann", 8);
+    spend_at(&mut caps, NOON, "bob", 8);
+    let ticket = admitted(reserve(&mut caps, "ann", 2));
+    let resets = vec![reset(Some("user=ann"), NOON + 1)];
+    caps.change(NOON + 1, resets.clone());
+    assert_eq!(held(&caps.states(NOON)[0]), (Money::ZERO, cents(2)));
+    assert_eq!(held(&caps.states(NOON)[1]), (cents(8), Money::ZERO));
+    caps.settle(ticket, call(3));
+    caps.change(NOON + 2, [resets, vec![raise(None, 1, NOON)]].concat());
+    assert_eq!(held(&caps.states(NOON)[0]), (cents(3), Money::ZERO));
+}
+
+#[test]
+fn what_a_reset_forgot_is_not_remembered_by_a_restart() {
+    let mut caps = each();
+    caps.change(NOON, vec![reset(Some("user=ann"), NOON)]);
+    for user in ["ann", "bob"] {
+        let caller = caller(user);
+        for at_ms in [NOON - 1, NOON] {
+            caps.replay(&Spend {
+                at_ms,
+                subject: subject(&caller),
+                amount: call(4),
+            });
+        }
+    }
+    let spent: Vec<Money> = caps
+        .states(NOON)
+        .iter()
+        .map(|state| state.spent.money)
+        .collect();
+    assert_eq!(spent, [cents(4), cents(8)]);
+    // A cap that is configured later knows the changes that were made before.
+    caps.reconfigure(vec![]);
+    caps.reconfigure(vec![Cap {
+        per: vec![Dimension::User],
+        ..cap("each", cents(10))
+    }]);
+    let ann = caller("ann");
+    caps.replay(&Spend {
+        at_ms: NOON - 1,
+        subject: subject(&ann),
+        amount: call(4),
+    });
+    assert_eq!(caps.states(NOON), []);
+}
+
+#[test]
+fn where_limits_are_leased_a_process_spends_what_it_was_granted() {
+    let mut caps = each();
+    caps.set_leased(true);
+    let ann = caller("ann");
+    assert_eq!(refused(reserve(&mut caps, "ann", 1)).cause, Cause::Grant);
+    let account = caps
+        .accounts_of(NOON, &subject(&ann), amounts(3, 3))
+        .remove(0);
+    assert_eq!(
+        (account.granted, account.own, account.amount),
+        (None, Amount::ZERO, call(3))
+    );
+    let grant = |caps: &mut Caps, most, start_ms| {
+        caps.grant("each", &account.key, start_ms, money(most));
+    };
+    grant(&mut caps, 5, account.period_start_ms);
+    let ticket = admitted(reserve(&mut caps, "ann", 4));
+    assert_eq!(refused(reserve(&mut caps, "ann", 2)).cause, Cause::Grant);
+    assert_eq!(
+        caps.extend(NOON, ticket, call(6)).unwrap_err().cause,
+        Cause::Grant
+    );
+    caps.settle(ticket, call(3));
+    // What others spent counts for the limit, not for the grant.
+    caps.record_spend(&Spend {
+        at_ms: NOON,
+        subject: subject(&ann),
+        amount: call(4),
+    });
+    let again = caps
+        .accounts_of(NOON, &subject(&ann), amounts(1, 1))
+        .remove(0);
+    assert_eq!((again.own, again.spent.money), (call(3), cents(7)));
+    let second = admitted(reserve(&mut caps, "ann", 2));
+    grant(&mut caps, 100, account.period_start_ms - DAY);
+    assert_eq!(refused(reserve(&mut caps, "ann", 1)).cause, Cause::Grant);
+    grant(&mut caps, 100, account.period_start_ms);
+    assert_eq!(refused(reserve(&mut caps, "ann", 2)).cause, Cause::InFlight);
+    caps.release(second);
+    admitted(reserve(&mut caps, "ann", 3));
+    // In the next window nothing is granted.
+    assert_eq!(
+        refused(reserve_at(&mut caps, NOON + DAY, "ann", 1)).cause,
+        Cause::Grant
+    );
+}
