@@ -3,7 +3,7 @@
 //! In reading order: what was asked (`catalog`, `api`, `json`, `call`), what came back (`sse`,
 //! `answer`, `usage`), what it cost (`money`, `pricing`, `cache`), and what is allowed
 //! (`identity`, `estimate`, `caps`, `refusal`, `edit`), and how a prompt is kept in the cache
-//! (`prompt`, `volatile`).
+//! (`prompt`, `volatile`, `rewrite`).
 
 #![forbid(unsafe_code)]
 #![warn(
@@ -29,3 +29,4 @@ pub mod refusal;
 pub mod edit;
 pub mod prompt;
 pub mod volatile;
+pub mod rewrite;

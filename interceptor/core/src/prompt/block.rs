@@ -79,7 +79,7 @@ pub(super) fn marker(
     let Value { kind, range } = scanner.value()?;
     let value = body.get(range.clone()).unwrap_or_default();
     Ok((kind == Kind::Object).then(|| Marker {
-        member: member_with_comma(body, key.start.saturating_sub(1)..range.end),
+        member: with_comma(body, key.start.saturating_sub(1)..range.end),
         lifetime: lifetime(value),
     }))
 }
@@ -97,9 +97,10 @@ fn lifetime(value: &[u8]) -> Lifetime {
     }
 }
 
-/// A member and the comma before it or, where it is the first, the comma behind it: what has to go
-/// for the object to stay well-formed without it.
-fn member_with_comma(body: &[u8], member: Range<usize>) -> Range<usize> {
+/// A member or element and the comma before it or, where it is the first, the comma behind it: what
+/// has to go for the rest to stay well-formed without it.
+#[must_use]
+pub fn with_comma(body: &[u8], member: Range<usize>) -> Range<usize> {
     let blank = |byte: &u8| matches!(byte, b' ' | b'\n' | b'\r' | b'\t');
     let before = body.get(..member.start).unwrap_or_default();
     let before = before.iter().rposition(|byte| !blank(byte));

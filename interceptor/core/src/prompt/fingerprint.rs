@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use siphasher::sip128::{Hasher128 as _, SipHasher13};
 
-use super::{Message, Prompt, Segment};
+use super::{Message, Prompt, Role, Segment};
 
 /// The hash of a prefix of a prompt, or of a history.
 pub type Fingerprint = u128;
@@ -60,11 +60,16 @@ impl Prompt {
     }
 
     /// For each message, the fingerprint of the messages up to its end; `start` stands for what the
-    /// history belongs to. System prompt and tools are no part of it.
+    /// history belongs to. System prompt and tools are no part of it, nor system messages that come
+    /// before all others.
     #[must_use]
     pub fn histories(&self, body: &[u8], key: &HashKey, start: Fingerprint) -> Vec<Fingerprint> {
-        let mut prefix = start;
+        let (mut prefix, mut leads) = (start, true);
         let each = self.messages.iter().map(|message| {
+            leads &= message.role == Role::System;
+            if leads {
+                return prefix;
+            }
             let mut hasher = Hasher::new(*key);
             hasher.part(&prefix.to_le_bytes());
             hasher.message(body, self, message);

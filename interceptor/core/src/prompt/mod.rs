@@ -15,6 +15,7 @@ use std::ops::Range;
 
 use crate::json::{Kind, Malformed, Scanner};
 
+pub use block::with_comma;
 pub use fingerprint::{Fingerprint, HashKey};
 
 /// A prompt. Ranges are byte ranges of the body that it was read from.

@@ -1,0 +1,139 @@
+//! Rewrites a prompt so that its prefix stays the same while what it says changes.
+//!
+//! A value in the system prompt that changes is replaced by a reference, and told at the end of the
+//! first message of the application. As long as the client's prompt does not change, that is a pure
+//! function of the request. A value that has changed since is told at the end of the turn in which it
+//! changed, and from then on the same is told at the same place: that is what a [`Tree`] remembers.
+//! So what the provider saw for a turn stands byte-equal inside what it sees for the next one, which
+//! its cache needs, and signatures that are bound to the history.
+//!
+//! Nothing here reads a clock or a store: the shell finds the tree by [`Thread::first`], and keeps
+//! the one that [`Plan`] gives back.
+
+mod memory;
+mod planner;
+mod render;
+#[cfg(test)]
+mod tests;
+mod thread;
+mod tools;
+
+use std::sync::Arc;
+
+use crate::api::Api;
+use crate::edit::Edit;
+use crate::prompt::{HashKey, Prompt};
+use crate::volatile::{Rules, Span};
+
+pub use memory::{NODES_MAX, RulesId, TREE_BYTES_MAX, Tree, Value};
+pub use thread::{Thread, Turn};
+
+/// What is to be rewritten, and what is known about it.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// The API, for the shape of what is inserted.
+    pub api: Api,
+    /// The body.
+    pub body: &'a [u8],
+    /// Its prompt.
+    pub prompt: &'a Prompt,
+    /// Its place in the conversation.
+    pub thread: &'a Thread,
+    /// The key of all hashes.
+    pub key: &'a HashKey,
+    /// A segment that must stay as it is.
+    pub untouchable: Option<usize>,
+    /// Whether the provider holds the conversation so far: then the new turn is the place.
+    pub held_by_provider: bool,
+    /// Whether a conversation that begins with this request is edited, or only watched.
+    pub begin: bool,
+}
+
+/// A set of rules and its name.
+#[derive(Clone, Debug)]
+pub struct RuleSet {
+    /// The name, under which trees remember it.
+    pub id: RulesId,
+    /// The rules.
+    pub rules: Arc<Rules>,
+}
+
+impl RuleSet {
+    /// Names a set by the hash of its text.
+    #[must_use]
+    pub fn new(rules: Rules, key: &HashKey) -> Self {
+        let hash = key.hash(&[b"rules", FORMAT.as_bytes(), rules.source().as_bytes()]);
+        Self {
+            id: RulesId::try_from(hash >> 64).unwrap_or_default(),
+            rules: Arc::new(rules),
+        }
+    }
+}
+
+/// What is to be done with a request.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    /// The edits, in no order.
+    pub edits: Vec<Edit>,
+    /// The values that were found, whatever is done about them.
+    pub spans: Vec<Span>,
+    /// The rules that found them.
+    pub rules: Option<Arc<Rules>>,
+    /// Whether the edits are to be made. Where not, they are what would have been done.
+    pub applied: bool,
+    /// Why nothing is done.
+    pub withheld: Option<Withheld>,
+    /// What is to be remembered, if it differs from what was known.
+    pub tree: Option<Tree>,
+}
+
+/// Why a request is not edited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Withheld {
+    /// There was nothing to edit.
+    NothingFound,
+    /// The conversation was not seen from its start.
+    NotFromStart,
+    /// The conversation began unedited.
+    BeganUnedited,
+    /// There is no place where a value could be told.
+    NoPlace,
+}
+
+impl Withheld {
+    /// The name in records.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NothingFound => "nothing_found",
+            Self::NotFromStart => "not_from_start",
+            Self::BeganUnedited => "began_unedited",
+            Self::NoPlace => "no_place",
+        }
+    }
+}
+
+/// Plans the edits of a request. `tree` is what is known under [`Thread::first`]; `rule_set` finds the
+/// rules that an older conversation goes by.
+#[must_use]
+pub fn plan(
+    request: &Request<'_>,
+    tree: Option<&Tree>,
+    current: &RuleSet,
+    rule_set: impl Fn(RulesId) -> Option<Arc<Rules>>,
+) -> Plan {
+    planner::plan(request, tree, current, &rule_set)
+}
+
+/// Whether prompts of this API, and in a body of this shape, are rewritten at all.
+#[must_use]
+pub fn covers(api: Api, body: &[u8]) -> bool {
+    render::covers(api, body)
+}
+
+/// The version of what models read: part of the name of a rule set.
+const FORMAT: &str = "1";
+/// The rule of what is told, in the record of an exchange.
+const CONTEXT_VALUES: &str = "context-values";
+/// The rule that puts tools back in order.
+const CANONICAL_TOOLS: &str = "canonical-tools";
