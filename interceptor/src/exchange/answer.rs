@@ -89,8 +89,14 @@ fn reader(entry: &Entry, status: http::StatusCode, headers: &HeaderMap) -> Optio
     let Some(encoding) = Encoding::of(text(headers, CONTENT_ENCODING)) else {
         return unreadable("answer_encoding");
     };
+    let mut reader = AnswerReader::new(api, form);
+    for (name, value) in headers {
+        if let Ok(value) = value.to_str() {
+            reader.header(name.as_str(), value);
+        }
+    }
     let sink = Sink {
-        reader: Some(AnswerReader::new(api, form)),
+        reader: Some(reader),
         decoded: 0,
         decoded_max: if encoding == Encoding::Identity {
             u64::MAX

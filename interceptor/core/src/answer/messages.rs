@@ -60,8 +60,7 @@ pub(super) fn event_type<'a>(event: &Event<'a>) -> std::borrow::Cow<'a, [u8]> {
 }
 
 fn read_message(found: &mut Found, message: &Object<'_>) {
-    found.answer.model = message.name("model");
-    found.answer.response_id = message.name("id");
+    found.is_from(message, "model", "id");
     found.answer.stop_reason = message.name("stop_reason");
     read_usage(found, message);
 }
@@ -111,6 +110,7 @@ pub(super) struct Counts {
     output: u64,
     thinking: u64,
     web_searches: u64,
+    credit_redeemed: bool,
 }
 
 impl Counts {
@@ -142,6 +142,12 @@ impl Counts {
         );
         let details = usage.object("output_tokens_details");
         set(details.as_ref(), "thinking_tokens", &mut self.thinking);
+        let credit = usage
+            .object("fallback_credit")
+            .and_then(|credit| credit.object("status"));
+        if let Some(status) = credit {
+            self.credit_redeemed = status.name("type").as_deref() == Some("redeemed");
+        }
         let tools = usage.object("server_tool_use");
         set(
             tools.as_ref(),
@@ -156,11 +162,17 @@ impl Counts {
         let written = self
             .written
             .max(self.written_5m.saturating_add(self.written_1h));
+        // A retry on another model for which the provider gave credit pays reads, not writes.
+        let (read, written, long) = if self.credit_redeemed {
+            (self.read.saturating_add(written), 0, 0)
+        } else {
+            (self.read, written, self.written_1h)
+        };
         Usage {
             input: self.input,
-            cache_read: self.read,
-            cache_write: written.saturating_sub(self.written_1h),
-            cache_write_long: self.written_1h,
+            cache_read: read,
+            cache_write: written.saturating_sub(long),
+            cache_write_long: long,
             output: self.output,
             reasoning: self.thinking.min(self.output),
             web_searches: self.web_searches,

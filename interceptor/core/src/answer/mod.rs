@@ -6,20 +6,34 @@
 //! are on their way to the client in any case.
 
 use crate::api::Api;
-use crate::json::{self, Kind, Member};
+use crate::frames::{Frame, FrameParser};
+use crate::json::{self, Kind};
+use crate::lines::LineParser;
+use crate::money::Money;
 use crate::sse::{Event, EventParser};
 use crate::usage::Usage;
 
+mod bedrock;
+mod cohere;
+mod cost;
+mod gemini;
 mod messages;
+mod object;
 mod openai;
+
+use object::Object;
 
 /// How an answer is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// One JSON text.
+    /// One JSON text; also one that is sent in pieces, as an array (Gemini without `alt=sse`).
     Plain,
     /// An event stream, `text/event-stream`.
     EventStream,
+    /// A binary event stream, `application/vnd.amazon.eventstream`.
+    Frames,
+    /// JSON texts, one by line.
+    Lines,
 }
 
 impl Form {
@@ -30,6 +44,13 @@ impl Form {
         let media_type = media_type.to_ascii_lowercase();
         match media_type.as_str() {
             "text/event-stream" => Some(Self::EventStream),
+            "application/vnd.amazon.eventstream" => Some(Self::Frames),
+            "application/x-ndjson"
+            | "application/ndjson"
+            | "application/jsonl"
+            | "application/x-jsonl"
+            | "application/x-jsonlines"
+            | "application/stream+json" => Some(Self::Lines),
             "application/json" => Some(Self::Plain),
             other => other.ends_with("+json").then_some(Self::Plain),
         }
@@ -45,8 +66,10 @@ pub struct Answer {
     /// to there. If there are `parts`, their sum.
     pub usage: Option<Usage>,
     /// What was used by each pass, where the provider tells passes apart (`usage.iterations` of
-    /// Anthropic): to be priced one by one.
+    /// Anthropic), or by each call of a batch: to be priced one by one.
     pub parts: Vec<Part>,
+    /// What the provider itself says that the call costs, rounded up.
+    pub reported_cost: Option<Money>,
     /// Whether the answer ran to its end, so that `usage` is final: the last event of a stream was
     /// seen, or a whole JSON text.
     pub complete: bool,
@@ -93,6 +116,8 @@ enum Bytes {
     /// A plain body beyond the bound.
     TooLong,
     Stream(EventParser),
+    Frames(FrameParser),
+    Lines(LineParser),
 }
 
 impl AnswerReader {
@@ -102,6 +127,8 @@ impl AnswerReader {
         let bytes = match form {
             Form::Plain => Bytes::Plain(Vec::new()),
             Form::EventStream => Bytes::Stream(EventParser::new(ANSWER_BYTES_MAX)),
+            Form::Frames => Bytes::Frames(FrameParser::new(ANSWER_BYTES_MAX)),
+            Form::Lines => Bytes::Lines(LineParser::new(ANSWER_BYTES_MAX)),
         };
         Self {
             api,
@@ -110,14 +137,20 @@ impl AnswerReader {
         }
     }
 
+    /// Takes a field of the answer's head, in lower case: Bedrock counts tokens there, where the
+    /// body may tell nothing.
+    pub fn header(&mut self, name: &str, value: &str) {
+        self.found.headers.read(name, value);
+    }
+
     /// Takes the next bytes, content encoding undone.
     pub fn push(&mut self, bytes: &[u8]) {
+        let found = &mut self.found;
+        let api = self.api;
         match &mut self.bytes {
-            Bytes::Stream(parser) => {
-                let found = &mut self.found;
-                let api = self.api;
-                parser.push(bytes, |event| read_event(api, found, &event));
-            }
+            Bytes::Stream(parser) => parser.push(bytes, |event| read_event(api, found, &event)),
+            Bytes::Frames(parser) => parser.push(bytes, |frame| read_frame(api, found, &frame)),
+            Bytes::Lines(parser) => parser.push(bytes, |line| read_line(api, found, line)),
             Bytes::Plain(body) if body.len().saturating_add(bytes.len()) <= ANSWER_BYTES_MAX => {
                 body.extend_from_slice(bytes);
             }
@@ -126,13 +159,24 @@ impl AnswerReader {
         }
     }
 
+    /// Takes the data of one event that did not come in a stream of bytes: a frame of a WebSocket.
+    pub fn push_event(&mut self, data: &[u8]) {
+        read_line(self.api, &mut self.found, data);
+    }
+
     /// What was found, at the end of the answer, whatever ended it.
     #[must_use]
     pub fn finish(mut self) -> Answer {
+        let (api, found) = (self.api, &mut self.found);
         match self.bytes {
-            Bytes::Plain(body) => read_body(self.api, &mut self.found, &body),
-            Bytes::TooLong => self.found.answer.unread = 1,
-            Bytes::Stream(parser) => self.found.answer.unread = parser.skipped(),
+            Bytes::Plain(body) => read_body(api, found, &body),
+            Bytes::TooLong => found.answer.unread = 1,
+            Bytes::Stream(parser) => found.answer.unread = parser.skipped(),
+            Bytes::Frames(parser) => found.answer.unread = parser.skipped(),
+            Bytes::Lines(mut parser) => {
+                parser.finish(|line| read_line(api, found, line));
+                found.answer.unread = parser.skipped();
+            }
         }
         self.found.settle()
     }
@@ -141,12 +185,43 @@ impl AnswerReader {
 fn read_event(api: Api, found: &mut Found, event: &Event<'_>) {
     match api {
         Api::Messages => messages::read_event(found, event),
-        Api::Responses => openai::read_event(found, event),
-        _ => openai::read_chunk(found, event),
+        Api::ChatCompletions | Api::Completions => openai::read_chunk(found, event),
+        Api::Responses | Api::Realtime => openai::read_event(found, event),
+        Api::Images | Api::Audio => openai::read_media_event(found, event),
+        Api::GenerateContent => gemini::read_chunk(found, event.data),
+        Api::Interactions => gemini::read_event(found, event),
+        Api::CohereChat => cohere::read_event(found, event),
+        Api::InvokeModel => bedrock::read_event(found, event.data),
+        // These have no streams.
+        Api::Embeddings | Api::EmbedContent | Api::CachedContents | Api::Converse => {}
     }
 }
 
+fn read_frame(api: Api, found: &mut Found, frame: &Frame<'_>) {
+    match api {
+        _ if frame.is_exception => found.answer.error = Some(bedrock::exception(frame)),
+        Api::Converse => bedrock::read_converse_event(found, frame),
+        Api::InvokeModel => bedrock::read_chunk(found, frame),
+        // Nobody else sends such a stream.
+        _ => {}
+    }
+}
+
+/// Reads a line, or another text that is an event by itself.
+fn read_line(api: Api, found: &mut Found, data: &[u8]) {
+    let event = Event {
+        name: &[],
+        data,
+        range: 0..0,
+    };
+    read_event(api, found, &event);
+}
+
 fn read_body(api: Api, found: &mut Found, body: &[u8]) {
+    if api == Api::GenerateContent && body.trim_ascii_start().starts_with(b"[") {
+        gemini::read_array(found, body);
+        return;
+    }
     let Some(object) = Object::read(body) else {
         return;
     };
@@ -156,8 +231,16 @@ fn read_body(api: Api, found: &mut Found, body: &[u8]) {
     found.answer.complete = true;
     match api {
         Api::Messages => messages::read_body(found, &object),
-        Api::Responses => openai::read_response(found, &object),
-        _ => openai::read_completion(found, &object),
+        Api::ChatCompletions | Api::Completions => openai::read_completion(found, &object),
+        Api::Responses | Api::Realtime => openai::read_response(found, &object),
+        Api::Embeddings => openai::read_embeddings(found, &object),
+        Api::Images | Api::Audio => openai::read_media(found, &object),
+        Api::GenerateContent | Api::EmbedContent => gemini::read_content(found, &object),
+        Api::CachedContents => gemini::read_cache(found, &object),
+        Api::Interactions => gemini::read_interaction(found, &object),
+        Api::InvokeModel => bedrock::read_body(found, &object),
+        Api::Converse => bedrock::read_converse(found, &object),
+        Api::CohereChat => cohere::read_body(found, &object),
     }
 }
 
@@ -167,6 +250,7 @@ struct Found {
     answer: Answer,
     /// The counts of Anthropic, which come in instalments.
     counts: Option<messages::Counts>,
+    headers: bedrock::Headers,
 }
 
 impl Found {
@@ -175,11 +259,22 @@ impl Found {
         if let Some(counts) = self.counts {
             counts.settle(&mut answer);
         }
+        self.headers.settle(&mut answer);
         answer
     }
 
     fn delta(&mut self) {
         self.answer.delta_events = self.answer.delta_events.saturating_add(1);
+    }
+
+    /// Notes a model and an id where they say something.
+    fn is_from(&mut self, object: &Object<'_>, model: &str, id: &str) {
+        let answer = &mut self.answer;
+        for (name, field) in [(model, &mut answer.model), (id, &mut answer.response_id)] {
+            if let Some(value) = object.filled(name) {
+                *field = Some(value);
+            }
+        }
     }
 
     /// Notes the error of `object`, if it has one.
@@ -194,61 +289,14 @@ impl Found {
         };
         let name = error
             .as_ref()
-            .and_then(|error| error.name("type").or_else(|| error.name("code")))
+            .and_then(|error| {
+                // Google calls its type `status`.
+                let names = ["type", "status", "code"].into_iter();
+                names.filter_map(|name| error.filled(name)).next()
+            })
             .or_else(|| object.name("code"));
         // Never the message: it may quote the prompt.
         self.answer.error = Some(name.unwrap_or_else(|| "error".to_owned()));
-    }
-}
-
-/// The members of an object, looked up by name. Of several with one key the last counts.
-struct Object<'a> {
-    bytes: &'a [u8],
-    members: Vec<Member>,
-}
-
-impl<'a> Object<'a> {
-    /// The object that `bytes` begin with.
-    fn read(bytes: &'a [u8]) -> Option<Self> {
-        let members = json::members(bytes, 0..bytes.len()).ok()?;
-        Some(Self { bytes, members })
-    }
-
-    fn get(&self, name: &str) -> Option<&Member> {
-        self.members
-            .iter()
-            .rev()
-            .find(|member| member.is(self.bytes, name))
-    }
-
-    fn object(&self, name: &str) -> Option<Self> {
-        Self::read(self.bytes.get(self.get(name)?.value.range.clone())?)
-    }
-
-    /// The objects in an array.
-    fn objects(&self, name: &str) -> impl Iterator<Item = Self> + use<'a> {
-        let bytes = self.bytes;
-        self.get(name)
-            .and_then(|member| json::elements(bytes, member.value.range.clone()).ok())
-            .unwrap_or_default()
-            .into_iter()
-            .filter_map(move |element| Self::read(bytes.get(element.range)?))
-    }
-
-    /// A short string, or a number as one: a name, an id, a code.
-    fn name(&self, name: &str) -> Option<String> {
-        let value = &self.get(name)?.value;
-        match value.kind {
-            Kind::String => json::name(self.bytes, value),
-            Kind::Number => {
-                json::whole(self.bytes, value.range.clone()).map(|code| code.to_string())
-            }
-            Kind::Object | Kind::Array | Kind::True | Kind::False | Kind::Null => None,
-        }
-    }
-
-    fn whole(&self, name: &str) -> Option<u64> {
-        json::whole(self.bytes, self.get(name)?.value.range.clone())
     }
 }
 

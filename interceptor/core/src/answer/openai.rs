@@ -26,27 +26,29 @@ pub(super) fn read_chunk(found: &mut Found, event: &Event<'_>) {
         return;
     }
     if let Some(chunk) = Object::read(event.data) {
+        let usage = found.answer.usage.take();
         read_completion(found, &chunk);
+        let answer = &mut found.answer;
+        // Who tells usage with the reason of the end or after it has said all that counts: some
+        // send no `[DONE]`.
+        let told = answer.usage.is_some() && answer.stop_reason.is_some();
+        answer.complete |= told && answer.error.is_none();
+        answer.usage = answer.usage.or(usage);
     }
 }
 
 /// Reads a chat completion, or a chunk of one.
 pub(super) fn read_completion(found: &mut Found, completion: &Object<'_>) {
-    found.error(completion);
+    read_errors(found, completion);
+    found.is_from(completion, "model", "id");
     let answer = &mut found.answer;
-    for (name, field) in [
-        ("model", &mut answer.model),
-        ("id", &mut answer.response_id),
-        ("service_tier", &mut answer.service_tier),
-    ] {
-        if let Some(value) = completion.name(name) {
-            *field = Some(value);
-        }
+    if let Some(tier) = completion.filled("service_tier") {
+        answer.service_tier = Some(tier);
     }
     let choice = completion.objects("choices").next();
     if let Some(reason) = choice
         .as_ref()
-        .and_then(|choice| choice.name("finish_reason"))
+        .and_then(|choice| choice.filled("finish_reason"))
     {
         answer.stop_reason = Some(reason);
     }
@@ -59,18 +61,112 @@ pub(super) fn read_completion(found: &mut Found, completion: &Object<'_>) {
         // Older models of Moonshot.
         choice.and_then(|choice| choice.object("usage")),
     ];
-    if let Some(usage) = usage.iter().flatten().find_map(usage_of) {
-        answer.usage = Some(usage);
+    for usage in usage.iter().flatten() {
+        if read_usage(found, usage) {
+            break;
+        }
+    }
+}
+
+/// Notes an error, also where the status of the answer does not tell of it.
+fn read_errors(found: &mut Found, body: &Object<'_>) {
+    found.error(body);
+    // MiniMax.
+    let status = body
+        .object("base_resp")
+        .and_then(|status| status.whole("status_code"));
+    if let Some(code) = status.filter(|code| *code != 0) {
+        found.answer.error = Some(code.to_string());
+    }
+    // Mistral.
+    if body.name("object").as_deref() == Some("error") {
+        let name = body.filled("type").or_else(|| body.filled("code"));
+        found.answer.error = Some(name.unwrap_or_else(|| "error".to_owned()));
+    }
+}
+
+/// Takes over usage and cost; whether there were any counts.
+fn read_usage(found: &mut Found, usage: &Object<'_>) -> bool {
+    let Some(counts) = usage_of(usage) else {
+        return false;
+    };
+    found.answer.usage = Some(counts);
+    if let Some(tier) = usage.filled("service_tier") {
+        found.answer.service_tier = Some(tier);
+    }
+    let cost = super::cost::of_usage(usage);
+    found.answer.reported_cost = cost.or(found.answer.reported_cost);
+    true
+}
+
+/// Reads embeddings, which have no output. Cohere's tell what is billed in `meta`.
+pub(super) fn read_embeddings(found: &mut Found, body: &Object<'_>) {
+    read_errors(found, body);
+    found.is_from(body, "model", "id");
+    let usage = body.object("usage");
+    let Some(usage) = usage.filter(|usage| !read_usage(found, usage)) else {
+        let meta = body.object("meta");
+        if let Some(billed) = meta.as_ref().and_then(super::cohere::usage_of) {
+            found.answer.usage = Some(billed);
+        }
+        return;
+    };
+    // Voyage tells the total only.
+    found.answer.usage = usage.whole("total_tokens").map(|input| Usage {
+        input,
+        ..Usage::default()
+    });
+}
+
+/// Reads images, or what was heard in a recording. Models that are billed by the picture or the
+/// second tell no tokens.
+pub(super) fn read_media(found: &mut Found, body: &Object<'_>) {
+    read_errors(found, body);
+    found.is_from(body, "model", "id");
+    let Some(usage) = body.object("usage") else {
+        return;
+    };
+    if !read_usage(found, &usage) {
+        return;
+    }
+    let makes_images = body.get("data").is_some() || body.get("b64_json").is_some();
+    if let Some(counts) = found.answer.usage.as_mut().filter(|_| makes_images) {
+        // Unless told apart, all of the output is the picture.
+        let text = usage
+            .object("output_tokens_details")
+            .and_then(|details| details.whole("text_tokens"));
+        counts.output_image = counts.output.saturating_sub(text.unwrap_or(0));
+    }
+}
+
+/// Reads an event of a stream of images, of speech or of a transcription.
+pub(super) fn read_media_event(found: &mut Found, event: &Event<'_>) {
+    match event_type(event).as_ref() {
+        name if name.ends_with(b".completed") || name.ends_with(b".done") => {
+            if let Some(data) = Object::read(event.data) {
+                found.answer.complete = true;
+                read_media(found, &data);
+            }
+        }
+        b"error" => {
+            if let Some(data) = Object::read(event.data) {
+                found.error(&data);
+            }
+        }
+        name if name.ends_with(b".delta") || name.ends_with(b".partial_image") => found.delta(),
+        _ => {}
     }
 }
 
 /// Reads an event of a Responses stream.
 pub(super) fn read_event(found: &mut Found, event: &Event<'_>) {
     match event_type(event).as_ref() {
+        // Realtime ends all of them by `response.done`.
         b"response.created"
         | b"response.completed"
         | b"response.incomplete"
-        | b"response.failed" => {
+        | b"response.failed"
+        | b"response.done" => {
             let response = Object::read(event.data).and_then(|data| data.object("response"));
             if let Some(response) = response {
                 found.answer.complete = true;
@@ -93,9 +189,8 @@ pub(super) fn read_event(found: &mut Found, event: &Event<'_>) {
 /// Reads a response object. One that is still being made tells no usage.
 pub(super) fn read_response(found: &mut Found, response: &Object<'_>) {
     found.error(response);
+    found.is_from(response, "model", "id");
     let answer = &mut found.answer;
-    answer.model = response.name("model");
-    answer.response_id = response.name("id");
     answer.service_tier = response.name("service_tier");
     let status = response.name("status");
     if matches!(status.as_deref(), Some("queued" | "in_progress")) {
@@ -106,11 +201,24 @@ pub(super) fn read_response(found: &mut Found, response: &Object<'_>) {
         .object("incomplete_details")
         .and_then(|details| details.name("reason"));
     answer.stop_reason = reason.or(status);
-    answer.usage = response.object("usage").as_ref().and_then(usage_of);
-    if let Some(usage) = &mut answer.usage {
-        let searches = response.objects("output").filter(is_web_search).count();
-        usage.web_searches = u64::try_from(searches).unwrap_or(u64::MAX);
+    if let Some(details) = response.object("status_details") {
+        found.error(&details);
     }
+    if let Some(usage) = response.object("usage") {
+        read_usage(found, &usage);
+    }
+    if let Some(usage) = &mut found.answer.usage {
+        let count = |is_it: fn(&Object<'_>) -> bool| {
+            let items = response.objects("output").filter(is_it).count();
+            u64::try_from(items).unwrap_or(u64::MAX)
+        };
+        usage.web_searches = usage.web_searches.max(count(is_web_search));
+        usage.file_searches = count(is_file_search);
+    }
+}
+
+fn is_file_search(item: &Object<'_>) -> bool {
+    item.name("type").as_deref() == Some("file_search_call")
 }
 
 /// Whether an item of the output is a search that is billed: opening a page it found is not.
@@ -123,56 +231,103 @@ fn is_web_search(item: &Object<'_>) -> bool {
 /// A `usage` object in disjoint buckets; nothing if it has no counts.
 fn usage_of(usage: &Object<'_>) -> Option<Usage> {
     let either = |chat: &str, responses: &str| usage.whole(chat).or_else(|| usage.whole(responses));
-    let details =
-        |chat: &str, responses: &str| usage.object(chat).or_else(|| usage.object(responses));
     let prompt = either("prompt_tokens", "input_tokens");
     let completion = either("completion_tokens", "output_tokens");
     if prompt.is_none() && completion.is_none() {
         return None;
     }
     let (prompt, completion) = (prompt.unwrap_or(0), completion.unwrap_or(0));
-    let input_details = details("prompt_tokens_details", "input_tokens_details");
-    let input_detail = |name: &str| {
-        input_details
-            .as_ref()
-            .and_then(|details| details.whole(name))
-    };
-    let cached = input_detail("cached_tokens")
+    // The last of each is that of Realtime and of transcriptions.
+    let details = |names: [&str; 3]| Details(names.iter().find_map(|name| usage.object(name)));
+    let of_input = details([
+        "prompt_tokens_details",
+        "input_tokens_details",
+        "input_token_details",
+    ]);
+    let of_output = details([
+        "completion_tokens_details",
+        "output_tokens_details",
+        "output_token_details",
+    ]);
+    let cached = of_input
+        .told("cached_tokens")
+        .or_else(|| of_input.told("cache_read_input_tokens")) // Perplexity's Responses
         .or_else(|| usage.whole("prompt_cache_hit_tokens")) // DeepSeek
         .or_else(|| usage.whole("cached_tokens")) // Moonshot
         .unwrap_or(0);
-    let lifetimes = input_details
-        .as_ref()
-        .and_then(|details| details.object("cache_write_tokens_details"));
-    let lifetime = |name: &str| {
-        lifetimes
-            .as_ref()
-            .and_then(|lifetimes| lifetimes.whole(name))
-            .unwrap_or(0)
-    };
-    let (short, long) = (lifetime("ttl_30m_tokens"), lifetime("ttl_12h_tokens"));
-    let written = input_detail("cache_write_tokens")
+    let lifetimes = of_input.inside("cache_write_tokens_details");
+    let (short, long) = (
+        lifetimes.count("ttl_30m_tokens"),
+        lifetimes.count("ttl_12h_tokens"),
+    );
+    let written = of_input
+        .told("cache_write_tokens")
+        .or_else(|| of_input.told("cache_creation_input_tokens"))
         .unwrap_or(0)
         .max(short.saturating_add(long));
-    let reasoning = details("completion_tokens_details", "output_tokens_details")
-        .and_then(|details| details.whole("reasoning_tokens"))
-        .unwrap_or(0);
-    // xAI leaves reasoning out of the completion, which the total betrays.
-    let apart = prompt.saturating_add(completion).saturating_add(reasoning);
-    let output = if reasoning > 0 && usage.whole("total_tokens") == Some(apart) {
-        completion.saturating_add(reasoning)
-    } else {
-        completion
+    let input = prompt.saturating_sub(cached).saturating_sub(written);
+    let (output, reasoning) = output_of(usage, prompt, completion, &of_output);
+    let from_cache = of_input.inside("cached_tokens_details");
+    let cache_share = |name: &str| from_cache.count(name).min(cached);
+    let input_share = |name: &str| {
+        let uncached = of_input.count(name).saturating_sub(cache_share(name));
+        uncached.min(input)
     };
     Some(Usage {
-        input: prompt.saturating_sub(cached).saturating_sub(written),
+        input,
         cache_read: cached,
         cache_write: written.saturating_sub(long),
         cache_write_long: long,
         output,
         reasoning: reasoning.min(output),
+        web_searches: usage.whole("num_search_queries").unwrap_or(0),
+        citation: usage.whole("citation_tokens").unwrap_or(0),
+        input_audio: input_share("audio_tokens"),
+        input_image: input_share("image_tokens"),
+        cache_audio: cache_share("audio_tokens"),
+        cache_image: cache_share("image_tokens"),
+        output_audio: of_output.count("audio_tokens").min(output),
+        output_image: of_output.count("image_tokens").min(output),
         ..Usage::default()
     })
+}
+
+/// Output with reasoning, and reasoning alone. Most include it in the completion. xAI does not,
+/// which the total betrays; Perplexity tells it beside the completion.
+fn output_of(
+    usage: &Object<'_>,
+    prompt: u64,
+    completion: u64,
+    details: &Details<'_>,
+) -> (u64, u64) {
+    let beside = usage.whole("reasoning_tokens");
+    if let Some(reasoning) = beside.filter(|_| usage.get("citation_tokens").is_some()) {
+        return (completion.saturating_add(reasoning), reasoning);
+    }
+    let reasoning = details.told("reasoning_tokens").or(beside).unwrap_or(0);
+    let apart = prompt.saturating_add(completion).saturating_add(reasoning);
+    if reasoning > 0 && usage.whole("total_tokens") == Some(apart) {
+        (completion.saturating_add(reasoning), reasoning)
+    } else {
+        (completion, reasoning)
+    }
+}
+
+/// Counts inside a `usage` object, if there are any.
+struct Details<'a>(Option<Object<'a>>);
+
+impl<'a> Details<'a> {
+    fn told(&self, name: &str) -> Option<u64> {
+        self.0.as_ref()?.whole(name)
+    }
+
+    fn count(&self, name: &str) -> u64 {
+        self.told(name).unwrap_or(0)
+    }
+
+    fn inside(&self, name: &str) -> Self {
+        Self(self.0.as_ref().and_then(|details| details.object(name)))
+    }
 }
 
 /// Whether `data` has the member that `key` finds, at any depth, with a value other than `null`.

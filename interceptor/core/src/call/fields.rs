@@ -14,7 +14,7 @@ pub(super) struct Fields {
     tools: Section,
     functions: Section,
     messages: Section,
-    /// A bare text, which comes after the messages where there are both (Cohere, version 1).
+    /// A bare text, which comes after the messages where there are both.
     prompt: Section,
     automatic_breakpoint: bool,
     max_tokens: Option<u64>,
@@ -166,9 +166,9 @@ impl Fields {
             | (b"input", Api::Embeddings | Api::Audio)
             // Cohere's embeddings.
             | (b"texts" | b"inputs", Api::Embeddings) => {
-                self.prompt = prompt::whole(scanner, body)?;
+                self.messages = prompt::whole(scanner, body)?;
             }
-            (b"suffix", Api::Completions) => self.functions = prompt::whole(scanner, body)?,
+            (b"suffix", Api::Completions) => self.prompt = prompt::whole(scanner, body)?,
             (b"instructions", Api::Audio) => self.system = prompt::whole(scanner, body)?,
             (b"max_tokens", Api::Completions) => self.max_tokens = number(scanner, body)?,
             (b"n", Api::Completions | Api::Images) => {
