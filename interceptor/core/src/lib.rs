@@ -27,6 +27,7 @@ pub mod cache;
 pub mod identity;
 pub mod estimate;
 pub mod caps;
+pub mod lease;
 pub mod refusal;
 pub mod edit;
 pub mod prompt;
