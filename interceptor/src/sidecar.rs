@@ -10,6 +10,7 @@ use tokio::sync::{Semaphore, watch};
 use weir_certs::Authority;
 use weir_core::caps::{self, Caps, OnExceed};
 use weir_core::catalog::Catalog;
+use weir_core::pricing::PriceTable;
 
 use crate::accept;
 use crate::capture::Capture;
@@ -20,6 +21,7 @@ use crate::ledger::{Ledger, LedgerError, LedgerOptions, Spend};
 use crate::metrics::Metrics;
 use crate::process::config::{Config, Live};
 use crate::process::limits;
+use crate::process::prices::{PriceFiles, Stamp};
 use crate::process::state::StateDirectory;
 use crate::run::summary::Summary;
 
@@ -59,6 +61,10 @@ pub(crate) struct Context {
     pub(crate) bodies: Arc<Semaphore>,
     live: Arc<Live>,
     rules: ArcSwap<Rules>,
+    price_files: PriceFiles,
+    /// Replaced when a list is imported, or the configuration changes. An exchange keeps the table
+    /// that it began with.
+    prices: ArcSwap<PriceTable>,
     totals: Mutex<Summary>,
     caps: Mutex<Caps>,
     drain: watch::Sender<bool>,
@@ -81,6 +87,10 @@ impl std::fmt::Debug for Context {
 impl Context {
     pub(crate) fn rules(&self) -> Arc<Rules> {
         self.rules.load_full()
+    }
+
+    pub(crate) fn prices(&self) -> Arc<PriceTable> {
+        self.prices.load_full()
     }
 
     pub(crate) fn caps(&self) -> MutexGuard<'_, Caps> {
@@ -126,8 +136,10 @@ impl Context {
     /// Puts a configuration that has changed in force, for connections from now on. Blocks.
     fn follow(&self, config: Arc<Config>) -> anyhow::Result<()> {
         let caps = caps_of(&config);
+        let prices = self.price_files.table(&config);
         let rules = Rules::new(config, &self.capture)?;
         self.reconfigure(caps)?;
+        self.prices.store(Arc::new(prices));
         self.rules.store(Arc::new(rules));
         Ok(())
     }
@@ -211,7 +223,10 @@ impl Sidecar {
             state_dir: parts.state.path().to_owned(),
             url: config.ledger.url.clone(),
         })?;
+        let price_files = PriceFiles::of(parts.state.path());
         let context = Arc::new(Context {
+            prices: ArcSwap::from_pointee(price_files.table(&config)),
+            price_files,
             leaves: Leaves::new(parts.authority),
             rejections: Rejections::default(),
             keyring: Keyring::open_or_create(parts.state.path())?,
@@ -237,6 +252,7 @@ impl Sidecar {
         context.capture.heartbeat()?;
         tokio::spawn(beat(Arc::clone(&context)));
         tokio::spawn(keep_house(Arc::clone(&context)));
+        tokio::spawn(follow_prices(Arc::clone(&context)));
         Ok(Self { context })
     }
 
@@ -355,6 +371,33 @@ async fn keep_house(context: Arc<Context>) {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "rules and caps stay as they were"),
             Err(error) => tracing::error!(%error, "keeping house ended"),
+        }
+    }
+}
+
+/// Puts price lists in force when one is imported or removed.
+async fn follow_prices(context: Arc<Context>) {
+    let mut ticks = tokio::time::interval(limits::CONFIG_POLL_INTERVAL);
+    let mut seen: Option<Stamp> = None;
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = context.draining() => return,
+        }
+        let at_work = Arc::clone(&context);
+        let before = seen.clone();
+        let read = tokio::task::spawn_blocking(move || {
+            let now = at_work.price_files.stamp();
+            if before.as_ref().is_some_and(|before| *before != now) {
+                let table = at_work.price_files.table(&at_work.rules().config);
+                at_work.prices.store(Arc::new(table));
+                tracing::info!("price lists replaced");
+            }
+            now
+        });
+        match read.await {
+            Ok(now) => seen = Some(now),
+            Err(error) => tracing::error!(%error, "following price lists ended"),
         }
     }
 }

@@ -3,6 +3,7 @@
 
 mod ca;
 mod doctor;
+mod prices;
 mod status;
 
 use std::ffi::OsString;
@@ -43,6 +44,8 @@ enum Command {
     Report(ReportArguments),
     /// The same workload on two hosts, side by side: cache, price, completion, latency.
     Compare(CompareArguments),
+    /// What models cost, which ones have no price, and price lists of others.
+    Prices(prices::Arguments),
     /// Everything on this machine with simulated providers: no key, no network.
     Demo(demo::Arguments),
 }
@@ -178,6 +181,7 @@ pub fn main() -> ExitCode {
         Command::Status(arguments) => status::run(&arguments, &mut out),
         Command::Report(arguments) => arguments.run(&mut out),
         Command::Compare(arguments) => arguments.run(&mut out),
+        Command::Prices(arguments) => prices::run(&arguments, &mut out),
         Command::Demo(arguments) => {
             // Several threads write there.
             drop(out);

@@ -13,7 +13,7 @@ use weir_core::api::{self, Endpoint, SaidByPath};
 use weir_core::call::Call;
 use weir_core::caps::{Amount, Ticket};
 use weir_core::edit;
-use weir_core::pricing;
+use weir_core::pricing::{self, PriceTable};
 
 use super::admission::Priced;
 use crate::decrypt::Session;
@@ -29,6 +29,8 @@ pub(super) struct Entry {
     pub(super) session: Arc<Session>,
     pub(super) endpoint: Endpoint,
     pub(super) record: Record,
+    /// The prices when the request came.
+    pub(super) prices: Arc<PriceTable>,
     opened: Instant,
     /// When all of the request that is read had been read.
     pub(super) read: Option<Instant>,
@@ -105,6 +107,7 @@ impl Entry {
         };
         context.metrics.in_flight.inc();
         Box::new(Self {
+            prices: context.prices(),
             context,
             rules,
             session,

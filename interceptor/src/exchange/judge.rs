@@ -11,7 +11,6 @@ use weir_core::caps::{Decision, Exceeded, Warning};
 use weir_core::catalog::Provider;
 use weir_core::edit;
 use weir_core::identity::Subject;
-use weir_core::pricing::PriceTable;
 use weir_core::refusal::{self, Reason};
 
 use super::admission;
@@ -88,7 +87,7 @@ impl Entry {
         let Some(priced) = self.priced() else {
             return Ok(());
         };
-        let amounts = self.context.memory.amounts(PriceTable::builtin(), &priced);
+        let amounts = self.context.memory.amounts(&self.prices, &priced);
         let caller = self.record.caller();
         let subject = Subject {
             caller: &caller,

@@ -133,7 +133,7 @@ impl Entry {
         let previous = exact
             .then(|| memory.learn(&priced, self.conversation, usage))
             .flatten();
-        let (asked, prices) = (priced.context(), PriceTable::builtin());
+        let (asked, prices) = (priced.context(), &self.prices);
         let answered = Context {
             model: answer.model.as_deref().unwrap_or(asked.model),
             service_tier: answer.service_tier.as_deref().or(asked.service_tier),
@@ -191,7 +191,8 @@ impl Entry {
     }
 
     fn cache_rules(&self, context: &Context<'_>) -> CacheRules {
-        let minimum = PriceTable::builtin()
+        let minimum = self
+            .prices
             .min_cacheable_tokens(context.provider, context.model)
             .unwrap_or(MINIMUM_TOKENS);
         match self.session.provider {
@@ -203,7 +204,7 @@ impl Entry {
                 CacheRules::by_markers(marked, minimum)
             }
             _ => {
-                let rates = PriceTable::builtin().rates(context, 0);
+                let rates = self.prices.rates(context, 0);
                 let charges = rates.is_some_and(|rates| rates.charges_for_writes());
                 CacheRules::automatic(charges, minimum)
             }

@@ -54,6 +54,8 @@ pub const ADMIN_HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 pub const CONFIG_POLL_INTERVAL: Duration = Duration::from_secs(2);
 /// Bytes of a configuration file; a larger one is a mistake.
 pub const CONFIG_BYTES_MAX: u64 = 1 << 20;
+/// Bytes of an imported price list, or of a file to import: the largest that is known has 3 MB.
+pub const PRICE_LIST_BYTES_MAX: u64 = 32 << 20;
 /// Bytes of one log file; what comes after is dropped and counted at the end of the file.
 pub const LOG_FILE_BYTES_MAX: u64 = 32 << 20;
 /// Log files of earlier processes that are kept.

@@ -6,4 +6,5 @@ pub mod config;
 pub mod leftovers;
 pub mod limits;
 pub mod logging;
+pub(crate) mod prices;
 pub mod state;

@@ -62,6 +62,24 @@ impl Rate {
                 .map_or(0, |(_, picos)| *picos),
         }
     }
+
+    /// As steps, one if it is flat.
+    pub(super) fn steps(&self) -> Vec<(u64, u64)> {
+        match self {
+            Self::Flat(picos) => vec![(0, *picos)],
+            Self::Steps(steps) => steps.clone(),
+        }
+    }
+
+    /// Flat if there is but one step.
+    pub(super) fn of_steps(mut steps: Vec<(u64, u64)>) -> Option<Self> {
+        steps.sort_unstable();
+        match steps.as_slice() {
+            [(0, picos)] => Some(Self::Flat(*picos)),
+            [(0, _), ..] if steps.is_sorted_by(|(a, _), (b, _)| a < b) => Some(Self::Steps(steps)),
+            _ => None,
+        }
+    }
 }
 
 impl<'de> Deserialize<'de> for Rate {
@@ -121,6 +139,39 @@ pub(super) fn text(micros: u64) -> String {
     }
 }
 
+/// The number of 10^-`digits` in the text of any JSON number (also of a string that holds one, and
+/// with an exponent), rounded up where it is finer. None for what is negative, no number, or too
+/// large.
+///
+/// Price files of others write a token's price as `3e-06`.
+pub(super) fn scaled(text: &str, digits: i32) -> Option<u64> {
+    let text = text.trim().trim_matches('"').trim();
+    let (mantissa, exponent) = match text.split_once(['e', 'E']) {
+        Some((mantissa, exponent)) => (mantissa, exponent.parse::<i32>().ok()?),
+        None => (text, 0),
+    };
+    let (whole, decimals) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let is_number = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+    if (whole.is_empty() && decimals.is_empty()) || !is_number(whole) || !is_number(decimals) {
+        return None;
+    }
+    let significant: u128 = format!("{whole}{decimals}").parse().ok()?;
+    let shift = exponent
+        .checked_add(digits)?
+        .checked_sub(i32::try_from(decimals.len()).ok()?)?;
+    let power = |by: i32| 10_u128.checked_pow(u32::try_from(by).ok()?);
+    let scaled = if shift >= 0 {
+        significant.checked_mul(power(shift)?)?
+    } else {
+        // Beyond what fits, nothing but a rounding up to the smallest is left.
+        match power(shift.checked_neg()?) {
+            Some(divisor) => significant.div_ceil(divisor),
+            None => u128::from(significant > 0),
+        }
+    };
+    u64::try_from(scaled).ok()
+}
+
 /// Decimals of a pico-dollar per token, in dollars per million tokens.
 const DECIMALS_MAX: usize = 6;
 const MILLION: u64 = 1_000_000;
@@ -128,6 +179,33 @@ const MILLION: u64 = 1_000_000;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn any_spelling_of_a_number_is_scaled_exactly() {
+        for (text, digits, expected) in [
+            ("3e-06", 12, Some(3_000_000)),
+            ("0.000003", 12, Some(3_000_000)),
+            ("\"0.00000125\"", 12, Some(1_250_000)),
+            ("2.5E-7", 12, Some(250_000)),
+            ("3", 6, Some(3_000_000)),
+            ("0", 12, Some(0)),
+            ("0e0", 12, Some(0)),
+            (".5", 6, Some(500_000)),
+            ("1e-13", 12, Some(1)),
+            ("1e-60", 12, Some(1)),
+            ("1.0000001", 6, Some(1_000_001)),
+            ("-1", 12, None),
+            ("\"-1\"", 12, None),
+            ("1e30", 12, None),
+            ("1e9999999999", 12, None),
+            ("", 12, None),
+            (".", 12, None),
+            ("null", 12, None),
+            ("true", 12, None),
+        ] {
+            assert_eq!(scaled(text, digits), expected, "{text}");
+        }
+    }
 
     #[test]
     fn a_price_is_written_as_it_was_read() {

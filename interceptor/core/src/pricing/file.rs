@@ -67,6 +67,18 @@ pub(super) struct File {
     pub(super) models: Vec<Model>,
 }
 
+impl File {
+    /// The file as text: a line for each model.
+    pub(super) fn text(&self) -> Result<String, serde_json::Error> {
+        let version = serde_json::to_string(&self.version)?;
+        let models = self.models.iter().map(serde_json::to_string);
+        let models = models.collect::<Result<Vec<_>, _>>()?.join(",\n");
+        Ok(format!(
+            "{{\"version\":{version},\"models\":[\n{models}\n]}}\n"
+        ))
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Model {
@@ -191,6 +203,15 @@ impl Model {
     }
 }
 
+impl When {
+    /// In a word or more: `batch`, `flex`, `fast`.
+    pub(super) fn name(&self) -> String {
+        let batch = self.processing.map(|Processing::Batch| "batch");
+        let parts = [batch, self.service_tier.as_deref(), self.speed.as_deref()];
+        parts.into_iter().flatten().collect::<Vec<_>>().join(" ")
+    }
+}
+
 impl Variant {
     fn applies(&self, scope: &Scope<'_>) -> bool {
         let When {
@@ -246,10 +267,21 @@ impl<'de> Deserialize<'de> for Hours {
     }
 }
 
+impl Hours {
+    fn texts(&self) -> [String; 2] {
+        [self.start, self.end].map(|time| time.strftime("%H:%M").to_string())
+    }
+}
+
+impl std::fmt::Display for Hours {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.texts().join("-"))
+    }
+}
+
 impl Serialize for Hours {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let hour = |time: Time| time.strftime("%H:%M").to_string();
-        [hour(self.start), hour(self.end)].serialize(serializer)
+        self.texts().serialize(serializer)
     }
 }
 

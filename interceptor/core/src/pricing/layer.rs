@@ -81,7 +81,6 @@ impl PriceList {
         self.models.is_empty()
     }
 
-    #[cfg(test)]
     pub(super) fn models(&self) -> &[Model] {
         &self.models
     }
@@ -110,6 +109,11 @@ impl PriceList {
             notional: true,
             ..found
         })
+    }
+
+    /// The providers that it has models of, in no order.
+    pub(super) fn providers(&self) -> impl Iterator<Item = &str> {
+        self.providers.keys().map(String::as_str)
     }
 
     /// Whether the list has models of `provider`.

@@ -12,10 +12,12 @@
 
 mod decimal;
 mod file;
+mod import;
 mod layer;
 mod model_name;
 mod negotiated;
 mod rates;
+mod show;
 
 #[cfg(test)]
 mod tests;
@@ -30,9 +32,11 @@ use layer::Found;
 use rates::NO_SURCHARGE_PPM;
 
 pub use file::PriceTableError;
+pub use import::{Change, Format, ImportError, Imported, import};
 pub use layer::PriceList;
 pub use negotiated::Negotiated;
 pub use rates::{Cost, Kind, Rates};
+pub use show::{Entry, Shown, Step};
 
 /// What decides the price of a call, beside its usage.
 ///
@@ -71,7 +75,7 @@ pub struct PriceTable {
 #[derive(Debug)]
 pub struct Quote<'a> {
     context: Context<'a>,
-    listed: Option<(&'a str, Found<'a>)>,
+    listed: Option<(&'a PriceList, Found<'a>)>,
     negotiated: Option<&'a Negotiated>,
 }
 
@@ -118,6 +122,29 @@ impl PriceTable {
     #[must_use]
     pub fn version(&self) -> &str {
         self.lists.last().map_or("", |list| list.version())
+    }
+
+    /// The negotiated prices, in the order in which they are tried.
+    pub fn negotiated(&self) -> impl Iterator<Item = &Negotiated> {
+        self.negotiated.iter()
+    }
+
+    /// The model with a price whose name is nearest to one that has none, with its provider: of the
+    /// provider itself if it has a near one.
+    #[must_use]
+    pub fn nearest(&self, provider: &str, model: &str) -> Option<(String, String)> {
+        let spellings = model_name::spellings(model);
+        let name = spellings.last()?.name.as_str();
+        let alike = |other: &str| {
+            let pairs = name.bytes().zip(other.bytes());
+            pairs
+                .take_while(|(one, other)| one.eq_ignore_ascii_case(other))
+                .count()
+        };
+        let models = self.lists().flat_map(PriceList::models);
+        let near = models.filter(|model| alike(&model.id) >= NEAR_FROM);
+        near.max_by_key(|model| (model.provider == listed_as(provider), alike(&model.id)))
+            .map(|model| (model.provider.clone(), model.id.clone()))
     }
 
     /// All lists, the topmost first.
@@ -191,8 +218,7 @@ impl PriceTable {
         &self,
         provider: &str,
         spellings: &[model_name::Spelling],
-    ) -> Option<(&str, Found<'_>)> {
-        let listed = |(list, found)| (PriceList::version(list), found);
+    ) -> Option<(&PriceList, Found<'_>)> {
         let own = self.lists.iter().find_map(|list| {
             Some((
                 list.as_ref(),
@@ -204,7 +230,6 @@ impl PriceTable {
                 .iter()
                 .find_map(|list| Some((list.as_ref(), self.of_maker(list, provider, spellings)?)))
         })
-        .map(listed)
     }
 
     fn of_maker<'a>(
@@ -252,10 +277,16 @@ impl<'a> Quote<'a> {
     #[must_use]
     pub fn version(&self) -> Cow<'a, str> {
         match (self.listed, self.negotiated) {
-            (Some((version, _)), None) => version.into(),
-            (Some((version, _)), Some(_)) => format!("{version}+negotiated").into(),
+            (Some((list, _)), None) => list.version().into(),
+            (Some((list, _)), Some(_)) => format!("{}+negotiated", list.version()).into(),
             (None, _) => "negotiated".into(),
         }
+    }
+
+    /// The negotiated price that is applied.
+    #[must_use]
+    pub const fn negotiated(&self) -> Option<&'a Negotiated> {
+        self.negotiated
     }
 
     /// The model's id in the list.
@@ -335,6 +366,9 @@ fn listed_as(provider: &str) -> &str {
         other => other,
     }
 }
+
+/// So many letters two names must begin with to be near.
+const NEAR_FROM: usize = 5;
 
 /// Listed providers that sell what others made, at their price, where no price of their own is
 /// listed.

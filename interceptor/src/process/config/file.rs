@@ -19,6 +19,7 @@ use weir_core::catalog::{BadHost, Catalog};
 use weir_core::money::Money;
 
 use super::fees::{RawFees, check_fees};
+use super::pricing::{self, RawPrice, RawPricing};
 use super::{
     Admin, Audit, AuditContent, CAP_TIMEZONE_DEFAULT, CAP_WARN_AT_PERMILLE_DEFAULT, Cache,
     CacheMode, Cap, CapKind, Config, ConfigError, Dimension, Fail, Intercept, Ledger, OnExceed,
@@ -59,6 +60,7 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
         },
         caps,
         fees: check_fees(raw.fees, &source)?,
+        pricing: pricing::check(raw.pricing, raw.price, &source)?,
         ledger: check_ledger(raw.ledger, &source)?,
         admin: check_admin(raw.admin, &source)?,
         audit: Audit {
@@ -75,6 +77,8 @@ struct Raw {
     cache: RawCache,
     cap: Vec<RawCap>,
     fees: RawFees,
+    pricing: RawPricing,
+    price: Vec<RawPrice>,
     ledger: RawLedger,
     admin: RawAdmin,
     audit: RawAudit,

@@ -6,6 +6,7 @@
 mod fees;
 mod file;
 mod live;
+mod pricing;
 #[cfg(test)]
 mod tests;
 
@@ -17,6 +18,7 @@ use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
 pub use live::{Live, Reload};
+pub use pricing::{Pricing, Subscriptions, Unpriced};
 pub use weir_core::caps::{Cap, CapKind, Dimension, OnExceed, Window};
 
 /// Everything that can be configured. [`Config::default`] is what runs without a file.
@@ -36,6 +38,8 @@ pub struct Config {
     pub caps: Vec<Cap>,
     /// What hosts charge on top of their prices, in basis points (550 are 5.5 %): for reports.
     pub fees: BTreeMap<String, u32>,
+    /// Prices of one's own, and what to do without one.
+    pub pricing: Pricing,
     /// Where records are kept.
     pub ledger: Ledger,
     /// The admin server.

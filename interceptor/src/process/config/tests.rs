@@ -2,6 +2,7 @@
 
 use weir_core::caps::Limits;
 use weir_core::money::Money;
+use weir_core::pricing::{Kind, Negotiated};
 
 use super::*;
 
@@ -41,6 +42,23 @@ limit_usd = 1_000
 
 [fees]
 "openrouter.ai" = 5.5
+
+[pricing]
+unpriced = "flat"
+flat_usd_per_mtok = 12.50
+subscriptions = "charged"
+
+[[price]]
+provider = "anthropic"
+model = "claude-opus-*"
+tier = "batch"
+from = 2026-12-01
+until = 2027-01-01
+discount_percent = 12.5
+
+[[price]]
+model = "own"
+usd_per_mtok = { input = 0.000001, output = 3 }
 
 [ledger]
 url = "sqlite:other.db"
@@ -91,6 +109,7 @@ fn every_key_of_the_contract_is_read() {
         },
         caps: vec![cap, all],
         fees: BTreeMap::from([("openrouter.ai".into(), 550)]),
+        pricing: pricing_of_the_contract(),
         ledger: Ledger {
             url: "sqlite:other.db".into(),
         },
@@ -102,6 +121,35 @@ fn every_key_of_the_contract_is_read() {
         },
     };
     assert_eq!(parse(COMPLETE), Ok(expected));
+}
+
+fn pricing_of_the_contract() -> Pricing {
+    let day = |day: &str| {
+        let start: jiff::Timestamp = format!("{day}T00:00:00Z").parse().unwrap();
+        Some(start.as_second())
+    };
+    Pricing {
+        unpriced: Unpriced::Flat {
+            picos_per_token: 12_500_000,
+        },
+        subscriptions: Subscriptions::Charged,
+        negotiated: vec![
+            Negotiated {
+                provider: Some("anthropic".into()),
+                model: "claude-opus-*".into(),
+                tier: Some("batch".into()),
+                from_unix: day("2026-12-01"),
+                until_unix: day("2027-01-01"),
+                per_token: BTreeMap::new(),
+                factor_ppm: Some(875_000),
+            },
+            Negotiated {
+                model: "own".into(),
+                per_token: BTreeMap::from([(Kind::Input, 1), (Kind::Output, 3_000_000)]),
+                ..Negotiated::default()
+            },
+        ],
+    }
 }
 
 #[test]

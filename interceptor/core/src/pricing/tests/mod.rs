@@ -101,6 +101,19 @@ fn the_built_in_table_is_valid_and_dated() {
     }
 }
 
+/// A price is one line, and the file is what an import of it would write.
+#[test]
+fn the_built_in_list_is_in_its_own_form_to_the_byte() {
+    let imported = import(BUILTIN_PRICES, Some(Format::Weir), "").unwrap();
+    let text = imported.text().unwrap();
+    let (_, built_in) = BUILTIN_PRICES.split_once('\n').unwrap();
+    let (_, written) = text.split_once('\n').unwrap();
+    for (line, (written, built_in)) in written.lines().zip(built_in.lines()).enumerate() {
+        assert_eq!(written, built_in, "line {}", line + 2);
+    }
+    assert_eq!(written.len(), built_in.len());
+}
+
 /// Input, output, cache read, write, long write, where one that is not listed costs what input
 /// (or a default write) costs.
 #[test]
