@@ -18,7 +18,7 @@ use weir_core::pricing::{self, PriceTable};
 use super::admission::Priced;
 use crate::decrypt::Session;
 use crate::forward::SendError;
-use crate::ledger::{Cost, Outcome, Record};
+use crate::ledger::{Cost, Outcome, Record, new_id};
 use crate::process::config::Fail;
 use crate::sidecar::{Context, Rules, unix_ms};
 
@@ -92,9 +92,10 @@ impl Entry {
             Endpoint::Call(api) => (api.as_str(), api::said_by_path(api, path)),
             _ => ("", SaidByPath::default()),
         };
+        let started_unix_ms = unix_ms();
         let record = Record {
-            id: uuid::Uuid::now_v7().to_string(),
-            started_unix_ms: unix_ms(),
+            id: new_id(started_unix_ms),
+            started_unix_ms,
             identity,
             destination: session.origin.destination.to_string(),
             host: session.upstream.route().host.to_string(),

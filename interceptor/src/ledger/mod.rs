@@ -21,12 +21,13 @@ use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use frame::EntryRef;
-use journal::Journal;
+use frame::{Entry, EntryRef, encode};
+use journal::{Handed, Journal};
 pub use record::{Bypass, Cost, Edit, Identity, Outcome, Record, Timings};
 pub(crate) use store::open_read_only;
 use store::{Spends, Store};
@@ -264,10 +265,12 @@ impl Ledger {
     /// The draft's outcome and cost do not matter: what is kept is `Outcome::Lost`, with `reserved`
     /// as the estimated cost. One `write(2)`; never fails, see `health`.
     pub fn admit(&self, draft: &Record, reserved: Money) {
-        self.write(EntryRef::Admitted {
+        let frame = encode(EntryRef::Admitted {
             reserved,
             record: draft,
         });
+        let id = draft.id.clone();
+        self.write(frame, Handed::Admitted { id });
     }
 
     /// Writes the record of an exchange; call it before the answer's last bytes are handed over.
@@ -276,18 +279,21 @@ impl Ledger {
     pub fn record(&self, mut record: Record) {
         self.instance().clone_into(&mut record.instance);
         if record.id.is_empty() {
-            record.id = Uuid::now_v7().to_string();
+            record.id = new_id(record.started_unix_ms);
         }
-        self.write(EntryRef::Recorded(&record));
-        if self.subscribers.receiver_count() > 0 {
+        let published = (self.subscribers.receiver_count() > 0).then(|| Arc::new(record.clone()));
+        let frame = encode(EntryRef::Recorded(&record));
+        self.write(frame, Handed::Entry(Entry::Recorded(Box::new(record))));
+        if let Some(record) = published {
             // That the last one has gone in the meantime is no matter.
-            drop(self.subscribers.send(Arc::new(record)));
+            drop(self.subscribers.send(record));
         }
     }
 
     /// Counts what was not inspected. One `write(2)`; never fails, see `health`.
     pub fn bypass(&self, bypass: Bypass) {
-        self.write(EntryRef::Bypassed(&bypass));
+        let frame = encode(EntryRef::Bypassed(&bypass));
+        self.write(frame, Handed::Entry(Entry::Bypassed(bypass)));
     }
 
     /// Hands every amount spent since `since_unix_ms` to `each`, oldest first, whoever spent it.
@@ -341,8 +347,8 @@ impl Ledger {
         self.shared.health()
     }
 
-    fn write(&self, entry: EntryRef<'_>) {
-        if self.shared.write(entry)
+    fn write(&self, frame: Vec<u8>, handed: Handed) {
+        if self.shared.write(frame, handed)
             && let Some(writer) = &self.writer
         {
             writer.thread().unpark();
@@ -361,6 +367,22 @@ impl Drop for Ledger {
             }
         }
     }
+}
+
+/// A new id for an exchange that began then: a UUID of version 7.
+///
+/// Its random bits are drawn once per process and counted up from there, as RFC 9562 (6.2, method 2)
+/// has it: no two ids of a process are alike, and none costs a system call.
+pub(crate) fn new_id(started_unix_ms: i64) -> String {
+    static RANDOM: LazyLock<u128> = LazyLock::new(|| Uuid::new_v4().as_u128());
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let count = u128::from(COUNT.fetch_add(1, Ordering::Relaxed));
+    let bytes = RANDOM.wrapping_add(count).to_be_bytes();
+    let random = bytes.last_chunk::<10>().copied().unwrap_or_default();
+    let started = u64::try_from(started_unix_ms).unwrap_or_default();
+    uuid::Builder::from_unix_timestamp_millis(started, &random)
+        .into_uuid()
+        .to_string()
 }
 
 /// In the state directory: the journals.

@@ -10,8 +10,8 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::frame::{Decoded, Entry, EntryRef, decode, encode};
-use super::journal::{Abandoned, Journal, Position, Reader, instances};
+use super::frame::{Decoded, Entry, decode};
+use super::journal::{Abandoned, Batch, Handed, Journal, Position, Reader, instances};
 use super::store::Store;
 use super::{LedgerError, LedgerHealth};
 
@@ -66,9 +66,8 @@ impl Shared {
     }
 
     /// Journals an entry, or keeps it in memory; returns whether the writer must be woken.
-    pub(super) fn write(&self, entry: EntryRef<'_>) -> bool {
-        let frame = encode(entry);
-        if let Err(error) = self.journal.append(&frame) {
+    pub(super) fn write(&self, frame: Vec<u8>, handed: Handed) -> bool {
+        if let Err(error) = self.journal.append(&frame, Some(handed)) {
             *lock(&self.error) = Some(format!("journal: {error}"));
             self.keep(frame);
         }
@@ -233,7 +232,7 @@ impl<'a> Writer<'a> {
     fn refile(&self) {
         let mut frames = self.shared.take_overflow();
         while let Some(frame) = frames.pop_front() {
-            if self.shared.journal.append(&frame).is_err() {
+            if self.shared.journal.append(&frame, None).is_err() {
                 frames.push_front(frame);
                 break;
             }
@@ -242,22 +241,27 @@ impl<'a> Writer<'a> {
     }
 
     fn drain_journal(&mut self) -> Result<(), LedgerError> {
-        loop {
-            let end = self.shared.journal.readable_end(&self.reader);
-            if end <= self.reader.at.offset {
-                return Ok(());
-            }
-            let batch = self.reader.read(end).map_err(LedgerError::Journal)?;
-            let instance = self.shared.journal.instance();
+        let journal = &self.shared.journal;
+        while let Some(batch) = self.next_batch()? {
             self.store
-                .commit(instance, Some(batch.end), &batch.entries)
+                .commit(journal.instance(), Some(batch.end), &batch.entries)
+                .inspect_err(|_| journal.again())
                 .map_err(LedgerError::Commit)?;
             self.reader.at = batch.end;
             self.count(batch.entries.len());
-            let moved_on = self.shared.journal.committed(&mut self.reader);
+            let moved_on = journal.committed(&mut self.reader);
             *lock(&self.shared.committed) = self.reader.at;
             moved_on.map_err(LedgerError::Journal)?;
         }
+        Ok(())
+    }
+
+    fn next_batch(&self) -> Result<Option<Batch>, LedgerError> {
+        let journal = &self.shared.journal;
+        journal
+            .next(&self.reader)
+            .inspect_err(|_| journal.again())
+            .map_err(LedgerError::Journal)
     }
 
     /// The journal is full or broken, but perhaps the database is not.

@@ -1,7 +1,9 @@
-//! One entry of the journal as bytes: a mark, a length, a checksum, and JSON.
+//! One entry of the journal as bytes: a mark, a length, a checksum, and MessagePack with names.
 //!
-//! The mark holds a byte that UTF-8 never has, so no text inside an entry can be taken for the
-//! start of one: after a damaged entry, reading goes on at the next mark.
+//! MessagePack, because JSON's escapes made every text of a record a loop over its bytes; with
+//! names, so that a journal of another version is read. The mark holds a byte that UTF-8 never has,
+//! so no text inside an entry can be taken for the start of one; a number can, and then has a wrong
+//! checksum. After a damaged entry, reading goes on at the next mark.
 
 use flate2::Crc;
 use serde::{Deserialize, Serialize};
@@ -100,7 +102,7 @@ pub(super) fn decode(bytes: &[u8]) -> Decoded {
     if checksum_of(body) != u32::from_le_bytes(*checksum) {
         return damaged(bytes);
     }
-    match serde_json::from_slice(body) {
+    match rmp_serde::from_slice(body) {
         Ok(entry) => Decoded::Entry {
             entry,
             length: HEAD_BYTES + length,
@@ -115,7 +117,7 @@ fn encode_unbounded(entry: EntryRef<'_>) -> Vec<u8> {
     let mut frame = Vec::with_capacity(FRAME_BYTES_USUAL);
     frame.extend_from_slice(&[0; HEAD_BYTES]);
     // Plain structs of texts and numbers: writing them to memory cannot fail.
-    if serde_json::to_writer(&mut frame, &entry).is_err() {
+    if rmp_serde::encode::write_named(&mut frame, &entry).is_err() {
         return Vec::new();
     }
     let (length, checksum) = {
@@ -195,11 +197,11 @@ fn clip(text: &mut String) {
     text.truncate(text.floor_char_boundary(TEXT_BYTES_KEPT));
 }
 
-const MARK: [u8; 4] = [0xF7, b'W', b'R', 0x01];
+const MARK: [u8; 4] = [0xF7, b'W', b'R', 0x02];
 const HEAD_BYTES: usize = 12;
 const FRAME_BYTES_USUAL: usize = 1536;
-/// Most bytes of one entry, so that a damaged length cannot swallow the journal. Even when each
-/// clipped byte is escaped to six, the texts of a record stay below it.
+/// Most bytes of one entry, so that a damaged length cannot swallow the journal. The clipped texts
+/// of a record stay far below it.
 pub(super) const FRAME_BYTES_MAX: usize = 128 * 1024;
 const TEXT_BYTES_KEPT: usize = 256;
 const LIST_ITEMS_KEPT: usize = 32;

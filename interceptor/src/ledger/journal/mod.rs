@@ -5,7 +5,13 @@
 //! process but not the machine: no disk flush is in the path of a request. A write that failed
 //! half-way does not move the end, so the next one overwrites it. When a segment has grown past
 //! its size, a new one takes the writes, and the old one is removed once all of it is committed.
+//!
+//! The writer of the same process gets most entries in memory beside it (`handed`), and reads the
+//! file only for those that were not handed over.
 
+mod handed;
+
+use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
@@ -13,6 +19,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::frame::{Decoded, Entry, EntryRef, FRAME_BYTES_MAX, decode, encode, next_mark};
+pub(super) use handed::Handed;
+use handed::{Queue, Queued};
 
 /// Where in a journal.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,6 +45,7 @@ struct Active {
     /// Where the segment before the active one ends, until all of it is committed.
     sealed_end: Option<u64>,
     committed: Position,
+    handed: Queue,
 }
 
 impl Journal {
@@ -52,13 +61,14 @@ impl Journal {
                 end: Position::default(),
                 sealed_end: None,
                 committed: Position::default(),
+                handed: Queue::default(),
             }),
         };
         let opened = EntryRef::Opened {
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION"),
         };
-        match journal.append(&encode(opened)) {
+        match journal.append(&encode(opened), None) {
             Ok(()) => Ok(journal),
             Err(error) => {
                 // That nothing can be written is what to tell, not that nothing was removed.
@@ -72,8 +82,9 @@ impl Journal {
         &self.instance
     }
 
-    /// Appends an entry. Once this returned `Ok`, the end of this process does not lose it.
-    pub(super) fn append(&self, frame: &[u8]) -> io::Result<()> {
+    /// Appends an entry, and hands it to the writer in memory where that is given. Once this
+    /// returned `Ok`, the end of this process does not lose it.
+    pub(super) fn append(&self, frame: &[u8], handed: Option<Handed>) -> io::Result<()> {
         let mut active = self.active();
         if active.backlog_bytes() >= BACKLOG_BYTES_MAX {
             return Err(io::Error::other(format!(
@@ -82,7 +93,32 @@ impl Journal {
         }
         active.file.write_all_at(frame, active.end.offset)?;
         active.end.offset = active.end.offset.saturating_add(bytes(frame.len()));
+        let end = active.end;
+        active.handed.push(frame.len(), end, handed);
         Ok(())
+    }
+
+    /// Some of the entries that follow `reader`; none where there are none.
+    pub(super) fn next(&self, reader: &Reader) -> io::Result<Option<Batch>> {
+        let mut active = self.active();
+        let queued = active.handed.take(BATCH_ENTRIES_MAX);
+        if !queued.is_empty() {
+            drop(active);
+            return reader.complete(queued).map(Some);
+        }
+        let end = active.readable_end(reader);
+        if end <= reader.at.offset {
+            // From here on each entry is handed over until one is not.
+            active.handed.open();
+            return Ok(None);
+        }
+        drop(active);
+        reader.read(end).map(Some)
+    }
+
+    /// What `next` gave was not committed: it comes again, from the file.
+    pub(super) fn again(&self) {
+        self.active().handed.close();
     }
 
     /// Where the next entry goes.
@@ -100,15 +136,6 @@ impl Journal {
         Reader {
             file: Arc::clone(&self.active().file),
             at: Position::default(),
-        }
-    }
-
-    /// Where the segment that `reader` is in ends for now.
-    pub(super) fn readable_end(&self, reader: &Reader) -> u64 {
-        let active = self.active();
-        match active.sealed_end {
-            Some(end) if reader.at.segment < active.end.segment => end,
-            _ => active.end.offset,
         }
     }
 
@@ -154,6 +181,14 @@ impl Journal {
 }
 
 impl Active {
+    /// Where the segment that `reader` is in ends for now.
+    fn readable_end(&self, reader: &Reader) -> u64 {
+        match self.sealed_end {
+            Some(end) if reader.at.segment < self.end.segment => end,
+            _ => self.end.offset,
+        }
+    }
+
     fn backlog_bytes(&self) -> u64 {
         // Both terms of the sum are ends of this process's own files.
         self.sealed_end
@@ -252,6 +287,36 @@ pub(super) struct Batch {
 }
 
 impl Reader {
+    /// A batch of what was handed over. An admission is read from the file, and that only where its
+    /// record is not in the same batch, which is seldom.
+    fn complete(&self, queued: Vec<Queued>) -> io::Result<Batch> {
+        let ended: HashSet<String> = queued.iter().filter_map(Queued::ended).collect();
+        let mut batch = Batch {
+            end: self.at,
+            ..Batch::default()
+        };
+        for queued in queued {
+            batch.end = queued.end;
+            match queued.entry {
+                Handed::Entry(entry) => batch.entries.push(entry),
+                Handed::Admitted { id } if ended.contains(&id) => {}
+                Handed::Admitted { .. } => {
+                    let mut frame = vec![0; queued.length];
+                    let start = queued.end.offset.saturating_sub(bytes(queued.length));
+                    self.file.read_exact_at(&mut frame, start)?;
+                    match decode(&frame) {
+                        Decoded::Entry { entry, .. } => batch.entries.push(entry),
+                        Decoded::Damaged { .. } | Decoded::Incomplete => {
+                            batch.damaged_bytes =
+                                batch.damaged_bytes.saturating_add(bytes(frame.len()));
+                        }
+                    }
+                }
+            }
+        }
+        Ok(batch)
+    }
+
     /// Some of the entries before `end`, which no entry crosses unless it is torn. Ends at `end`
     /// sooner or later, whatever the bytes are.
     pub(super) fn read(&self, end: u64) -> io::Result<Batch> {
@@ -362,7 +427,7 @@ const SEGMENT_BYTES: u64 = 4 * 1024 * 1024;
 /// Most bytes that wait for a database that cannot be written; some 200,000 records.
 const BACKLOG_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// Most entries in one transaction.
-const BATCH_ENTRIES_MAX: usize = 256;
+const BATCH_ENTRIES_MAX: usize = 1024;
 /// Read at once: at least one entry, whatever its size.
 const READ_BYTES: u64 = 1024 * 1024;
 const _: () = assert!(READ_BYTES as usize > 2 * FRAME_BYTES_MAX, "an entry fits");
