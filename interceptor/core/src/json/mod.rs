@@ -60,9 +60,10 @@ impl Member {
     /// Whether the key reads `name`, however it is escaped.
     #[must_use]
     pub fn is(&self, bytes: &[u8], name: &str) -> bool {
-        bytes
-            .get(self.key.clone())
-            .is_some_and(|raw| *plain(raw) == *name.as_bytes())
+        // An escape is longer than what it stands for.
+        bytes.get(self.key.clone()).is_some_and(|raw| {
+            raw == name.as_bytes() || (raw.len() > name.len() && *plain(raw) == *name.as_bytes())
+        })
     }
 }
 

@@ -254,7 +254,12 @@ fn holds(text: Option<&str>, test: impl FnOnce(&[u8]) -> bool) -> bool {
 
 fn strip_prefix<'a>(name: &'a [u8], prefix: &[u8]) -> Option<&'a [u8]> {
     let (start, rest) = name.split_at_checked(prefix.len())?;
-    start.eq_ignore_ascii_case(prefix).then_some(rest)
+    // Names of one maker begin alike, so the ends of the prefixes tell most of them apart.
+    let ends_alike = match (start.last(), prefix.last()) {
+        (Some(one), Some(other)) => one.eq_ignore_ascii_case(other),
+        _ => true,
+    };
+    (ends_alike && start.eq_ignore_ascii_case(prefix)).then_some(rest)
 }
 
 fn contains(name: &[u8], part: &[u8]) -> bool {
