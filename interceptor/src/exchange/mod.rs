@@ -10,6 +10,7 @@ mod linger;
 mod request;
 mod response;
 mod settle;
+mod settled;
 mod upgrade;
 
 use std::sync::Arc;
@@ -29,6 +30,7 @@ use entry::Entry;
 use linger::Lingering;
 use request::Read;
 use response::Response;
+use settled::Settled;
 
 use crate::decrypt::Session;
 use crate::forward::{self, Protocol, RequestBody, SendError};
@@ -62,11 +64,12 @@ pub(crate) async fn serve(
                 .header_read_timeout(limits::CLIENT_IDLE_TIMEOUT)
                 .serve_connection(TokioIo::new(Lingering::new(stream)), service)
                 .with_upgrades();
-            let mut connection = std::pin::pin!(connection);
+            let connection = std::pin::pin!(connection);
+            let mut connection = Settled::new(connection);
             tokio::select! {
-                served = connection.as_mut() => served,
+                served = &mut connection => served,
                 () = context.draining() => {
-                    connection.as_mut().graceful_shutdown();
+                    connection.get_mut().as_mut().graceful_shutdown();
                     connection.await
                 }
             }
