@@ -10,6 +10,7 @@ mod decrypt;
 mod exchange;
 mod forward;
 mod tunnel;
+mod read_ahead;
 pub mod ledger;
 
 pub mod sidecar;

@@ -26,6 +26,7 @@ use crate::forward::{DialError, Route, Upstream};
 use crate::metrics::BypassReason;
 use crate::process::config::Fail;
 use crate::process::limits;
+use crate::read_ahead::ReadAhead;
 use crate::sidecar::{Context, Rules};
 use crate::tunnel;
 
@@ -158,7 +159,7 @@ async fn terminate(
     stream: TcpStream,
     hello: ClientHello,
     waited: Duration,
-) -> anyhow::Result<TlsStream<TcpStream>> {
+) -> anyhow::Result<TlsStream<ReadAhead>> {
     let (host, program) = (
         &session.upstream.route().host,
         &session.origin.application.executable,
@@ -167,6 +168,7 @@ async fn terminate(
         .leaves
         .server_config(host, session.upstream.protocol())
         .map_err(|error| anyhow::anyhow!("expected a certificate for {host}: {error}"))?;
+    let stream = ReadAhead::new(stream);
     let handshake = StartHandshake::from_parts(hello.accepted, stream).into_stream(config);
     match tokio::time::timeout(limits::TLS_HANDSHAKE_TIMEOUT, handshake).await? {
         Ok(stream) => {

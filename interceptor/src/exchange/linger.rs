@@ -12,9 +12,10 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
+
+use crate::read_ahead::ReadAhead;
 
 const WAIT_MAX: Duration = Duration::from_secs(2);
 const DROPPED_BYTES_MAX: usize = 8 << 20;
@@ -22,7 +23,7 @@ const READ_BYTES: usize = 8 << 10;
 
 /// A server's connection that lingers when it is shut down.
 pub(super) struct Lingering {
-    stream: TlsStream<TcpStream>,
+    stream: TlsStream<ReadAhead>,
     lingering: Option<Linger>,
 }
 
@@ -32,7 +33,7 @@ struct Linger {
 }
 
 impl Lingering {
-    pub(super) fn new(stream: TlsStream<TcpStream>) -> Self {
+    pub(super) fn new(stream: TlsStream<ReadAhead>) -> Self {
         Self {
             stream,
             lingering: None,
@@ -57,6 +58,18 @@ impl AsyncWrite for Lingering {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

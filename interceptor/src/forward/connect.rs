@@ -19,6 +19,7 @@ use tokio_rustls::client::TlsStream;
 use crate::capture::Capture;
 use crate::client_hello::Offer;
 use crate::process::limits;
+use crate::read_ahead::ReadAhead;
 
 /// Where the application meant to connect.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -165,7 +166,7 @@ impl Dialer {
         destination: &Destination,
         host: &str,
         offer: Offer,
-    ) -> Result<TlsStream<TcpStream>, DialError> {
+    ) -> Result<TlsStream<ReadAhead>, DialError> {
         let failed = |error: io::Error| DialError::Handshake {
             host: host.to_owned(),
             error,
@@ -178,7 +179,7 @@ impl Dialer {
         let mut config = self.tls.clone();
         config.alpn_protocols = protocols(offer);
         config.client_auth_cert_resolver = Arc::<CertificateAsked>::clone(&asked);
-        let handshake = TlsConnector::from(Arc::new(config)).connect(name, tcp);
+        let handshake = TlsConnector::from(Arc::new(config)).connect(name, ReadAhead::new(tcp));
         let outcome = tokio::time::timeout(self.connect_timeout, handshake).await;
         if asked.0.load(Ordering::Relaxed) {
             return Err(DialError::WantsClientCertificate {

@@ -15,11 +15,11 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
 use super::pool::WayBack;
 use super::{HEADERS_MAX, Protocol, RequestBody, TrySendError, UpstreamBody};
+use crate::read_ahead::ReadAhead;
 
 /// hyper does not name the type of a connection that can be upgraded.
 type Connection = Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>;
@@ -37,7 +37,7 @@ pub(super) struct Http1 {
 
 impl Http1 {
     pub(super) async fn handshake(
-        stream: TlsStream<TcpStream>,
+        stream: TlsStream<ReadAhead>,
         protocol: Protocol,
     ) -> hyper::Result<Self> {
         let (sender, connection) = Builder::new()

@@ -12,7 +12,6 @@ use bytes::Bytes;
 use http::{Method, Request, Response};
 use http_body::Body as _;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
 pub(crate) use body::{RequestBody, UpstreamBody};
@@ -20,6 +19,7 @@ pub(crate) use connect::{Destination, DialError, Dialer};
 
 use crate::client_hello::Offer;
 use crate::process::limits;
+use crate::read_ahead::ReadAhead;
 use http1::Http1;
 use pool::{Pool, WayBack};
 
@@ -263,7 +263,7 @@ type TrySendError = hyper::client::conn::TrySendError<Request<RequestBody>>;
 
 /// A connection that falls silent, as behind a NAT that forgot it, is noticed by pings; its
 /// requests then fail, and the next ones get a fresh connection.
-async fn handshake_http2(stream: TlsStream<TcpStream>) -> hyper::Result<Http2> {
+async fn handshake_http2(stream: TlsStream<ReadAhead>) -> hyper::Result<Http2> {
     let (sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .keep_alive_interval(limits::PING_INTERVAL)
