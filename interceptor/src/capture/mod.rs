@@ -6,6 +6,7 @@
 mod ladder;
 mod listen;
 mod owner;
+mod sock_diag;
 mod packet_filter;
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! Whose a connection is, where no program in the kernel says so: the socket with its address in
-//! `/proc/net/tcp`, and the process of the command that holds this socket.
+//! Whose a connection is, where no program in the kernel says so: the socket with its address, and
+//! the process of the command that holds this socket.
 //!
 //! It is a look after the fact: a process that has ended, or passed its socket on, is not found.
 
@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use super::{Command, Flow};
+use super::{Command, Flow, sock_diag};
 
 /// A socket of the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +20,19 @@ pub(super) struct Socket {
 
 /// The socket of this network namespace that is connected from `local` to `remote`.
 pub(super) fn socket(local: SocketAddr, remote: SocketAddr) -> Option<Socket> {
+    let (local, remote) = (canonical(local), canonical(remote));
+    match sock_diag::find(local, remote) {
+        Ok(found) => found,
+        Err(error) => {
+            // A kernel may be built without it.
+            tracing::debug!(%error, "sock_diag has no answer: all sockets are read");
+            listed(local, remote)
+        }
+    }
+}
+
+/// The same, among all sockets of the namespace.
+fn listed(local: SocketAddr, remote: SocketAddr) -> Option<Socket> {
     // An IPv4 connection of an IPv6 socket stands in the second file.
     ["/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"]
         .iter()
@@ -36,7 +49,7 @@ fn find_socket(table: &str, local: SocketAddr, remote: SocketAddr) -> Option<Soc
         let [_, here, there, _, _, _, _, uid, _, inode] = fields.as_slice() else {
             return None;
         };
-        if parse_address(here)? != canonical(local) || parse_address(there)? != canonical(remote) {
+        if parse_address(here)? != local || parse_address(there)? != remote {
             return None;
         }
         Some(Socket {
@@ -221,6 +234,11 @@ mod tests {
         let local = stream.local_addr().unwrap();
         let found = socket(local, listener.local_addr().unwrap()).unwrap();
         assert_eq!(found.uid, nix::unistd::getuid().as_raw());
+        assert_eq!(
+            listed(local, listener.local_addr().unwrap()),
+            Some(found),
+            "both ways say the same"
+        );
         assert!(holds(std::process::id(), found.inode));
         drop(stream);
         assert!(!holds(std::process::id(), found.inode));
