@@ -63,7 +63,7 @@ impl Http1 {
 
     /// Whether a request can be sent now: drives the connection once to notice that it was closed.
     pub(super) fn is_ready(&mut self) -> bool {
-        self.drive(&mut Context::from_waker(Waker::noop()));
+        self.drive(&mut unwoken());
         !self.closed && self.sender.is_ready()
     }
 
@@ -81,11 +81,11 @@ impl Http1 {
     ) -> Result<Response<UpstreamBody>, TrySendError> {
         let mut answer = Box::pin(self.sender.try_send_request(request));
         let response = std::future::poll_fn(|cx| {
-            if let Poll::Ready(response) = answer.as_mut().poll(cx) {
+            if let Poll::Ready(response) = answer.as_mut().poll(&mut unwoken()) {
                 return Poll::Ready(response);
             }
             self.drive(cx);
-            answer.as_mut().poll(cx)
+            answer.as_mut().poll(&mut unwoken())
         })
         .await?;
         drop(answer);
@@ -103,10 +103,16 @@ impl Http1 {
                 upstream: Some((self, way_back)),
                 held: None,
             };
-            body.return_if_ended(&mut Context::from_waker(Waker::noop()));
+            body.return_if_ended();
             UpstreamBody::Http1(Box::new(body))
         }))
     }
+}
+
+/// For what only the connection makes ready: that is driven here, and what waits for it is polled
+/// again right after.
+fn unwoken() -> Context<'static> {
+    Context::from_waker(Waker::noop())
 }
 
 /// What a body yields: a frame, an error, or its end.
@@ -126,13 +132,13 @@ impl Http1Body {
         if let Some(held) = self.held.take() {
             return Poll::Ready(held);
         }
-        if let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) {
+        if let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(&mut unwoken()) {
             return Poll::Ready(frame);
         }
         if let Some((upstream, _)) = &mut self.upstream {
             upstream.drive(cx);
         }
-        Pin::new(&mut self.incoming).poll_frame(cx)
+        Pin::new(&mut self.incoming).poll_frame(&mut unwoken())
     }
 
     /// Adds what is ready now to `first`.
@@ -162,11 +168,10 @@ impl Http1Body {
     }
 
     /// Hands the connection back once nothing more of the body can come.
-    fn return_if_ended(&mut self, cx: &mut Context<'_>) {
+    fn return_if_ended(&mut self) {
         if self.is_end_stream()
-            && let Some((mut upstream, way_back)) = self.upstream.take()
+            && let Some((upstream, way_back)) = self.upstream.take()
         {
-            upstream.drive(cx);
             way_back.give(upstream);
         }
     }
@@ -189,7 +194,7 @@ impl Body for Http1Body {
                 None
             }
         };
-        self.return_if_ended(cx);
+        self.return_if_ended();
         Poll::Ready(next)
     }
 
