@@ -15,6 +15,7 @@ pub(crate) use identity::Application;
 use crate::capture::{Capture, Flow, Mode};
 use crate::client_hello;
 use crate::decrypt;
+use crate::exchange;
 use crate::forward::Destination;
 use crate::ledger::Bypass;
 use crate::metrics::{Bound, BypassReason};
@@ -163,8 +164,13 @@ async fn open(
             .await
         }
         client_hello::Opening::Tls(hello) => {
-            // Boxed: a connection that is only spliced need not carry room for it.
-            Box::pin(decrypt::decide(context, rules, origin, stream, *hello)).await
+            // Boxed, both: a connection that is only spliced need not carry room for serving, nor
+            // one that is served what it took to decide.
+            let decided = Box::pin(decrypt::decide(context, rules, origin, stream, hello)).await?;
+            if let Some((session, stream)) = decided {
+                Box::pin(exchange::serve(context, rules, session, stream)).await;
+            }
+            Ok(())
         }
     }
 }

@@ -21,7 +21,6 @@ pub(crate) use rejections::Rejections;
 
 use crate::accept::{Origin, Passed, pass};
 use crate::client_hello::{ClientHello, Offer};
-use crate::exchange;
 use crate::forward::{DialError, Route, Upstream};
 use crate::metrics::BypassReason;
 use crate::process::config::Fail;
@@ -37,14 +36,17 @@ pub(crate) struct Session {
     pub(crate) upstream: Upstream,
 }
 
-/// Passes, refuses or inspects a connection whose server name is known.
+/// A connection of an application, decrypted. Boxed: it is moved several times.
+pub(crate) type Decrypted = Box<TlsStream<ReadAhead>>;
+
+/// Passes or refuses a connection whose server name is known, or decrypts it to be inspected.
 pub(crate) async fn decide(
     context: &Arc<Context>,
     rules: &Arc<Rules>,
     origin: &Arc<Origin>,
     stream: TcpStream,
-    hello: ClientHello,
-) -> anyhow::Result<()> {
+    hello: Box<ClientHello>,
+) -> anyhow::Result<Option<(Session, Decrypted)>> {
     let host: Arc<str> = Arc::from(hello.server_name.as_str());
     let provider = match judge(context, rules, origin, &host, hello.offer) {
         Ok(provider) => provider,
@@ -56,7 +58,8 @@ pub(crate) async fn decide(
                 host: Some(&host),
                 reason,
             };
-            return pass_or_refuse(context, rules, origin, passed).await;
+            pass_or_refuse(context, rules, origin, passed).await?;
+            return Ok(None);
         }
     };
     let destination = origin.destination.clone();
@@ -88,7 +91,8 @@ pub(crate) async fn decide(
                 host: Some(&host),
                 reason,
             };
-            return pass_or_refuse(context, rules, origin, passed).await;
+            pass_or_refuse(context, rules, origin, passed).await?;
+            return Ok(None);
         }
     };
     let session = Session {
@@ -98,8 +102,7 @@ pub(crate) async fn decide(
     };
     let waited = asked.elapsed();
     let stream = terminate(context, &session, stream, hello, waited).await?;
-    exchange::serve(context, rules, session, stream).await;
-    Ok(())
+    Ok(Some((session, stream)))
 }
 
 /// The provider, if the connection is to be inspected.
@@ -157,9 +160,9 @@ async fn terminate(
     context: &Context,
     session: &Session,
     stream: TcpStream,
-    hello: ClientHello,
+    hello: Box<ClientHello>,
     waited: Duration,
-) -> anyhow::Result<TlsStream<ReadAhead>> {
+) -> anyhow::Result<Decrypted> {
     let (host, program) = (
         &session.upstream.route().host,
         &session.origin.application.executable,
@@ -173,7 +176,7 @@ async fn terminate(
     match tokio::time::timeout(limits::TLS_HANDSHAKE_TIMEOUT, handshake).await? {
         Ok(stream) => {
             context.rejections.succeeded(program, host);
-            Ok(stream)
+            Ok(Box::new(stream))
         }
         Err(error) => {
             // A client that waited long for the provider may have given up for that reason.

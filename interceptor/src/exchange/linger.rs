@@ -13,9 +13,8 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
-use tokio_rustls::server::TlsStream;
 
-use crate::read_ahead::ReadAhead;
+use crate::decrypt::Decrypted;
 
 const WAIT_MAX: Duration = Duration::from_secs(2);
 const DROPPED_BYTES_MAX: usize = 8 << 20;
@@ -23,7 +22,7 @@ const READ_BYTES: usize = 8 << 10;
 
 /// A server's connection that lingers when it is shut down.
 pub(super) struct Lingering {
-    stream: TlsStream<ReadAhead>,
+    stream: Decrypted,
     lingering: Option<Linger>,
 }
 
@@ -33,7 +32,7 @@ struct Linger {
 }
 
 impl Lingering {
-    pub(super) fn new(stream: TlsStream<ReadAhead>) -> Self {
+    pub(super) fn new(stream: Decrypted) -> Self {
         Self {
             stream,
             lingering: None,

@@ -20,7 +20,6 @@ use http::header::CONTENT_LENGTH;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio_rustls::server::TlsStream;
 use weir_core::api::Endpoint;
 
 pub(crate) use admission::Memory;
@@ -31,10 +30,9 @@ use request::Read;
 use response::Response;
 use settled::Settled;
 
-use crate::decrypt::Session;
+use crate::decrypt::{Decrypted, Session};
 use crate::forward::{self, Protocol, RequestBody, SendError};
 use crate::process::limits;
-use crate::read_ahead::ReadAhead;
 use crate::sidecar::{Context, Rules};
 
 /// Serves the requests of one decrypted connection until either side closes it.
@@ -42,7 +40,7 @@ pub(crate) async fn serve(
     context: &Arc<Context>,
     rules: &Arc<Rules>,
     session: Session,
-    stream: TlsStream<ReadAhead>,
+    stream: Decrypted,
 ) {
     let protocol = session.upstream.protocol();
     let session = Arc::new(session);

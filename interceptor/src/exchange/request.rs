@@ -19,7 +19,7 @@ pub(super) enum Read {
     Whole {
         head: http::request::Parts,
         body: Bytes,
-        trailers: Option<HeaderMap>,
+        trailers: Option<Box<HeaderMap>>,
         /// The share of the memory for all bodies.
         memory: Option<OwnedSemaphorePermit>,
     },
@@ -51,7 +51,7 @@ pub(super) async fn read(context: &Context, request: Request<Incoming>) -> anyho
     {
         match frame?.into_data() {
             Ok(data) => body.push(data),
-            Err(frame) => trailers = frame.into_trailers().ok(),
+            Err(frame) => trailers = frame.into_trailers().ok().map(Box::new),
         }
         if let Err(bound) = body.account(context) {
             context.metrics.bound_reached(bound);

@@ -15,7 +15,8 @@ pub(crate) enum RequestBody {
     /// Read, and perhaps edited, in full.
     Full {
         bytes: Bytes,
-        trailers: Option<HeaderMap>,
+        /// Boxed, because they are rare, and hyper keeps room for 32 requests per connection.
+        trailers: Option<Box<HeaderMap>>,
         /// Whether the head says the length. Where it does not, HTTP/2 ends the body with a flag,
         /// and hyper shall not add a `content-length` that the application did not send.
         announced: bool,
@@ -46,7 +47,7 @@ impl Body for RequestBody {
             Self::Full { trailers, .. } => Poll::Ready(
                 trailers
                     .take()
-                    .map(|trailers| Ok(Frame::trailers(trailers))),
+                    .map(|trailers| Ok(Frame::trailers(*trailers))),
             ),
             Self::Streamed(rest) | Self::Resumed { rest, .. } => Pin::new(rest).poll_frame(cx),
         }
