@@ -18,6 +18,11 @@ impl Prefix {
         Self(hasher.finish())
     }
 
+    /// As a number.
+    pub(crate) const fn value(self) -> u64 {
+        self.0
+    }
+
     /// The prefix extended by `bytes`.
     pub(crate) fn then_bytes(self, bytes: &[u8]) -> Self {
         let mut hasher = DefaultHasher::new();

@@ -8,6 +8,8 @@
 
 mod simulator;
 
+mod desk;
+
 mod connection;
 mod exchange;
 
@@ -34,6 +36,7 @@ pub mod agent;
 
 pub use bill::{Api, Billed, Received, Usage};
 pub use clock::Clock;
+pub use desk::{Desk, Refused, Served};
 pub use simulator::{Options, Protocols, Simulator};
 
 #[cfg(test)]

@@ -120,7 +120,7 @@ const fn usd(input: u64, output: u64, cache_read: u64, write_short: u64, write_l
 const PICO_PER_NANO: u64 = 1000;
 
 /// Rates in this order: input, output, cache read, short write, long write.
-pub(crate) const MODELS: [Model; 7] = [
+pub(crate) const MODELS: [Model; 9] = [
     Model {
         id: "claude-opus-5-5",
         provider: Provider::Anthropic,
@@ -149,6 +149,26 @@ pub(crate) const MODELS: [Model; 7] = [
         preserved_thinking: true,
         rates: usd(1000, 5000, 100, 1250, 2000),
         cliff: Some((100_000, usd(5000, 2_5000, 500, 6250, 1_0000))),
+        fast: false,
+    },
+    Model {
+        id: "claude-sonnet-5",
+        provider: Provider::Anthropic,
+        cacheable_min: 1024,
+        breakpoints: true,
+        preserved_thinking: false,
+        rates: usd(2_0000, 10_0000, 2000, 2_5000, 4_0000),
+        cliff: None,
+        fast: false,
+    },
+    Model {
+        id: "claude-sonnet-4-6",
+        provider: Provider::Anthropic,
+        cacheable_min: 1024,
+        breakpoints: true,
+        preserved_thinking: false,
+        rates: usd(3_0000, 15_0000, 3000, 3_7500, 6_0000),
+        cliff: None,
         fast: false,
     },
     Model {

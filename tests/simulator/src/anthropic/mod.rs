@@ -9,6 +9,7 @@ mod binding;
 mod wire;
 
 use std::io;
+use std::time::Duration;
 
 use http::Response;
 
@@ -17,6 +18,7 @@ pub(crate) use cache::Cache;
 use self::prompt::Prompt;
 use crate::bill::Api;
 use crate::body::Body;
+use crate::desk::Served;
 use crate::directive::Directive;
 use crate::exchange::{Answer, Call, Refusal, reply_json};
 use crate::json::{Json, object};
@@ -84,6 +86,33 @@ pub(crate) async fn messages(call: &Call<'_>) -> io::Result<Response<Body>> {
         headers: headers(call),
     };
     call.send(answer, &directive)
+}
+
+/// A request without a connection: see [`crate::Desk`].
+pub(crate) fn serve(
+    cache: &mut Cache,
+    key: &str,
+    body: &[u8],
+    now: Duration,
+) -> Result<Served, Refusal> {
+    let body = Json::parse(body).map_err(|error| Refusal::invalid(error.to_string()))?;
+    let model = find_model(&body)?;
+    if model.preserved_thinking {
+        binding::check(&body)?;
+    }
+    let prompt = Prompt::render(&body, model, key)?;
+    let plan = cache.plan(&prompt, model.cacheable_min, now);
+    cache.commit(&plan, now);
+    Ok(Served {
+        usage: plan.usage,
+        nanodollars: model.nanodollars(&plan.usage, Tier::Standard, false),
+        signature: binding::sign(&body),
+        prefixes: prompt
+            .blocks
+            .iter()
+            .map(|block| block.prefix.value())
+            .collect(),
+    })
 }
 
 /// `POST /v1/messages/count_tokens`.

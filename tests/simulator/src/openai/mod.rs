@@ -9,6 +9,7 @@ mod responses;
 
 use std::collections::HashMap;
 use std::io;
+use std::time::Duration;
 
 use http::{Method, Response};
 
@@ -16,8 +17,10 @@ pub(crate) use chat::chat_completions;
 pub(crate) use responses::responses;
 
 use self::cache::{Cache, Wish};
+use self::prompt::Prompt;
 use crate::bill::Api;
 use crate::body::Body;
+use crate::desk::Served;
 use crate::directive::Directive;
 use crate::exchange::{Call, Refusal, reply_json};
 use crate::json::{Json, object};
@@ -65,6 +68,45 @@ pub(crate) fn not_found(
     refused(call, &Refusal::invalid_url(method, path))
 }
 
+/// A request without a connection: see [`crate::Desk`].
+pub(crate) fn serve(
+    memory: &mut Memory,
+    api: Api,
+    key: &str,
+    body: &[u8],
+    now: Duration,
+) -> Result<Served, Refusal> {
+    let body = Json::parse(body).map_err(|error| Refusal::invalid(error.to_string()))?;
+    let model = find_model(&body)?;
+    let wish = wish(&body, model, api == Api::Responses)?;
+    let prompt = match api {
+        Api::Responses => Prompt::responses(&body, &[], model, key),
+        Api::ChatCompletions | Api::Messages => Prompt::chat(&body, model, key),
+    };
+    let plan = memory.cache.plan(&prompt, model, wish, now);
+    memory.cache.commit(&plan, now);
+    Ok(Served {
+        usage: plan.usage,
+        nanodollars: model.nanodollars(&plan.usage, Tier::Standard, false),
+        signature: String::new(),
+        prefixes: prompt.prefixes(),
+    })
+}
+
+fn find_model(body: &Json) -> Result<&'static Model, Refusal> {
+    let id = body
+        .text("model")
+        .ok_or_else(|| Refusal::invalid("you must provide a model parameter"))?;
+    models::find(Provider::OpenAi, id).ok_or_else(|| Refusal {
+        code: Some("model_not_found"),
+        ..Refusal::new(
+            404,
+            "invalid_request_error",
+            format!("The model `{id}` does not exist"),
+        )
+    })
+}
+
 /// A request whose shape is right, as far as the two APIs have it in common.
 struct Request {
     body: Json,
@@ -83,17 +125,7 @@ impl Request {
                 "expected a JSON object as the request body",
             ));
         };
-        let id = body
-            .text("model")
-            .ok_or_else(|| Refusal::invalid("you must provide a model parameter"))?;
-        let model = models::find(Provider::OpenAi, id).ok_or_else(|| Refusal {
-            code: Some("model_not_found"),
-            ..Refusal::new(
-                404,
-                "invalid_request_error",
-                format!("The model `{id}` does not exist"),
-            )
-        })?;
+        let model = find_model(&body)?;
         let tier = match body.text("service_tier") {
             Some("priority" | "fast") => Tier::Fast,
             Some("flex") => Tier::Flex,

@@ -72,6 +72,15 @@ impl Prompt {
         prompt
     }
 
+    /// Fingerprints of the prefixes that end with each segment.
+    pub(crate) fn prefixes(&self) -> Vec<u64> {
+        let extend = |prefix: &mut Prefix, segment: &Segment| {
+            *prefix = prefix.then(&[&segment.label, &segment.text]);
+            Some(prefix.value())
+        };
+        self.segments.iter().scan(self.start, extend).collect()
+    }
+
     /// Tokens of the whole prompt.
     pub(crate) fn tokens(&self) -> u64 {
         self.segments.iter().map(|segment| segment.tokens).sum()
