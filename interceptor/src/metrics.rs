@@ -98,8 +98,7 @@ pub struct Metrics {
     pub spent: IntCounterVec,
     /// Calls whose model has no price, by `provider`.
     pub unpriced: IntCounterVec,
-    /// Cache outcomes, by `provider` and `outcome`.
-    pub cache: IntCounterVec,
+    cache: CacheMetrics,
     /// Calls refused, by `reason`.
     pub refused: IntCounterVec,
     /// Connections not inspected, by `reason`.
@@ -160,11 +159,7 @@ impl Metrics {
                 "Calls of models without a known price.",
                 &["provider"],
             )?,
-            cache: counter(
-                "weir_cache_outcomes_total",
-                "What the provider's prompt cache did.",
-                &["provider", "outcome"],
-            )?,
+            cache: CacheMetrics::new(&registry)?,
             refused: counter("weir_refused_calls_total", "Calls refused.", &["reason"])?,
             bypassed: counter(
                 "weir_bypassed_connections_total",
@@ -221,9 +216,7 @@ impl Metrics {
         }
         let nanos = u64::try_from(record.cost.spent().nanos()).unwrap_or_default();
         self.spent.with_label_values(&[provider]).inc_by(nanos);
-        if let Some(outcome) = &record.cache_outcome {
-            self.cache.with_label_values(&[provider, outcome]).inc();
-        }
+        self.cache.record(record);
     }
 
     /// Counts a bound that was reached.
@@ -237,6 +230,59 @@ impl Metrics {
         TextEncoder::new()
             .encode_to_string(&self.registry.gather())
             .unwrap_or_default()
+    }
+}
+
+/// What the providers' prompt caches did.
+#[derive(Debug)]
+struct CacheMetrics {
+    /// Outcomes, by `provider` and `outcome`.
+    outcomes: IntCounterVec,
+    /// Why it was not more, by `provider` and `reason`.
+    reasons: IntCounterVec,
+    /// Nano-dollars that those reasons cost, likewise.
+    missed: IntCounterVec,
+}
+
+impl CacheMetrics {
+    fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let counter = |name: &str, help: &str, label: &str| {
+            let vec = IntCounterVec::new(Opts::new(name, help), &["provider", label])?;
+            registry.register(Box::new(vec.clone()))?;
+            Ok::<_, prometheus::Error>(vec)
+        };
+        Ok(Self {
+            outcomes: counter(
+                "weir_cache_outcomes_total",
+                "What the provider's prompt cache did.",
+                "outcome",
+            )?,
+            reasons: counter(
+                "weir_cache_reasons_total",
+                "Calls that read less from the prompt cache than they could have.",
+                "reason",
+            )?,
+            missed: counter(
+                "weir_cache_missed_nanodollars_total",
+                "What it cost that they did, in 10^-9 US dollars.",
+                "reason",
+            )?,
+        })
+    }
+
+    fn record(&self, record: &Record) {
+        let provider = record.provider.as_str();
+        if let Some(outcome) = &record.cache_outcome {
+            let labels = [provider, outcome.as_str()];
+            self.outcomes.with_label_values(&labels).inc();
+        }
+        if let Some(reason) = &record.cache_reason {
+            let labels = [provider, reason.as_str()];
+            self.reasons.with_label_values(&labels).inc();
+            let missed = record.missed.map_or(0, |missed| missed.nanos());
+            let missed = u64::try_from(missed).unwrap_or_default();
+            self.missed.with_label_values(&labels).inc_by(missed);
+        }
     }
 }
 

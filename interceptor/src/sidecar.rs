@@ -15,7 +15,7 @@ use weir_core::pricing::PriceTable;
 use crate::accept;
 use crate::capture::Capture;
 use crate::decrypt::{Leaves, Rejections};
-use crate::exchange::{Keyring, Memory};
+use crate::exchange::{CacheMemory, Keyring, Memory};
 use crate::forward::{Dialer, Forwarder, connect};
 use crate::ledger::{Ledger, LedgerError, LedgerOptions, Spend};
 use crate::metrics::Metrics;
@@ -53,6 +53,7 @@ pub(crate) struct Context {
     pub(crate) rejections: Rejections,
     pub(crate) keyring: Keyring,
     pub(crate) memory: Memory,
+    pub(crate) cache: CacheMemory,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) metrics: Metrics,
     /// One permit for each connection that may be open.
@@ -231,6 +232,7 @@ impl Sidecar {
             rejections: Rejections::default(),
             keyring: Keyring::open_or_create(parts.state.path())?,
             memory: Memory::default(),
+            cache: CacheMemory::default(),
             metrics: Metrics::new()?,
             connections: Arc::new(Semaphore::new(limits::CONNECTIONS_MAX)),
             bodies: Arc::new(Semaphore::new(limits::BODIES_BYTES_MAX / BODY_PERMIT_BYTES)),

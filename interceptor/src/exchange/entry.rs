@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http::Request;
 use tokio::sync::OwnedSemaphorePermit;
 use weir_core::answer::Answer;
@@ -16,6 +17,7 @@ use weir_core::edit;
 use weir_core::pricing::{self, PriceTable};
 
 use super::admission::Priced;
+use super::explain::Sketched;
 use crate::decrypt::Session;
 use crate::forward::SendError;
 use crate::ledger::{Cost, Outcome, Record, new_id};
@@ -46,6 +48,9 @@ pub(super) struct Entry {
     /// Tokens that were used, as far as they are known.
     pub(super) counted: Option<u64>,
     pub(super) ticket: Option<Ticket>,
+    /// The body that is sent, until it is sketched.
+    pub(super) to_sketch: Option<Bytes>,
+    pub(super) sketched: Option<Sketched>,
     /// Held until the provider has the body.
     pub(super) body_memory: Option<OwnedSemaphorePermit>,
     written: bool,
@@ -124,6 +129,8 @@ impl Entry {
             reserved: Amount::ZERO,
             counted: None,
             ticket: None,
+            to_sketch: None,
+            sketched: None,
             body_memory: None,
             written: false,
         })

@@ -5,6 +5,7 @@ mod answer;
 mod credential;
 mod decode;
 mod entry;
+mod explain;
 mod judge;
 mod linger;
 mod request;
@@ -25,6 +26,7 @@ use weir_core::api::Endpoint;
 pub(crate) use admission::Memory;
 pub(crate) use credential::Keyring;
 use entry::Entry;
+pub(crate) use explain::CacheMemory;
 use linger::Lingering;
 use request::Read;
 use response::Response;
@@ -141,6 +143,7 @@ async fn exchange(
         return Ok(entry.refuse(api, &exceeded));
     }
     let body = entry.edit(body);
+    entry.keep_for_sketch(&body);
     let head = entry.edit_head(head, body.len());
     let body = RequestBody::Full {
         bytes: body,
@@ -156,12 +159,11 @@ async fn forward(
     request: Request<RequestBody>,
 ) -> Result<Response, SendError> {
     entry.sending();
-    match entry
-        .rules
-        .forwarder
-        .send(&entry.session.upstream, request)
-        .await
-    {
+    let (rules, session) = (Arc::clone(&entry.rules), Arc::clone(&entry.session));
+    let sending = rules.forwarder.send(&session.upstream, request);
+    // What explains the cache is worked out while the provider is at it.
+    let (sent, ()) = tokio::join!(biased; sending, async { entry.sketch() });
+    match sent {
         Ok(response) => Ok(answer::observe(entry, response)),
         Err(error) => {
             entry.failed(&error);

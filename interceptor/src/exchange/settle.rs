@@ -126,6 +126,7 @@ impl Entry {
     }
 
     fn price(&mut self, usage: &Usage, answer: &Answer, exact: bool) -> Cost {
+        let sketched = self.sketched.take().filter(|_| exact);
         let Some(priced) = self.priced() else {
             return Cost::Unknown;
         };
@@ -155,6 +156,8 @@ impl Entry {
             .into_iter()
             .find_map(|context| Some((context, prices.rates(&context, usage.prompt())?)));
         let rules = self.cache_rules(known.as_ref().map_or(&answered, |(context, _)| context));
+        let explained = self.explain(sketched, usage, rules);
+        let previous = explained.expected_tokens().or(previous);
         let found = known.and_then(|(context, rates)| {
             let cost = rates.cost(usage)?;
             // Where a call had several passes, each is priced by its own model and length.
@@ -176,12 +179,15 @@ impl Entry {
             Some((total, of_input, cost.without_cache, perfect))
         });
         self.record.cache_outcome = Some(cache::judge(usage, rules, previous).as_str().to_owned());
+        explained.note(&mut self.record);
         let Some((total, of_input, without_cache, perfect)) = found else {
             return Cost::Unpriced;
         };
         self.record.cost_of_input = Some(of_input);
         self.record.cost_without_cache = Some(without_cache);
         self.record.cost_perfect_cache = Some(perfect);
+        let is_missed = self.record.cache_reason.is_some();
+        self.record.missed = is_missed.then(|| total.saturating_sub_to_zero(perfect));
         let version = prices.version().to_owned();
         if exact {
             Cost::Priced { total, version }

@@ -1,6 +1,7 @@
 //! One exchange, one record, on every way out; usage and cost as the provider bills them.
 
 mod canaries;
+mod explained;
 mod ways_out;
 
 use http::Version;

@@ -7,6 +7,9 @@
 //! writes, so that the next call can read it. A call that beat that (another conversation had the
 //! prefix in the cache, or a last turn that nothing was written for) counts with what it cost.
 
+mod explain;
+mod replay;
+mod sketch;
 #[cfg(test)]
 mod tests;
 
@@ -15,6 +18,10 @@ use serde::{Deserialize, Serialize};
 use crate::money::Money;
 use crate::pricing::{Cost, Rates};
 use crate::usage::Usage;
+
+pub use explain::{CALLS_MAX, Explanation, FAMILIES_MAX, Made, Reason, Seen};
+pub use replay::{ENTRIES_MAX, Replayed};
+pub use sketch::{BLOCKS_MAX, PIECES_MAX, Parting, Sketch};
 
 /// What the prompt cache did for a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -62,6 +69,8 @@ pub struct CacheRules {
     pub minimum_tokens: u64,
     /// Reads come in multiples of so many tokens.
     pub block_tokens: u64,
+    /// Whether only markers are written and read.
+    pub by_markers: bool,
 }
 
 impl CacheRules {
@@ -72,6 +81,7 @@ impl CacheRules {
             asked: has_markers,
             minimum_tokens,
             block_tokens: 1,
+            by_markers: true,
         }
     }
 
@@ -88,6 +98,7 @@ impl CacheRules {
             asked: true,
             minimum_tokens,
             block_tokens,
+            by_markers: false,
         }
     }
 

@@ -59,6 +59,18 @@ impl Prompt {
         each.collect()
     }
 
+    /// For each segment, the fingerprint of what it says, wherever it stands.
+    #[must_use]
+    pub fn digests(&self, body: &[u8], key: &HashKey) -> Vec<Fingerprint> {
+        let each = self.segments.iter().map(|segment| {
+            let mut hasher = Hasher::new(*key);
+            hasher.part(&[section_tag(segment)]);
+            hasher.segment(body, segment);
+            hasher.finish()
+        });
+        each.collect()
+    }
+
     /// For each message, the fingerprint of the messages up to its end; `start` stands for what the
     /// history belongs to. System prompt and tools are no part of it, nor system messages that come
     /// before all others.

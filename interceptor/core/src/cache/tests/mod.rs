@@ -1,5 +1,7 @@
 //! Outcomes and counterfactuals by example.
 
+mod explain;
+
 use super::*;
 use crate::pricing::{Context, PriceTable};
 

@@ -1,0 +1,113 @@
+//! Each call says why it did not read from the cache what it could have, and what that cost.
+
+use std::sync::Arc;
+
+use http::Version;
+use serde_json::{Value, json};
+use weir::ledger::Record;
+use weir::process::config::Config;
+use weir_simulator::{Options, Simulator};
+use weir_tests::{Api, Client, World};
+
+/// An agent's call with the time in its system prompt.
+fn at(time: &str, tools: &[&str], turns: usize) -> Value {
+    let rules = "Read a file before you change it, and change no more than you must. ".repeat(200);
+    let marker = json!({ "type": "ephemeral" });
+    let tool = |name: &&str| json!({ "name": name, "input_schema": { "type": "object" } });
+    let message = |turn: usize| {
+        let role = if turn.is_multiple_of(2) {
+            "user"
+        } else {
+            "assistant"
+        };
+        json!({ "role": role, "content": format!("This is part {turn} of it. [[sim: tokens=3]]") })
+    };
+    json!({
+        "model": "claude-opus-5-5",
+        "max_tokens": 100,
+        "tools": tools.iter().map(tool).collect::<Vec<_>>(),
+        "system": [{
+            "type": "text",
+            "text": format!("{rules}\nThe current time is {time}.\n"),
+            "cache_control": marker,
+        }],
+        "messages": (0..turns).map(message).collect::<Vec<_>>(),
+    })
+}
+
+async fn record(world: &World, client: &mut Client, body: &Value) -> Arc<Record> {
+    let (status, answer) = client.ask(Api::Messages, body).await;
+    assert_eq!(status, 200, "{}", String::from_utf8_lossy(&answer));
+    world.record().await
+}
+
+#[tokio::test]
+async fn a_lost_prefix_has_a_reason_a_place_a_rule_and_a_price() {
+    let simulator = Simulator::start(Options::default()).unwrap();
+    let world = World::start(&[simulator.ca_pem()], Config::default());
+    let host = Api::Messages.host();
+    let mut client = Client::connect(&world, simulator.addr(), host, Version::HTTP_11).await;
+    let tools = ["Read", "Edit"];
+    let first = record(&world, &mut client, &at("2026-06-09T09:14:07Z", &tools, 1)).await;
+    assert_eq!((&first.cache_reason, first.missed), (&None, None));
+    let same = record(&world, &mut client, &at("2026-06-09T09:14:07Z", &tools, 3)).await;
+    assert_eq!(same.cache_outcome.as_deref(), Some("hit"));
+    assert_eq!(same.cache_reason, None);
+
+    let later = record(&world, &mut client, &at("2026-06-09T09:15:38Z", &tools, 5)).await;
+    assert_eq!(later.cache_outcome.as_deref(), Some("write"));
+    assert_eq!(later.cache_reason.as_deref(), Some("system_changed"));
+    let place = later.cache_where.clone().unwrap();
+    assert!(
+        place.starts_with("system[0]+13"),
+        "behind 13 600 bytes of rules: {place}"
+    );
+    assert!(later.cache_rule.is_some(), "a rule knows the time");
+    // 3400 tokens were written at 1.25 of the input price and could have been read at a twentieth.
+    let missed = later.missed.unwrap().nanos();
+    let tokens = later.usage.unwrap().cache_write;
+    let expected = i64::try_from(tokens).unwrap() * (5_000 - 200);
+    assert!(
+        missed.abs_diff(expected) < 200_000,
+        "{missed} of {expected}"
+    );
+
+    let swapped = record(
+        &world,
+        &mut client,
+        &at("2026-06-09T09:15:38Z", &["Edit", "Read"], 7),
+    )
+    .await;
+    assert_eq!(swapped.cache_reason.as_deref(), Some("tools_changed"));
+    assert!(
+        swapped
+            .cache_where
+            .as_deref()
+            .is_some_and(|place| place.starts_with("tools[0]+"))
+    );
+    let metric = "weir_cache_reasons_total{provider=\"anthropic\",reason=\"tools_changed\"}";
+    assert_eq!(world.metric(metric), 1);
+    let metric =
+        "weir_cache_missed_nanodollars_total{provider=\"anthropic\",reason=\"system_changed\"}";
+    assert_eq!(i64::try_from(world.metric(metric)).unwrap(), missed);
+}
+
+#[tokio::test]
+async fn a_prompt_without_a_marker_is_told_so() {
+    let simulator = Simulator::start(Options::default()).unwrap();
+    let world = World::start(&[simulator.ca_pem()], Config::default());
+    let host = Api::Messages.host();
+    let mut client = Client::connect(&world, simulator.addr(), host, Version::HTTP_2).await;
+    let mut record_of = async |turns| {
+        let mut body = at("noon", &["Read"], turns);
+        body["system"][0]
+            .as_object_mut()
+            .unwrap()
+            .remove("cache_control");
+        record(&world, &mut client, &body).await
+    };
+    record_of(1).await;
+    let second = record_of(3).await;
+    assert_eq!(second.cache_reason.as_deref(), Some("no_breakpoint"));
+    assert!(second.missed.is_some_and(|missed| missed.nanos() > 0));
+}
