@@ -43,7 +43,7 @@ enum Command {
     /// What was used, spent, and not seen, from the ledger.
     Report(ReportArguments),
     /// The same workload on two hosts, side by side: cache, price, completion, latency.
-    Compare(CompareArguments),
+    Compare(CompareCommand),
     /// What models cost, which ones have no price, and price lists of others.
     Prices(prices::Arguments),
     /// Everything on this machine with simulated providers: no key, no network.
@@ -103,14 +103,14 @@ impl ReportArguments {
 }
 
 #[derive(Debug, Args)]
-struct CompareArguments {
+struct CompareCommand {
     #[command(flatten)]
     places: Places,
     #[command(flatten)]
     compare: report::CompareArguments,
 }
 
-impl CompareArguments {
+impl CompareCommand {
     fn run(&self, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
         let config = self.places.config()?;
         let ledger = self.places.ledger(&config)?;
