@@ -12,6 +12,8 @@ mod faults;
 #[cfg(test)]
 mod records;
 #[cfg(test)]
+mod sockets;
+#[cfg(test)]
 mod streams;
 #[cfg(test)]
 mod evasion;

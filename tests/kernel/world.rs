@@ -105,7 +105,10 @@ impl World {
         let root = self.path("simulator.pem");
         fs::write(&root, self.simulator.ca_pem()).unwrap();
         let address = self.simulator.addr();
-        let resolve = Simulator::HOSTS.map(|host| format!("\"{host}\" = \"{address}\""));
+        let hosts = Simulator::HOSTS.iter();
+        let resolve: Vec<_> = hosts
+            .map(|host| format!("\"{host}\" = \"{address}\""))
+            .collect();
         let config = format!(
             "{first}\n[upstream]\nresolve = {{ {} }}\nextra_roots = [{root:?}]\n[admin]\nlisten = \"127.0.0.1:0\"\n",
             resolve.join(", ")

@@ -1,7 +1,7 @@
 //! Every decision of Weir, as pure functions and values: no I/O, no clock, no tasks, no locks.
 //!
 //! In reading order: what was asked (`catalog`, `api`, `json`, `call`), what came back (`sse`,
-//! `frames`, `lines`, `answer`, `usage`), what it cost (`money`, `pricing`, `cache`), and what is allowed
+//! `frames`, `lines`, `answer`, `socket`, `usage`), what it cost (`money`, `pricing`, `cache`), and what is allowed
 //! (`identity`, `estimate`, `caps`, `refusal`, `edit`), and how a prompt is kept in the cache
 //! (`prompt`, `volatile`, `rewrite`).
 
@@ -20,6 +20,7 @@ pub mod sse;
 pub mod frames;
 pub mod lines;
 pub mod answer;
+pub mod socket;
 pub mod usage;
 pub mod money;
 pub mod pricing;

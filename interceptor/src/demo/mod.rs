@@ -9,7 +9,6 @@ mod screen;
 
 use std::fs::Permissions;
 use std::io::{self, Write as _};
-use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -85,11 +84,9 @@ fn demo(mode: Option<Mode>) -> anyhow::Result<ExitCode> {
     std::fs::write(&root, &providers.ca_pem)?;
     let mut config = Config::parse(CONFIG, "the demo's configuration".as_ref())?;
     config.upstream.extra_roots.push(root);
-    let resolve = Simulator::HOSTS.map(|host| (host.to_owned(), providers.address));
-    config
-        .upstream
-        .resolve
-        .extend::<[(String, SocketAddr); 2]>(resolve);
+    let hosts = Simulator::HOSTS.iter();
+    let resolve = hosts.map(|host| ((*host).to_owned(), providers.address));
+    config.upstream.resolve.extend(resolve);
     let itself = std::env::current_exe().context("expected to find the program itself")?;
     let arguments = run::Arguments {
         state_dir: Some(scratch.path().join("state")),

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::Request;
 use tokio::sync::OwnedSemaphorePermit;
 use weir_core::answer::Answer;
-use weir_core::api::{self, Endpoint, SaidByPath};
+use weir_core::api::{self, Api, Endpoint, SaidByPath};
 use weir_core::call::Call;
 use weir_core::caps::{Amount, Ticket};
 use weir_core::edit;
@@ -111,6 +111,38 @@ impl Entry {
             outcome: Outcome::ClientGone,
             ..Record::default()
         };
+        Self::of(context, rules, session, endpoint, said, record)
+    }
+
+    /// Opens the record of a call that is made inside a socket, whose own record is `carrier`.
+    pub(super) fn on_socket(
+        context: Arc<Context>,
+        rules: Arc<Rules>,
+        session: Arc<Session>,
+        carrier: &Record,
+        api: Api,
+    ) -> Box<Self> {
+        let endpoint = Endpoint::Call(api);
+        let record = Record {
+            id: uuid::Uuid::now_v7().to_string(),
+            started_unix_ms: unix_ms(),
+            api: api.as_str().to_owned(),
+            path_class: endpoint.class().to_owned(),
+            outcome: Outcome::ClientGone,
+            ..carrier.clone()
+        };
+        let said = SaidByPath::default();
+        Self::of(context, rules, session, endpoint, said, record)
+    }
+
+    fn of(
+        context: Arc<Context>,
+        rules: Arc<Rules>,
+        session: Arc<Session>,
+        endpoint: Endpoint,
+        said: SaidByPath,
+        record: Record,
+    ) -> Box<Self> {
         context.metrics.in_flight.inc();
         Box::new(Self {
             prices: context.prices(),
@@ -165,6 +197,11 @@ impl Entry {
     pub(super) fn answered(&mut self, status: http::StatusCode) {
         self.record.status = Some(status.as_u16());
         self.body_memory = None;
+        self.first_byte();
+    }
+
+    /// Notes that the answer begins.
+    pub(super) fn first_byte(&mut self) {
         if let Some(sent) = self.sent {
             let waited = sent.elapsed();
             self.record.timings.upstream_first_byte_us = Some(micros(waited));

@@ -11,7 +11,7 @@ use weir_core::caps::{Decision, Exceeded, Warning};
 use weir_core::catalog::Provider;
 use weir_core::edit;
 use weir_core::identity::Subject;
-use weir_core::refusal::{self, Reason};
+use weir_core::refusal::{self, Reason, Rendered};
 
 use super::admission;
 use super::decode::{self, Encoding};
@@ -52,11 +52,22 @@ impl Entry {
             }
         };
         parsed.complete(std::mem::take(&mut self.said));
-        self.record.stream = parsed.stream;
-        self.record.session.clone_from(&parsed.session);
-        self.record.model_requested.clone_from(&parsed.model);
-        self.call = Some(parsed);
+        self.note(parsed);
         Ok(())
+    }
+
+    /// Takes a call that was read from `message`, which is not encoded.
+    pub(super) fn take_call(&mut self, call: call::Call, message: &[u8]) {
+        self.conversation =
+            admission::conversation(self.record.identity.key_hash.as_deref(), &call, message);
+        self.note(call);
+    }
+
+    fn note(&mut self, call: call::Call) {
+        self.record.stream = call.stream;
+        self.record.session.clone_from(&call.session);
+        self.record.model_requested.clone_from(&call.model);
+        self.call = Some(call);
     }
 
     fn read_encoded(
@@ -168,7 +179,12 @@ impl Entry {
     }
 
     /// Answers in the provider's place that a cap is spent.
-    pub(super) fn refuse(mut self: Box<Self>, api: Api, exceeded: &Exceeded) -> Response {
+    pub(super) fn refuse(self: Box<Self>, api: Api, exceeded: &Exceeded) -> Response {
+        response::refusal(self.refused(api, exceeded))
+    }
+
+    /// Refuses a call because a cap is spent; what its application is to be told.
+    pub(super) fn refused(mut self: Box<Self>, api: Api, exceeded: &Exceeded) -> Rendered {
         tracing::info!(
             cap = exceeded.cap, scope = exceeded.scope, limit = %exceeded.limit,
             spent = %exceeded.spent, "refused a call"
@@ -176,23 +192,27 @@ impl Entry {
         self.record.outcome = Outcome::Refused {
             cap: exceeded.cap.clone(),
         };
-        self.answer_with(api, &Reason::CapExceeded(exceeded))
+        self.end_with(api, &Reason::CapExceeded(exceeded))
     }
 
     /// Answers that a body is longer than what is read.
-    pub(super) fn refuse_too_long(mut self: Box<Self>, api: Api) -> Response {
-        self.record.outcome = Outcome::Denied;
+    pub(super) fn refuse_too_long(self: Box<Self>, api: Api) -> Response {
         let limit_bytes = u64::try_from(limits::BODY_BYTES_MAX).unwrap_or(u64::MAX);
-        self.answer_with(api, &Reason::TooLarge { limit_bytes })
+        response::refusal(self.denied(api, &Reason::TooLarge { limit_bytes }))
     }
 
     /// Answers that a body can't be read.
-    pub(super) fn refuse_unreadable(mut self: Box<Self>, api: Api, detail: &str) -> Response {
-        self.record.outcome = Outcome::Denied;
-        self.answer_with(api, &Reason::Unreadable { detail })
+    pub(super) fn refuse_unreadable(self: Box<Self>, api: Api, detail: &str) -> Response {
+        response::refusal(self.denied(api, &Reason::Unreadable { detail }))
     }
 
-    fn answer_with(&mut self, api: Api, reason: &Reason<'_>) -> Response {
+    /// Refuses a call for another reason than a cap; what its application is to be told.
+    pub(super) fn denied(mut self: Box<Self>, api: Api, reason: &Reason<'_>) -> Rendered {
+        self.record.outcome = Outcome::Denied;
+        self.end_with(api, reason)
+    }
+
+    fn end_with(&mut self, api: Api, reason: &Reason<'_>) -> Rendered {
         self.context
             .metrics
             .refused
@@ -202,7 +222,7 @@ impl Entry {
         let rendered = refusal::render(api, reason, &self.record.id);
         self.record.status = Some(rendered.status);
         self.finish(None, End::NotSent);
-        response::refusal(rendered)
+        rendered
     }
 }
 

@@ -13,6 +13,7 @@ mod response;
 mod settle;
 mod settled;
 mod upgrade;
+mod websocket;
 
 use std::sync::Arc;
 

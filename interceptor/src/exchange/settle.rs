@@ -31,7 +31,7 @@ impl Entry {
                 (Some(used), Some(answer)) => self.price(&used, answer, told.is_some()),
                 _ => self.without_usage(end),
             };
-        } else if matches!(self.endpoint, Endpoint::Free(_)) || self.is_not_billed(end) {
+        } else if self.is_free() || self.is_not_billed(end) {
             self.record.cost = nothing();
         }
         let spent = self.spent();
@@ -118,6 +118,15 @@ impl Entry {
                     version: String::new(),
                 }
             }
+        }
+    }
+
+    /// Whether a request that is no call costs nothing. What is spent inside a socket is in the records of its calls.
+    fn is_free(&self) -> bool {
+        match self.endpoint {
+            Endpoint::Free(_) => true,
+            Endpoint::Socket(_) => self.record.reasons.is_empty(),
+            Endpoint::Call(_) | Endpoint::Other(_) => false,
         }
     }
 

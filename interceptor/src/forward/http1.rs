@@ -90,11 +90,14 @@ impl Http1 {
         .await?;
         drop(answer);
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            tokio::spawn(async move {
-                if let Err(error) = self.connection.await {
-                    tracing::debug!(%error, "an upgraded connection ended");
-                }
-            });
+            // It ends with the answer, mostly in the poll that brought it, and must not be polled after that.
+            if !self.closed {
+                tokio::spawn(async move {
+                    if let Err(error) = self.connection.await {
+                        tracing::debug!(%error, "an upgraded connection ended");
+                    }
+                });
+            }
             return Ok(response.map(UpstreamBody::Http2));
         }
         Ok(response.map(|incoming| {

@@ -68,6 +68,7 @@ pub(crate) async fn serve(
             hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
                 .serve_connection(io, service)
+                .with_upgrades()
         );
         tokio::select! {
             ended = connection.as_mut() => return ended.map_err(io::Error::other),

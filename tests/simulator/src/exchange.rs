@@ -19,7 +19,7 @@ use crate::connection::Wire;
 use crate::directive::{Directive, Encoding};
 use crate::json::Json;
 use crate::models::{Model, Tier};
-use crate::openai;
+use crate::openai::{self, socket};
 
 /// What the simulated providers know.
 #[derive(Debug)]
@@ -44,6 +44,11 @@ impl State {
         }
     }
 
+    /// The number of the next call.
+    pub(crate) fn number(&self) -> u64 {
+        self.answers.fetch_add(1, Ordering::SeqCst) + 1
+    }
+
     pub(crate) fn anthropic(&self) -> MutexGuard<'_, anthropic::Cache> {
         self.anthropic
             .lock()
@@ -65,6 +70,8 @@ pub(crate) struct Call<'a> {
     pub(crate) number: u64,
     /// When it arrived, since the Unix epoch.
     pub(crate) started: Duration,
+    /// Whether it came as a message of a WebSocket.
+    pub(crate) in_socket: bool,
 }
 
 /// A call that is not served.
@@ -99,11 +106,12 @@ pub(crate) struct Answer {
 
 /// Reads, keeps and answers a request.
 pub(crate) async fn answer(
-    state: &State,
+    state: &Arc<State>,
     wire: &Arc<Wire>,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
 ) -> io::Result<Response<Body>> {
     let started = state.clock.now();
+    let upgrade = hyper::upgrade::on(&mut request);
     let (parts, body) = request.into_parts();
     let headers = wire.headers().unwrap_or_else(|| as_parsed(&parts.headers));
     let body = Limited::new(body, BODY_BYTES_MAX)
@@ -128,19 +136,24 @@ pub(crate) async fn answer(
     let call = Call {
         state,
         wire,
-        headers: parts.headers,
+        headers: parts.headers.clone(),
         body,
-        number: state.answers.fetch_add(1, Ordering::SeqCst) + 1,
+        number: state.number(),
         started,
+        in_socket: false,
     };
     match (&parts.method, parts.uri.path()) {
         (&Method::POST, "/v1/messages") => anthropic::messages(&call).await,
         (&Method::POST, "/v1/messages/count_tokens") => anthropic::count_tokens(&call),
         (&Method::POST, "/v1/chat/completions") => openai::chat_completions(&call).await,
         (&Method::POST, "/v1/responses") => openai::responses(&call).await,
+        (&Method::GET, "/v1/responses") if openai && socket::is_asked_for(&parts) => {
+            socket::upgrade(state, wire, &parts, upgrade)
+        }
         (&Method::GET, "/v1/models") if openai => openai::models(&call),
         (&Method::GET, "/v1/models") => anthropic::models(&call),
         (&Method::HEAD, "/api/hello") => reply(200, &[], Body::free(Bytes::new())),
+        (_, path) if path.starts_with("/backend-api/") => openai::housekeeping(&call),
         (_, path) if path.starts_with("/api/") && !openai => anthropic::housekeeping(&call),
         (method, path) if openai => openai::not_found(&call, method, path),
         (_, _) => anthropic::not_found(&call),

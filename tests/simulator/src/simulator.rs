@@ -67,7 +67,7 @@ pub struct Simulator {
 
 impl Simulator {
     /// Host names the certificate is for, besides `localhost`.
-    pub const HOSTS: [&str; 2] = ["api.anthropic.com", "api.openai.com"];
+    pub const HOSTS: &[&str] = &["api.anthropic.com", "api.openai.com", "chatgpt.com"];
 
     /// Starts listening. The work is done by tasks of the tokio runtime this is called in.
     ///

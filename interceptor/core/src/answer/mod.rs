@@ -21,7 +21,7 @@ mod messages;
 mod object;
 mod openai;
 
-use object::Object;
+pub(crate) use object::Object;
 
 /// How an answer is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,14 +3,14 @@
 use crate::json::{self, Kind, Member};
 
 /// The members of an object, looked up by name. Of several with one key the last counts.
-pub(super) struct Object<'a> {
+pub(crate) struct Object<'a> {
     bytes: &'a [u8],
     members: Vec<Member>,
 }
 
 impl<'a> Object<'a> {
     /// The object that `bytes` begin with.
-    pub(super) fn read(bytes: &'a [u8]) -> Option<Self> {
+    pub(crate) fn read(bytes: &'a [u8]) -> Option<Self> {
         let members = json::members(bytes, 0..bytes.len()).ok()?;
         Some(Self { bytes, members })
     }
@@ -22,7 +22,7 @@ impl<'a> Object<'a> {
             .find(|member| member.is(self.bytes, name))
     }
 
-    pub(super) fn object(&self, name: &str) -> Option<Self> {
+    pub(crate) fn object(&self, name: &str) -> Option<Self> {
         Self::read(self.bytes.get(self.get(name)?.value.range.clone())?)
     }
 
@@ -37,7 +37,7 @@ impl<'a> Object<'a> {
     }
 
     /// A short string, or a number as one: a name, an id, a code.
-    pub(super) fn name(&self, name: &str) -> Option<String> {
+    pub(crate) fn name(&self, name: &str) -> Option<String> {
         let value = &self.get(name)?.value;
         match value.kind {
             Kind::String => json::name(self.bytes, value),

@@ -7,6 +7,8 @@ mod cache;
 mod chat;
 mod responses;
 
+pub(crate) mod socket;
+
 use std::collections::HashMap;
 use std::io;
 use std::time::Duration;
@@ -56,6 +58,16 @@ pub(crate) fn models(call: &Call<'_>) -> io::Result<Response<Body>> {
         200,
         headers(call),
         &object! { "object": "list", "data": data },
+    )
+}
+
+/// What Codex asks `chatgpt.com` for besides calls: which models there are, beside those that it knows, and what is to
+/// be installed. There is nothing.
+pub(crate) fn housekeeping(call: &Call<'_>) -> io::Result<Response<Body>> {
+    reply_json(
+        200,
+        headers(call),
+        &object! { "models": Vec::<Json>::new() },
     )
 }
 

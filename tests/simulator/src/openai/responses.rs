@@ -10,6 +10,7 @@ use super::prompt::{Prompt, input_items};
 use super::{Memory, Request, directive, headers, refuse, scripted};
 use crate::bill::{Api, Usage};
 use crate::body::{Body, Event};
+use crate::directive::Directive;
 use crate::exchange::{Answer, Call, Refusal};
 use crate::json::{Json, object};
 use crate::script::Script;
@@ -43,8 +44,7 @@ pub(crate) async fn responses(call: &Call<'_>) -> io::Result<Response<Body>> {
     }
     call.state.openai().cache.commit(&plan, call.started);
 
-    let limit = request.body.get("max_output_tokens").and_then(Json::as_u64);
-    let script = Script::new(&directive, limit);
+    let script = script(&request.body, &directive);
     let usage = Usage {
         output: script.tokens(),
         reasoning: script.think,
@@ -59,7 +59,8 @@ pub(crate) async fn responses(call: &Call<'_>) -> io::Result<Response<Body>> {
         usage,
         obfuscate: obfuscation != Some(&Json::Bool(false)),
     };
-    if request.body.get("store") != Some(&Json::Bool(false)) {
+    // What is not stored is known for as long as the socket it came through.
+    if call.in_socket || request.body.get("store") != Some(&Json::Bool(false)) {
         let items = history
             .into_iter()
             .chain(input)
@@ -67,7 +68,7 @@ pub(crate) async fn responses(call: &Call<'_>) -> io::Result<Response<Body>> {
             .collect();
         call.state.openai().store(wire.id(), items);
     }
-    let stream = request.body.is_true("stream");
+    let stream = call.in_socket || request.body.is_true("stream");
     let answer = Answer {
         api,
         id: wire.id(),
@@ -83,6 +84,15 @@ pub(crate) async fn responses(call: &Call<'_>) -> io::Result<Response<Body>> {
         headers: headers(call),
     };
     call.send(answer, &directive)
+}
+
+/// What is answered: nothing, where the call only prepares for the next.
+fn script(body: &Json, directive: &Directive) -> Script {
+    if body.get("generate") == Some(&Json::Bool(false)) {
+        return Script::default();
+    }
+    let limit = body.get("max_output_tokens").and_then(Json::as_u64);
+    Script::new(directive, limit)
 }
 
 impl Memory {
