@@ -15,7 +15,7 @@ use weir_core::pricing::PriceTable;
 use crate::accept;
 use crate::capture::Capture;
 use crate::decrypt::{Leaves, Rejections};
-use crate::exchange::{CacheMemory, Keyring, Memory};
+use crate::exchange::{self, CacheMemory, Keyring, Memory};
 use crate::forward::{Dialer, Forwarder, connect};
 use crate::ledger::{Ledger, LedgerError, LedgerOptions, Spend};
 use crate::metrics::Metrics;
@@ -131,6 +131,9 @@ impl Context {
             caps.record_spend(&spend.for_caps());
         }
         caps.replace_elsewhere(unix_ms(), others.reserved.iter().map(Spend::for_caps));
+        if let Some(leases) = self.ledger.leases() {
+            exchange::give_back(&mut caps, leases);
+        }
         Ok(())
     }
 
@@ -223,6 +226,7 @@ impl Sidecar {
         let ledger = Ledger::open(&LedgerOptions {
             state_dir: parts.state.path().to_owned(),
             url: config.ledger.url.clone(),
+            password_file: config.ledger.password_file.clone(),
         })?;
         let price_files = PriceFiles::of(parts.state.path());
         let context = Arc::new(Context {
@@ -245,6 +249,7 @@ impl Sidecar {
             capture: parts.capture,
             ledger: Arc::new(ledger),
         });
+        context.caps().set_leased(context.ledger.leases().is_some());
         context.reconfigure(caps_of(&context.rules().config))?;
         for listener in context.capture.listeners()? {
             let listener = TcpListener::from_std(listener)?;

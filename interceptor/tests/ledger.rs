@@ -408,12 +408,12 @@ fn a_database_that_is_none_or_newer_is_refused_with_its_path() {
     );
 
     let options = LedgerOptions {
-        url: "postgres://h/d".to_owned(),
+        url: "mysql://h/d".to_owned(),
         ..options
     };
     let error = Ledger::open(&options).unwrap_err().to_string();
     assert!(
-        error.contains("postgres://h/d") && error.contains("sqlite:PATH"),
+        error.contains("mysql") && error.contains("sqlite:PATH"),
         "{error}"
     );
 }

@@ -10,6 +10,8 @@ mod caps;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod nodes;
+#[cfg(test)]
 mod records;
 #[cfg(test)]
 mod sockets;

@@ -76,6 +76,7 @@ impl Places {
         Ok(LedgerOptions {
             state_dir: self.find_state()?.path().to_owned(),
             url: config.ledger.url.clone(),
+            password_file: config.ledger.password_file.clone(),
         })
     }
 

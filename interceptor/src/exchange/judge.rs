@@ -113,6 +113,7 @@ impl Entry {
                 self.reserved = amounts.expected;
                 warn(&warnings);
                 self.record.counted_tokens = self.reserved.tokens;
+                self.charge_reserved();
                 self.context.ledger.admit(&self.record, self.reserved.money);
                 Ok(())
             }

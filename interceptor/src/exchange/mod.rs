@@ -7,6 +7,7 @@ mod decode;
 mod entry;
 mod explain;
 mod judge;
+mod lease;
 mod linger;
 mod request;
 mod response;
@@ -28,6 +29,7 @@ pub(crate) use admission::Memory;
 pub(crate) use credential::Keyring;
 use entry::Entry;
 pub(crate) use explain::CacheMemory;
+pub(crate) use lease::give_back;
 use linger::Lingering;
 use request::Read;
 use response::Response;
@@ -140,7 +142,7 @@ async fn exchange(
             entry.unread("request_unreadable");
         }
     }
-    if let Err(exceeded) = entry.admit() {
+    if let Err(exceeded) = entry.admit_leased().await {
         return Ok(entry.refuse(api, &exceeded));
     }
     let body = entry.edit(body);

@@ -36,6 +36,7 @@ impl Entry {
         }
         let spent = self.spent();
         self.record.counted_tokens = spent.tokens;
+        self.charge_spent(spent);
         if let Some(ticket) = self.ticket.take() {
             let warnings = self.context.caps().settle(ticket, spent);
             warn(&warnings);

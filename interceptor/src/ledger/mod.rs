@@ -1,8 +1,8 @@
 //! The ledger: one record per exchange, kept through `kill -9`.
 //!
 //! In reading order: what is written (`record`), as bytes (`frame`), into the journal that the
-//! request path appends to (`journal`); and the thread (`writer`) that moves the journal into
-//! SQLite (`store`, `schema`). What is in the journal when a process is killed is taken over by the
+//! request path appends to (`journal`); and the thread (`writer`) that moves the journal into the
+//! database (`backend`): SQLite (`store`, `schema`), or PostgreSQL, shared by nodes (`postgres`). What is in the journal when a process is killed is taken over by the
 //! next one that opens the ledger, or by one that runs.
 //!
 //! The trade-off: an append is a write into the page cache, not a disk flush. It outlives
@@ -15,6 +15,10 @@ mod frame;
 mod journal;
 mod schema;
 mod store;
+
+mod postgres;
+
+mod backend;
 mod writer;
 
 use std::fs::DirBuilder;
@@ -26,15 +30,16 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use backend::{Spends, Store};
 use frame::{Entry, EntryRef, encode};
 use journal::{Handed, Journal};
+pub(crate) use postgres::{LEASE_WAIT, Leases, Outcome as LeaseOutcome};
 pub use record::{Bypass, Cost, Edit, Identity, Outcome, Record, Timings};
-pub(crate) use store::open_read_only;
-use store::{Spends, Store};
 use tokio::sync::broadcast;
 use uuid::Uuid;
 use weir_core::caps;
 use weir_core::identity::{Caller, Subject};
+use weir_core::lease::Slices;
 use weir_core::money::Money;
 use writer::{Shared, Writer};
 
@@ -43,8 +48,11 @@ use writer::{Shared, Writer};
 pub struct LedgerOptions {
     /// State directory; made, readable by its owner alone, where it does not exist.
     pub state_dir: PathBuf,
-    /// `sqlite:PATH`, relative to the state directory: `[ledger] url` of the configuration.
+    /// `sqlite:PATH`, relative to the state directory, or `postgres://…`: `[ledger] url` of the
+    /// configuration.
     pub url: String,
+    /// Where the password for PostgreSQL is, if not in the URL or in `PGPASSWORD`.
+    pub password_file: Option<PathBuf>,
 }
 
 impl LedgerOptions {
@@ -54,7 +62,18 @@ impl LedgerOptions {
         Self {
             state_dir: state_dir.into(),
             url: "sqlite:weir.db".to_owned(),
+            password_file: None,
         }
+    }
+
+    /// The database of a server, where the URL is that of one.
+    fn postgres(&self) -> Result<Option<postgres::Target>, LedgerError> {
+        let is_postgres = ["postgres://", "postgresql://"]
+            .iter()
+            .any(|scheme| self.url.starts_with(scheme));
+        is_postgres
+            .then(|| postgres::Target::parse(&self.url, self.password_file.as_deref()))
+            .transpose()
     }
 
     /// The database's file.
@@ -64,8 +83,9 @@ impl LedgerOptions {
     pub fn database(&self) -> Result<PathBuf, LedgerError> {
         match self.url.strip_prefix("sqlite:") {
             Some(path) if !path.is_empty() => Ok(self.state_dir.join(path)),
+            // What follows the scheme may hold a password.
             _ => Err(LedgerError::Url {
-                found: self.url.clone(),
+                found: self.url.split(':').next().unwrap_or_default().to_owned(),
             }),
         }
     }
@@ -75,9 +95,12 @@ impl LedgerOptions {
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
     /// The URL names no database that this version can use.
-    #[error("ledger.url is {found:?}: expected sqlite:PATH, such as sqlite:weir.db")]
+    #[error(
+        "ledger.url begins with {found:?}: expected sqlite:PATH, such as sqlite:weir.db, or \
+         postgres://USER@HOST/DATABASE"
+    )]
     Url {
-        /// What was configured.
+        /// Up to its first colon.
         found: String,
     },
     /// The state directory, or a file in it, cannot be made or written.
@@ -114,6 +137,26 @@ pub enum LedgerError {
         /// The database's file.
         path: PathBuf,
         /// What is different.
+        reason: String,
+    },
+    /// The URL of a server cannot be understood, or what it refers to not be read.
+    #[error(
+        "ledger.url is not that of a PostgreSQL database: {reason}; expected \
+         postgres://USER@HOST:PORT/DATABASE?sslmode=…"
+    )]
+    PostgresUrl {
+        /// What is wrong with it, without any password.
+        reason: String,
+    },
+    /// The server cannot be reached, or refuses.
+    #[error(
+        "the ledger {at} cannot be used: {reason}; check that the server runs, that this user may \
+         log in, and that it may use the schema `weir`"
+    )]
+    Postgres {
+        /// The database, without the password.
+        at: String,
+        /// What the server or the connection says.
         reason: String,
     },
     /// There is nothing to read yet.
@@ -207,6 +250,7 @@ pub struct Ledger {
     /// Taken when dropped.
     writer: Option<thread::JoinHandle<()>>,
     spends: Mutex<Spends>,
+    leases: Option<Arc<Leases>>,
     subscribers: broadcast::Sender<Arc<Record>>,
 }
 
@@ -216,7 +260,6 @@ impl Ledger {
     /// # Errors
     /// Where the state directory or the database cannot be made, written or understood.
     pub fn open(options: &LedgerOptions) -> Result<Self, LedgerError> {
-        let database = options.database()?;
         let journals = options.state_dir.join(JOURNALS);
         let unwritable = |path: &Path| {
             let path = path.to_owned();
@@ -231,12 +274,15 @@ impl Ledger {
         let opening = journal::create_private(&journals.join(OPENING))
             .and_then(|file| file.lock().map(|()| file))
             .map_err(unwritable(&journals))?;
-        let mut store = Store::open(&database)?;
+        let instance = Uuid::now_v7().to_string();
+        let slices = Arc::new(Mutex::new(Slices::new(instance.as_str())));
+        let mut store = Store::open(options, &slices)?;
         drop(opening);
         writer::recover(&journals, &mut store)?;
-        let instance = Uuid::now_v7().to_string();
         let journal = Journal::create(&journals, &instance).map_err(unwritable(&journals))?;
-        let spends = Mutex::new(Spends::open(&database, &instance)?);
+        let spends = Mutex::new(Spends::open(options, &instance)?);
+        let leases = options.postgres()?;
+        let leases = leases.map(|target| Arc::new(Leases::new(target, slices)));
         let shared = Arc::new(Shared::new(journal));
         let writer = thread::Builder::new()
             .name("ledger".to_owned())
@@ -250,6 +296,7 @@ impl Ledger {
             shared,
             writer: Some(writer),
             spends,
+            leases,
             subscribers,
         })
     }
@@ -341,6 +388,11 @@ impl Ledger {
             .is_some_and(|writer| self.shared.flush(writer.thread(), timeout))
     }
 
+    /// Slices of caps, where other nodes share them.
+    pub(crate) fn leases(&self) -> Option<&Arc<Leases>> {
+        self.leases.as_ref()
+    }
+
     /// Whether the ledger keeps up.
     #[must_use]
     pub fn health(&self) -> LedgerHealth {
@@ -367,6 +419,19 @@ impl Drop for Ledger {
             }
         }
     }
+}
+
+/// Opens a ledger for reading: what is recorded since a time, or more.
+pub(crate) fn open_read_only(
+    options: &LedgerOptions,
+    since_unix_ms: i64,
+) -> Result<(rusqlite::Connection, PathBuf), LedgerError> {
+    if let Some(target) = options.postgres()? {
+        let connection = postgres::copy(target, since_unix_ms)?;
+        return Ok((connection, PathBuf::from("PostgreSQL")));
+    }
+    let path = options.database()?;
+    Ok((store::open_read_only(&path)?, path))
 }
 
 /// A new id for an exchange that began then: a UUID of version 7.

@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 use weir_core::identity::Caller;
+use weir_core::lease::Charge;
 use weir_core::money::Money;
 use weir_core::usage::Usage;
 
@@ -78,6 +79,9 @@ pub struct Record {
     pub response_bytes: u64,
     /// How long it took.
     pub timings: Timings,
+    /// What it takes out of which accounts of caps, where nodes share them: reserved, or spent.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub charges: Vec<Charge>,
     /// The Weir process that wrote this; filled in by the ledger.
     pub instance: String,
 }

@@ -10,9 +10,9 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::backend::Store;
 use super::frame::{Decoded, Entry, decode};
-use super::journal::{Abandoned, Batch, Handed, Journal, Position, Reader, instances};
-use super::store::Store;
+use super::journal::{Abandoned, Batch, Handed, Journal, Position, Reader};
 use super::{LedgerError, LedgerHealth};
 
 /// What the request path and the writer share.
@@ -243,11 +243,15 @@ impl<'a> Writer<'a> {
     fn drain_journal(&mut self) -> Result<(), LedgerError> {
         let journal = &self.shared.journal;
         while let Some(batch) = self.next_batch()? {
-            self.store
-                .commit(journal.instance(), Some(batch.end), &batch.entries)
-                .inspect_err(|_| journal.again())
-                .map_err(LedgerError::Commit)?;
-            self.reader.at = batch.end;
+            let span = Some((self.reader.at, batch.end));
+            self.reader.at = self
+                .store
+                .commit(journal.instance(), span, &batch.entries)
+                .inspect_err(|_| journal.again())?;
+            if self.reader.at != batch.end {
+                // An earlier answer was lost: some of it was committed before.
+                journal.again();
+            }
             self.count(batch.entries.len());
             let moved_on = journal.committed(&mut self.reader);
             *lock(&self.shared.committed) = self.reader.at;
@@ -278,7 +282,7 @@ impl<'a> Writer<'a> {
         let committed = if entries.is_empty() {
             Ok(())
         } else {
-            self.store.commit(instance, None, &entries)
+            self.store.commit(instance, None, &entries).map(drop)
         };
         self.count(if committed.is_ok() { entries.len() } else { 0 });
         self.shared.put_back(if committed.is_ok() {
@@ -286,7 +290,7 @@ impl<'a> Writer<'a> {
         } else {
             frames
         });
-        committed.map_err(LedgerError::Commit)
+        committed
     }
 
     fn count(&self, entries: usize) {
@@ -354,11 +358,9 @@ impl<'a> Writer<'a> {
 
     fn end_instance(&mut self) -> Result<(), LedgerError> {
         let instance = self.shared.journal.instance();
-        self.store
-            .settle_lost(instance)
-            .map_err(LedgerError::Commit)?;
+        self.store.settle_lost(instance)?;
         self.shared.journal.remove().map_err(LedgerError::Journal)?;
-        self.store.forget(instance).map_err(LedgerError::Commit)
+        self.store.forget(instance)
     }
 }
 
@@ -366,22 +368,20 @@ impl<'a> Writer<'a> {
 pub(super) fn recover(journals: &Path, store: &mut Store) -> Result<(), LedgerError> {
     for abandoned in Abandoned::take_all(journals).map_err(LedgerError::Journal)? {
         let instance = abandoned.instance().to_owned();
-        let from = store.committed(&instance).map_err(LedgerError::Commit)?;
+        let from = store.committed(&instance)?;
         let (mut entries, mut damaged_bytes) = (0_usize, 0_u64);
         for (mut reader, end) in abandoned.readers(from).map_err(LedgerError::Journal)? {
             while reader.at.offset < end {
                 let batch = reader.read(end).map_err(LedgerError::Journal)?;
-                store
-                    .commit(&instance, Some(batch.end), &batch.entries)
-                    .map_err(LedgerError::Commit)?;
-                reader.at = batch.end;
+                let span = Some((reader.at, batch.end));
+                reader.at = store.commit(&instance, span, &batch.entries)?;
                 entries = entries.saturating_add(batch.entries.len());
                 damaged_bytes = damaged_bytes.saturating_add(batch.damaged_bytes);
             }
         }
-        let lost = store.settle_lost(&instance).map_err(LedgerError::Commit)?;
+        let lost = store.settle_lost(&instance)?;
         abandoned.remove().map_err(LedgerError::Journal)?;
-        store.forget(&instance).map_err(LedgerError::Commit)?;
+        store.forget(&instance)?;
         tracing::warn!(
             instance,
             entries,
@@ -390,15 +390,7 @@ pub(super) fn recover(journals: &Path, store: &mut Store) -> Result<(), LedgerEr
             "took over a dead weir's journal"
         );
     }
-    // First who is in the database, then who lives: one who starts in between is not in the first.
-    let known = store.instances().map_err(LedgerError::Commit)?;
-    let present = instances(journals).map_err(LedgerError::Journal)?;
-    for instance in known.iter().filter(|instance| !present.contains(instance)) {
-        let lost = store.settle_lost(instance).map_err(LedgerError::Commit)?;
-        store.forget(instance).map_err(LedgerError::Commit)?;
-        tracing::warn!(instance, lost, "a dead weir's journal is missing");
-    }
-    Ok(())
+    store.settle_vanished(journals)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

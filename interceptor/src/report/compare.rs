@@ -76,7 +76,7 @@ pub fn compare(
         Comparable::Identity => &[GroupKey::User, GroupKey::Process],
     };
     let query = arguments.shown.query(by, fees)?;
-    let reader = Reader::open(ledger)?;
+    let reader = Reader::open_since(ledger, query.since_unix_ms)?;
     let comparison = gather(&reader, &query, arguments)?;
     let text = match arguments.shown.format() {
         Format::Table => comparison.table(&query),

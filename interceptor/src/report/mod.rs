@@ -122,7 +122,6 @@ pub fn run(
     fees: &BTreeMap<String, u32>,
     out: &mut dyn Write,
 ) -> anyhow::Result<()> {
-    let reader = Reader::open(ledger)?;
     let (shown, by) = match &arguments.what {
         What::Cache(grouped) => (&grouped.shown, grouped.by(&[GroupKey::Model])),
         What::Spend(grouped) => {
@@ -136,6 +135,7 @@ pub fn run(
         What::Bypass(shown) => (shown, &[][..]),
     };
     let query = shown.query(by, fees)?;
+    let reader = Reader::open_since(ledger, query.since_unix_ms)?;
     let format = shown.format();
     let text = match &arguments.what {
         What::Bypass(_) if format == Format::Focus => {

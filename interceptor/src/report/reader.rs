@@ -56,11 +56,18 @@ impl Reader {
     /// # Errors
     /// Where there is none, or it is another version's, or it cannot be read.
     pub fn open(options: &LedgerOptions) -> Result<Self, LedgerError> {
-        let path = options.database()?;
-        Ok(Self {
-            connection: open_read_only(&path)?,
-            path,
-        })
+        Self::open_since(options, i64::MIN)
+    }
+
+    /// Opens the ledger for queries that begin at a time or later: that much is copied of one that
+    /// is on a server.
+    ///
+    /// # Errors
+    /// As [`Reader::open`].
+    pub fn open_since(options: &LedgerOptions, since_unix_ms: i64) -> Result<Self, LedgerError> {
+        let since = since_unix_ms.saturating_sub(MINUTE_MS);
+        let (connection, path) = open_read_only(options, since)?;
+        Ok(Self { connection, path })
     }
 
     /// Hands over every exchange that the query wants.
@@ -82,7 +89,7 @@ impl Reader {
         mut each: impl FnMut(Bypass),
     ) -> Result<(), LedgerError> {
         // A minute counts where any of it does.
-        let since = query.since_unix_ms.saturating_sub(59_999);
+        let since = query.since_unix_ms.saturating_sub(MINUTE_MS - 1);
         self.each_row(BYPASSES, since, |row| {
             each(Bypass {
                 at_unix_ms: row.get("minute_ms")?,
@@ -221,6 +228,7 @@ fn unsigned(value: i64) -> u64 {
     u64::try_from(value).unwrap_or(0)
 }
 
+const MINUTE_MS: i64 = 60_000;
 const UNKNOWN: &str = "unknown";
 const NONE: &str = "-";
 /// What is no call and costs nothing, such as a list of models, is in the ledger and in no report.

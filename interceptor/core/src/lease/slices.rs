@@ -209,10 +209,9 @@ impl Slices {
         }
     }
 
-    /// Forgets accounts of which nothing is held, such as those of windows that have passed.
-    pub fn retain(&mut self, mut is_wanted: impl FnMut(&str) -> bool) {
-        self.by_account
-            .retain(|account, slice| slice.is_asked || slice.allowed != 0 || is_wanted(account));
+    /// Forgets an account of which nobody wants anything any more: its window has passed.
+    pub fn forget(&mut self, account: &str) {
+        self.by_account.remove(account);
     }
 
     /// The accounts of which something is or was held.

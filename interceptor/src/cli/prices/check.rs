@@ -50,8 +50,9 @@ pub(super) fn run(arguments: &Arguments, out: &mut impl Write) -> anyhow::Result
     let ledger = LedgerOptions {
         state_dir: state.path().to_owned(),
         url: config.ledger.url.clone(),
+        password_file: config.ledger.password_file.clone(),
     };
-    let connection = open_read_only(&ledger.database()?)?;
+    let connection = open_read_only(&ledger, since_ms)?.0;
     let found = unpriced(&connection, since_ms, &table, now.as_second())?;
     if arguments.json {
         writeln!(out, "{}", serde_json::json!({ "unpriced": found }))?;

@@ -1,17 +1,20 @@
 //! The ledger's database: entries in, in whole batches; spend out, for the caps.
 
+mod spends;
+
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags, Row, Transaction, TransactionBehavior, params};
-use weir_core::identity::Caller;
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior, params};
 use weir_core::money::Money;
 
 use super::frame::Entry;
 use super::journal::{Position, create_private};
-use super::record::{Bypass, Cost, Identity, Outcome, Record};
-use super::{LedgerError, Others, Spend, schema};
+use super::record::{Bypass, Cost, Outcome, Record};
+use super::{LedgerError, schema};
+
+pub(super) use spends::{Spends, spends};
 
 /// The connection that writes.
 #[derive(Debug)]
@@ -101,16 +104,10 @@ impl Store {
     /// more, had in flight: what was reserved counts as spent. Returns how many there were.
     pub(super) fn settle_lost(&mut self, instance: &str) -> rusqlite::Result<usize> {
         let transaction = self.begin()?;
-        let lost = admissions(&transaction, "instance = ?", instance)?;
-        let count = lost.len();
-        for (mut record, reserved) in lost {
-            record.outcome = Outcome::Lost;
-            record.cost = Cost::Estimated {
-                total: reserved,
-                version: String::new(),
-            };
-            record.reasons.push(REASON_LOST.to_owned());
-            insert_record(&transaction, instance, &record)?;
+        let of_lost = admissions(&transaction, "instance = ?", instance)?;
+        let count = of_lost.len();
+        for (record, reserved) in of_lost {
+            insert_record(&transaction, instance, &lost(record, reserved))?;
         }
         transaction.commit()?;
         Ok(count)
@@ -139,97 +136,22 @@ impl Store {
     }
 }
 
-/// A connection that only reads, and what it has read of other processes.
-#[derive(Debug)]
-pub(super) struct Spends {
-    connection: Connection,
-    path: PathBuf,
-    own_instance: String,
-    /// Rows up to here have been handed over.
-    seen: i64,
-}
-
-impl Spends {
-    pub(super) fn open(path: &Path, own_instance: &str) -> Result<Self, LedgerError> {
-        let connection = open_read_only(path)?;
-        let mut spends = Self {
-            connection,
-            path: path.to_owned(),
-            own_instance: own_instance.to_owned(),
-            seen: 0,
-        };
-        spends.seen = spends
-            .newest()
-            .map_err(|source| spends.unreadable(source))?;
-        Ok(spends)
-    }
-
-    /// Every amount spent since a time, by whomever, and up to where others' are read on.
-    pub(super) fn since(
-        &mut self,
-        since_unix_ms: i64,
-        each: &mut dyn FnMut(Spend),
-    ) -> Result<(), LedgerError> {
-        let seen = self.newest().map_err(|source| self.unreadable(source))?;
-        self.connection
-            .prepare_cached(&format!(
-                "SELECT {SPEND_COLUMNS} FROM exchange
-                 WHERE started_ms >= ? AND seq <= ? AND (cost_nanos > 0 OR counted_tokens > 0) ORDER BY started_ms"
-            ))
-            .and_then(|mut find| {
-                let mut rows = find.query([since_unix_ms, seen])?;
-                while let Some(row) = rows.next()? {
-                    each(spend(row)?);
-                }
-                Ok(())
-            })
-            .map_err(|source| self.unreadable(source))?;
-        self.seen = seen;
-        Ok(())
-    }
-
-    /// What others spent since the last call, and have in flight: at one instant, so that a call
-    /// is in one of the two.
-    pub(super) fn others(&mut self) -> Result<Others, LedgerError> {
-        let (others, seen) = self
-            .read_others()
-            .map_err(|source| self.unreadable(source))?;
-        self.seen = seen;
-        Ok(others)
-    }
-
-    fn read_others(&mut self) -> rusqlite::Result<(Others, i64)> {
-        let snapshot = self.connection.transaction()?;
-        let seen = newest(&snapshot)?;
-        let spent = snapshot
-            .prepare_cached(&format!(
-                "SELECT {SPEND_COLUMNS} FROM exchange
-                 WHERE seq > ? AND seq <= ? AND instance <> ? AND (cost_nanos > 0 OR counted_tokens > 0)
-                 ORDER BY started_ms"
-            ))?
-            .query_map(params![self.seen, seen, self.own_instance], spend)?
-            .collect::<rusqlite::Result<_>>()?;
-        let reserved = admissions(&snapshot, "instance <> ?", &self.own_instance)?
-            .into_iter()
-            .map(|(record, amount)| reserved(record, amount))
-            .collect();
-        Ok((Others { spent, reserved }, seen))
-    }
-
-    fn newest(&self) -> rusqlite::Result<i64> {
-        newest(&self.connection)
-    }
-
-    fn unreadable(&self, source: rusqlite::Error) -> LedgerError {
-        LedgerError::Database {
-            path: self.path.clone(),
-            source,
-        }
-    }
+/// What is left of a call whose process died: what was reserved counts as spent.
+pub(super) fn lost(record: Record, reserved: Money) -> Record {
+    let mut record = Record {
+        outcome: Outcome::Lost,
+        cost: Cost::Estimated {
+            total: reserved,
+            version: String::new(),
+        },
+        ..record
+    };
+    record.reasons.push(REASON_LOST.to_owned());
+    record
 }
 
 /// Opens a database that exists, for reading.
-pub(crate) fn open_read_only(path: &Path) -> Result<Connection, LedgerError> {
+pub(super) fn open_read_only(path: &Path) -> Result<Connection, LedgerError> {
     if !path.exists() {
         return Err(LedgerError::Absent {
             path: path.to_owned(),
@@ -253,55 +175,6 @@ pub(crate) fn open_read_only(path: &Path) -> Result<Connection, LedgerError> {
         });
     }
     Ok(connection)
-}
-
-fn newest(connection: &Connection) -> rusqlite::Result<i64> {
-    connection
-        .prepare_cached("SELECT coalesce(max(seq), 0) FROM exchange")?
-        .query_row([], |row| row.get(0))
-}
-
-fn spend(row: &Row<'_>) -> rusqlite::Result<Spend> {
-    let identity = Identity {
-        program: row.get("program")?,
-        uid: row.get("uid")?,
-        user: row.get("user")?,
-        cgroup: row.get("cgroup")?,
-        container: row.get("container")?,
-        pod: row.get("pod")?,
-        namespace: row.get("namespace")?,
-        service_account: row.get("service_account")?,
-        team: row.get("team")?,
-        key_hash: row.get("key_hash")?,
-        ..Identity::default()
-    };
-    let model: Option<String> = row.get("model_requested")?;
-    Ok(Spend {
-        id: row.get("id")?,
-        at_unix_ms: row.get("started_ms")?,
-        caller: Caller {
-            session: row.get("session")?,
-            ..identity.caller()
-        },
-        provider: row.get("provider")?,
-        host: row.get("host")?,
-        model: model.unwrap_or_default(),
-        amount: Money::from_nanos(row.get::<_, Option<i64>>("cost_nanos")?.unwrap_or(0)),
-        tokens: unsigned(row.get("counted_tokens")?),
-    })
-}
-
-fn reserved(record: Record, amount: Money) -> Spend {
-    Spend {
-        caller: record.caller(),
-        id: record.id,
-        at_unix_ms: record.started_unix_ms,
-        provider: record.provider,
-        host: record.host,
-        model: record.model_requested.unwrap_or_default(),
-        amount,
-        tokens: record.counted_tokens,
-    }
 }
 
 fn admissions(
@@ -341,7 +214,7 @@ fn insert_admission(
     Ok(())
 }
 
-fn insert_record(
+pub(super) fn insert_record(
     transaction: &Transaction<'_>,
     instance: &str,
     record: &Record,
@@ -424,7 +297,7 @@ fn amount_and_version(cost: &Cost) -> (Option<i64>, Option<&str>) {
     }
 }
 
-fn add_bypass(transaction: &Transaction<'_>, bypass: &Bypass) -> rusqlite::Result<()> {
+pub(super) fn add_bypass(transaction: &Transaction<'_>, bypass: &Bypass) -> rusqlite::Result<()> {
     transaction
         .prepare_cached(
             "INSERT INTO bypass VALUES (?, ?, ?, ?, ?, ?)
@@ -447,7 +320,7 @@ fn json(value: &impl serde::Serialize) -> String {
 }
 
 /// SQLite's integers are signed; no count reaches their end.
-fn integer(value: u64) -> i64 {
+pub(super) fn integer(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
@@ -469,9 +342,6 @@ const INSERT_EXCHANGE: &str = "INSERT OR IGNORE INTO exchange (
     counted_tokens
     ) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,
     ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
-const SPEND_COLUMNS: &str = "id, started_ms, program, uid, user, cgroup, container, \
-     pod, namespace, service_account, team, key_hash, provider, model_requested, host, session, \
-     cost_nanos, counted_tokens";
 const REASON_LOST: &str = "weir_died_in_flight";
 const MINUTE_MS: i64 = 60_000;
 /// How long a batch waits for another process's transaction before it is tried again.

@@ -3,7 +3,7 @@
 use rusqlite::types::Value;
 use weir_core::usage::Usage;
 
-use super::super::record::{Edit, Timings};
+use super::super::record::{Edit, Identity, Timings};
 use super::*;
 
 fn full_record() -> Record {
@@ -75,7 +75,7 @@ fn full_record() -> Record {
             upstream_first_byte_us: Some(17),
             total_us: 18,
         },
-        instance: String::new(),
+        ..Record::default()
     }
 }
 

@@ -128,6 +128,7 @@ struct RawCap {
 #[serde(deny_unknown_fields, default)]
 struct RawLedger {
     url: Option<Spanned<String>>,
+    password_file: Option<PathBuf>,
 }
 
 #[derive(Deserialize, Default)]
@@ -258,22 +259,34 @@ fn check_address(raw: &Spanned<String>, source: &Source<'_>) -> Result<SocketAdd
 }
 
 fn check_ledger(raw: RawLedger, source: &Source<'_>) -> Result<Ledger, ConfigError> {
+    let password_file = raw.password_file;
     let Some(url) = raw.url else {
-        return Ok(Ledger::default());
+        return Ok(Ledger {
+            password_file,
+            ..Ledger::default()
+        });
     };
-    match url.get_ref().strip_prefix("sqlite:") {
-        Some(path) if !path.is_empty() => Ok(Ledger {
-            url: url.into_inner(),
-        }),
-        _ => {
-            let found = url.get_ref();
-            let message = format!(
-                "expected \"sqlite:FILE\", a file in the state directory or an absolute path, \
-                 found \"{found}\""
-            );
-            Err(source.invalid(url.span(), message))
-        }
+    if !is_ledger_url(url.get_ref()) {
+        // A URL of something else may have a password in it.
+        let message =
+            "expected \"sqlite:FILE\", a file in the state directory or an absolute path, \
+                       or \"postgres://USER@HOST/DATABASE\""
+                .to_owned();
+        return Err(source.invalid(url.span(), message));
     }
+    Ok(Ledger {
+        url: url.into_inner(),
+        password_file,
+    })
+}
+
+fn is_ledger_url(url: &str) -> bool {
+    ["sqlite:", "postgres://", "postgresql://"]
+        .iter()
+        .any(|scheme| {
+            url.strip_prefix(scheme)
+                .is_some_and(|rest| !rest.is_empty())
+        })
 }
 
 fn check_admin(raw: RawAdmin, source: &Source<'_>) -> Result<Admin, ConfigError> {

@@ -55,10 +55,15 @@ impl Config {
     /// # Errors
     /// The file cannot be read, or says something that Weir does not understand.
     pub fn load(given: Option<&Path>) -> Result<Self, ConfigError> {
-        match path(given) {
-            Some(path) => file::read(&path),
-            None => Ok(Self::default()),
+        let mut config = match path(given) {
+            Some(path) => file::read(&path)?,
+            None => Self::default(),
+        };
+        // A URL with a password in it belongs into the environment rather than into the file.
+        if let Some(url) = std::env::var_os(LEDGER_URL_VARIABLE).filter(|url| !url.is_empty()) {
+            config.ledger.url = url.to_string_lossy().into_owned();
         }
+        Ok(config)
     }
 
     /// Reads `text` as if it stood in the file `path`, which is only named in errors.
@@ -152,14 +157,18 @@ pub enum CacheMode {
 /// `[ledger]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ledger {
-    /// `sqlite:FILE`, relative to the state directory unless absolute.
+    /// `sqlite:FILE`, relative to the state directory unless absolute; or `postgres://…`, shared by
+    /// many nodes. `WEIR_LEDGER_URL` wins over the file.
     pub url: String,
+    /// File with the password for PostgreSQL, which may also be in the URL or in `PGPASSWORD`.
+    pub password_file: Option<PathBuf>,
 }
 
 impl Default for Ledger {
     fn default() -> Self {
         Self {
             url: LEDGER_URL_DEFAULT.to_owned(),
+            password_file: None,
         }
     }
 }
@@ -226,6 +235,8 @@ pub enum ConfigError {
 
 /// Names the configuration file where `--config` does not.
 pub const CONFIG_VARIABLE: &str = "WEIR_CONFIG";
+/// Wins over `ledger.url`.
+pub const LEDGER_URL_VARIABLE: &str = "WEIR_LEDGER_URL";
 /// Read where neither `--config` nor `WEIR_CONFIG` names a file.
 pub const CONFIG_PATH_DEFAULT: &str = "/etc/weir/weir.toml";
 /// HTTPS: no provider in the catalogue is reached on another port.

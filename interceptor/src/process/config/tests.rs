@@ -112,6 +112,7 @@ fn every_key_of_the_contract_is_read() {
         pricing: pricing_of_the_contract(),
         ledger: Ledger {
             url: "sqlite:other.db".into(),
+            password_file: None,
         },
         admin: Admin {
             listen: "[::1]:9465".parse().unwrap(),
@@ -237,7 +238,7 @@ mode = 1
 ---
 2:7 | sqlite:FILE | postgres
 [ledger]
-url = "postgres://h/d"
+url = "mysql://h/d"
 ---
 2:7 | sqlite:FILE
 [ledger]

@@ -1,0 +1,330 @@
+//! Slices of caps, where nodes share them: what a call waits for before it is refused.
+//!
+//! A call is decided on with what this node has leased. Where that does not do, it waits for more:
+//! at the first call of an account, and near the limit; not elsewhere, since a slice is filled up in
+//! advance. It waits for at most [`LEASE_WAIT`] and holds no lock meanwhile. Where the ledger does
+//! not answer, it is refused or, if Weir is to fail open, admitted, flagged and counted later.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use weir_core::caps::{
+    AccountUse, Amount, Amounts, Caps, Cause, Exceeded, OnExceed, Quantity, Rolling, Window,
+};
+use weir_core::identity::Subject;
+use weir_core::lease::{Ask, Charge};
+use weir_core::money::Money;
+
+use super::entry::Entry;
+use crate::ledger::{LEASE_WAIT, LeaseOutcome, Leases, Spend};
+use crate::sidecar::unix_ms;
+
+/// One limit of an account.
+struct Part<'a> {
+    of: &'a AccountUse,
+    measure: Measure,
+    /// Names it on every node alike.
+    account: String,
+    used: i64,
+    need: i64,
+    limit: i64,
+    spent: i64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Measure {
+    Money,
+    Tokens,
+    Calls,
+}
+
+impl Entry {
+    /// Reserves what the call may cost under every cap, with slices of the ledger where they are
+    /// short.
+    ///
+    /// # Errors
+    /// The cap that it does not fit under.
+    pub(super) async fn admit_leased(&mut self) -> Result<(), Box<Exceeded>> {
+        let Some(leases) = self.context.ledger.leases().map(Arc::clone) else {
+            return self.admit();
+        };
+        let deadline = Instant::now() + LEASE_WAIT;
+        loop {
+            let uses = self.account_uses();
+            grant(&mut self.context.caps(), &leases, &uses);
+            for part in parts(&uses) {
+                leases.remember(&part.account, || self.as_spend());
+            }
+            let exceeded = match self.admit() {
+                Err(exceeded) if exceeded.cause == Cause::Grant => exceeded,
+                decided => {
+                    refill(&leases, &uses);
+                    return decided;
+                }
+            };
+            match more(&leases, &uses, &exceeded).await {
+                Ok(LeaseOutcome::Again) if Instant::now() < deadline => {}
+                Ok(_) if self.fails_closed() => return Err(exceeded),
+                Ok(_) => {
+                    self.record.reasons.push("ledger_unreachable".to_owned());
+                    grant_beyond(&mut self.context.caps(), &uses);
+                    return self.admit();
+                }
+                Err(short) => return Err(short),
+            }
+        }
+    }
+
+    /// Notes which accounts are charged with what is reserved.
+    pub(super) fn charge_reserved(&mut self) {
+        if self.context.ledger.leases().is_some() {
+            self.record.charges = charges(&self.account_uses());
+        }
+    }
+
+    /// What is charged in the end, where something was reserved.
+    pub(super) fn charge_spent(&mut self, spent: Amount) {
+        for charge in &mut self.record.charges {
+            charge.amount = value(spent, measure_of(&charge.account));
+        }
+    }
+
+    fn as_spend(&self) -> Spend {
+        Spend {
+            caller: self.record.caller(),
+            provider: self.record.provider.clone(),
+            host: self.record.host.clone(),
+            model: self
+                .priced()
+                .map_or_else(String::new, |priced| priced.model.to_owned()),
+            ..Spend::default()
+        }
+    }
+
+    fn account_uses(&self) -> Vec<AccountUse> {
+        let Some(priced) = self.priced() else {
+            return Vec::new();
+        };
+        let amounts = self.context.memory.amounts(&self.prices, &priced);
+        let caller = self.record.caller();
+        let subject = Subject {
+            caller: &caller,
+            provider: &self.record.provider,
+            host: &self.record.host,
+            model: priced.model,
+        };
+        let mut caps = self.context.caps();
+        caps.accounts_of(unix_ms(), &subject, amounts)
+    }
+}
+
+/// Gives back what was not used for a while.
+pub(crate) fn give_back(caps: &mut Caps, leases: &Arc<Leases>) {
+    let none = Amounts::default();
+    leases.keep(|account, who| {
+        let uses = caps.accounts_of(unix_ms(), &who.for_caps().subject, none);
+        let is_this = |part: &Part<'_>| part.account == account;
+        let this = parts(&uses).find(is_this)?;
+        leases.give_back(&ask(&this));
+        grant(caps, leases, &uses);
+        Some(leases.allowed(account))
+    });
+}
+
+/// Tells the caps what they may use. Caps that only warn are in nobody's way.
+fn grant(caps: &mut Caps, leases: &Leases, uses: &[AccountUse]) {
+    for of in uses {
+        let mut most = Amount::ZERO;
+        for part in parts_of(of) {
+            let allowed = match of.on_exceed {
+                OnExceed::Warn => i64::MAX,
+                OnExceed::Block | OnExceed::Downgrade => leases.allowed(&part.account),
+            };
+            set(&mut most, part.measure, allowed);
+        }
+        caps.grant(&of.cap, &of.key, of.period_start_ms, most);
+    }
+}
+
+/// Lets one call pass that nobody could be asked about.
+fn grant_beyond(caps: &mut Caps, uses: &[AccountUse]) {
+    for of in uses {
+        caps.grant(&of.cap, &of.key, of.period_start_ms, of.own + of.amount);
+    }
+}
+
+/// Asks for more of each account that is short.
+///
+/// # Errors
+/// There is no more: why the call does not fit, as all nodes know it.
+async fn more(
+    leases: &Arc<Leases>,
+    uses: &[AccountUse],
+    exceeded: &Exceeded,
+) -> Result<LeaseOutcome, Box<Exceeded>> {
+    for part in parts(uses) {
+        let is_enough = part.used.saturating_add(part.need) <= leases.allowed(&part.account);
+        if is_enough || part.of.on_exceed == OnExceed::Warn {
+            continue;
+        }
+        match leases.ask(&ask(&part)).await {
+            LeaseOutcome::Again => {}
+            LeaseOutcome::Unreachable => return Ok(LeaseOutcome::Unreachable),
+            LeaseOutcome::Short { spent, held } => {
+                return Err(short(&part, exceeded, spent, held));
+            }
+        }
+    }
+    Ok(LeaseOutcome::Again)
+}
+
+fn short(part: &Part<'_>, exceeded: &Exceeded, spent: i64, held: i64) -> Box<Exceeded> {
+    let is_spent = spent.saturating_add(part.need) > part.limit;
+    Box::new(Exceeded {
+        cap: part.of.cap.clone(),
+        cause: if is_spent {
+            Cause::Exhausted
+        } else {
+            Cause::InFlight
+        },
+        limit: quantity(part.measure, part.limit),
+        spent: quantity(part.measure, spent),
+        reserved: quantity(part.measure, held),
+        requested: quantity(part.measure, part.need),
+        retry_after_s: (!is_spent).then_some(RETRY_AFTER_S),
+        ..exceeded.clone()
+    })
+}
+
+fn refill(leases: &Arc<Leases>, uses: &[AccountUse]) {
+    for part in parts(uses).filter(|part| part.of.on_exceed != OnExceed::Warn) {
+        let used = part.used.saturating_add(part.need);
+        leases.refill(&Ask {
+            used,
+            need: 0,
+            ..ask(&part)
+        });
+    }
+}
+
+fn charges(uses: &[AccountUse]) -> Vec<Charge> {
+    parts(uses)
+        .map(|part| Charge {
+            at_ms: charged_at(part.of),
+            amount: part.need,
+            account: part.account,
+        })
+        .collect()
+}
+
+fn ask<'a>(part: &'a Part<'_>) -> Ask<'a> {
+    Ask {
+        account: &part.account,
+        used: part.used,
+        need: part.need,
+        limit: part.limit,
+        from_ms: part.of.period_start_ms,
+        seed: part.spent,
+    }
+}
+
+fn parts(uses: &[AccountUse]) -> impl Iterator<Item = Part<'_>> {
+    uses.iter().flat_map(parts_of)
+}
+
+fn parts_of(of: &AccountUse) -> impl Iterator<Item = Part<'_>> {
+    let limits = [
+        (Measure::Money, of.limits.money.map(Money::nanos)),
+        (Measure::Tokens, of.limits.tokens.map(signed)),
+        (Measure::Calls, of.limits.calls.map(signed)),
+    ];
+    let part = |(measure, limit)| {
+        Some(Part {
+            of,
+            measure,
+            account: account(of, measure),
+            used: value(of.own, measure),
+            need: value(of.amount, measure),
+            limit: limit?,
+            spent: value(of.spent, measure),
+        })
+    };
+    limits.into_iter().filter_map(part)
+}
+
+/// The cap as it counts, what of it, which window, and whose: the last hashed, since clients choose
+/// the length of some of it.
+fn account(of: &AccountUse, measure: Measure) -> String {
+    let window = match of.window {
+        Window::Rolling(_) => "rolling".to_owned(),
+        _ => of.period_start_ms.to_string(),
+    };
+    let whose = digest(&SHA256, of.key.as_bytes());
+    let whose = whose.as_ref().iter().take(WHOSE_BYTES);
+    let whose: String = whose.map(|byte| format!("{byte:02x}")).collect();
+    format!("{:016x}:{}:{window}:{whose}", of.cap_id, name(measure))
+}
+
+/// When a call counts: of a rolling window, at the end of a step of it.
+fn charged_at(of: &AccountUse) -> i64 {
+    if !matches!(of.window, Window::Rolling(_)) {
+        return of.period_start_ms;
+    }
+    let now = unix_ms();
+    let step = now.saturating_sub(of.period_start_ms) / i64::from(Rolling::STEPS);
+    now - now.rem_euclid(step.max(1)) + step
+}
+
+fn name(measure: Measure) -> &'static str {
+    match measure {
+        Measure::Money => "money",
+        Measure::Tokens => "tokens",
+        Measure::Calls => "calls",
+    }
+}
+
+fn measure_of(account: &str) -> Measure {
+    match account.split(':').nth(1) {
+        Some("tokens") => Measure::Tokens,
+        Some("calls") => Measure::Calls,
+        _ => Measure::Money,
+    }
+}
+
+fn value(amount: Amount, measure: Measure) -> i64 {
+    match measure {
+        Measure::Money => amount.money.nanos(),
+        Measure::Tokens => signed(amount.tokens),
+        Measure::Calls => signed(amount.calls),
+    }
+}
+
+fn set(amount: &mut Amount, measure: Measure, value: i64) {
+    match measure {
+        Measure::Money => amount.money = Money::from_nanos(value),
+        Measure::Tokens => amount.tokens = unsigned(value),
+        Measure::Calls => amount.calls = unsigned(value),
+    }
+}
+
+fn quantity(measure: Measure, value: i64) -> Quantity {
+    match measure {
+        Measure::Money => Quantity::Money(Money::from_nanos(value)),
+        Measure::Tokens => Quantity::Tokens(unsigned(value)),
+        Measure::Calls => Quantity::Calls(unsigned(value)),
+    }
+}
+
+fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn unsigned(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or(0)
+}
+
+/// Of the hash of whose account it is.
+const WHOSE_BYTES: usize = 16;
+/// When it is worth asking again for what calls in flight hold.
+const RETRY_AFTER_S: u64 = 1;

@@ -1,0 +1,232 @@
+//! Slices of caps, leased from the database: what the request path asks for.
+//!
+//! A question is a task of its own, so that its answer is heard whatever becomes of the request.
+//! Where the database does not answer in time, nobody asks it for a moment.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use nix::time::{ClockId, clock_gettime};
+use tokio::sync::Notify;
+use tokio_postgres::Client;
+use tokio_postgres::types::Type;
+use weir_core::lease::{Answer, Ask, FREE_SHARE, Slices, Take};
+
+use super::super::{LedgerError, Spend};
+use super::{Target, failed};
+
+/// What this process has leased, and the connection to lease more.
+#[derive(Debug)]
+pub(crate) struct Leases {
+    slices: Arc<Mutex<Slices>>,
+    target: Target,
+    client: tokio::sync::Mutex<Option<Arc<Client>>>,
+    answered: Notify,
+    /// Who last used each account of which something may be held.
+    users: Mutex<HashMap<String, Spend>>,
+    /// Until when nobody asks, because nobody answered.
+    down_until_ms: AtomicI64,
+}
+
+/// What came of asking for more of an account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// More is allowed, or somebody else's question was answered: look again.
+    Again,
+    /// There is not as much left.
+    Short {
+        /// What all nodes have spent.
+        spent: i64,
+        /// What all nodes are allowed beyond that.
+        held: i64,
+    },
+    /// The database did not answer in time.
+    Unreachable,
+}
+
+impl Leases {
+    pub(in crate::ledger) fn new(target: Target, slices: Arc<Mutex<Slices>>) -> Self {
+        Self {
+            slices,
+            target,
+            client: tokio::sync::Mutex::default(),
+            answered: Notify::new(),
+            users: Mutex::default(),
+            down_until_ms: AtomicI64::new(i64::MIN),
+        }
+    }
+
+    /// The most that this process may have spent and reserved of an account.
+    pub(crate) fn allowed(&self, account: &str) -> i64 {
+        self.slices().allowed(account, now_ms())
+    }
+
+    /// Asks for more, and waits for the answer for at most [`LEASE_WAIT`].
+    pub(crate) async fn ask(self: &Arc<Self>, ask: &Ask<'_>) -> Outcome {
+        let now = now_ms();
+        let answered = self.answered.notified();
+        let take = {
+            let mut slices = self.slices();
+            if let Some(answer) = slices.short(ask.account, ask.need, now) {
+                return outcome(Some(answer));
+            }
+            if now < self.down_until_ms.load(Ordering::Relaxed) {
+                return Outcome::Unreachable;
+            }
+            slices.ask(ask, now)
+        };
+        let Some(take) = take else {
+            let waited = tokio::time::timeout(LEASE_WAIT, answered).await;
+            return waited.map_or(Outcome::Unreachable, |()| Outcome::Again);
+        };
+        let asked = tokio::spawn(Arc::clone(self).put(take));
+        outcome(asked.await.unwrap_or(None))
+    }
+
+    /// Asks in advance where half of a slice is used.
+    pub(crate) fn refill(self: &Arc<Self>, ask: &Ask<'_>) {
+        let now = now_ms();
+        if now < self.down_until_ms.load(Ordering::Relaxed) {
+            return;
+        }
+        let take = self.slices().refill(ask, now);
+        if let Some(take) = take {
+            drop(tokio::spawn(Arc::clone(self).put(take)));
+        }
+    }
+
+    /// Gives back what was not used for a while.
+    pub(crate) fn give_back(self: &Arc<Self>, ask: &Ask<'_>) {
+        let take = self.slices().give_back(ask, now_ms());
+        if let Some(take) = take {
+            drop(tokio::spawn(Arc::clone(self).put(take)));
+        }
+    }
+
+    /// Notes who uses an account, so that it can be looked at again when nobody does.
+    pub(crate) fn remember(&self, account: &str, who: impl FnOnce() -> Spend) {
+        let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        // What does not fit is kept until this process ends.
+        if users.len() < USERS_MAX && !users.contains_key(account) {
+            users.insert(account.to_owned(), who());
+        }
+    }
+
+    /// Looks at each account that was used: what is still allowed of it, or none where its window is
+    /// over. Those of which nothing is held are forgotten.
+    pub(crate) fn keep(&self, mut look: impl FnMut(&str, &Spend) -> Option<i64>) {
+        let mut users =
+            std::mem::take(&mut *self.users.lock().unwrap_or_else(PoisonError::into_inner));
+        users.retain(|account, who| match look(account, who) {
+            Some(allowed) => allowed != 0,
+            None => {
+                self.slices().forget(account);
+                false
+            }
+        });
+        let mut new = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        users.extend(new.drain());
+        *new = users;
+    }
+
+    async fn put(self: Arc<Self>, take: Take) -> Option<Answer> {
+        let answer = match tokio::time::timeout(LEASE_WAIT, self.send(&take)).await {
+            Ok(Ok(answer)) => Some(answer),
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "a slice of a cap was not leased");
+                None
+            }
+            Err(_elapsed) => None,
+        };
+        if answer.is_none() {
+            *self.client.lock().await = None;
+            let until = now_ms().saturating_add(DOWN_MS);
+            if self.down_until_ms.swap(until, Ordering::Relaxed) < now_ms() - DOWN_SAID_MS {
+                tracing::warn!("the ledger does not answer; caps go on with the slices they have");
+            }
+        }
+        self.slices().answered(&take, answer, now_ms());
+        self.answered.notify_waiters();
+        answer
+    }
+
+    async fn send(&self, take: &Take) -> Result<Answer, LedgerError> {
+        let client = {
+            let mut client = self.client.lock().await;
+            match client.as_ref().filter(|client| !client.is_closed()) {
+                Some(client) => Arc::clone(client),
+                None => Arc::clone(client.insert(Arc::new(self.target.connect().await?))),
+            }
+        };
+        let rows = client
+            .query_typed(
+                "SELECT state, now_allowed, now_spent, now_held
+                 FROM weir.take($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+                &[
+                    (&take.account, Type::TEXT),
+                    (&take.holder, Type::TEXT),
+                    (&take.epoch, Type::INT8),
+                    (&take.number, Type::INT8),
+                    (&take.least, Type::INT8),
+                    (&take.most, Type::INT8),
+                    (&take.limit, Type::INT8),
+                    (&take.from_ms, Type::INT8),
+                    (&take.seed, Type::INT8),
+                    (&FREE_SHARE, Type::INT8),
+                ],
+            )
+            .await
+            .map_err(|error| failed(&self.target.name, &error))?;
+        Ok(rows.first().map_or(Answer::Stale, |row| answer(row, take)))
+    }
+
+    fn slices(&self) -> MutexGuard<'_, Slices> {
+        self.slices.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn answer(row: &tokio_postgres::Row, take: &Take) -> Answer {
+    let number = |at: usize| row.get::<_, Option<i64>>(at).unwrap_or(0);
+    match row.get::<_, &str>(0) {
+        "granted" => Answer::Granted {
+            number: take.number,
+            allowed: number(1),
+        },
+        "short" => Answer::Short {
+            number: take.number,
+            allowed: number(1),
+            spent: number(2),
+            held: number(3),
+        },
+        "unknown" => Answer::Unknown,
+        _ => Answer::Stale,
+    }
+}
+
+fn outcome(answer: Option<Answer>) -> Outcome {
+    match answer {
+        Some(Answer::Granted { .. } | Answer::Stale) => Outcome::Again,
+        Some(Answer::Short { spent, held, .. }) => Outcome::Short { spent, held },
+        Some(Answer::Unknown) | None => Outcome::Unreachable,
+    }
+}
+
+/// A clock that goes on while the machine sleeps, in milliseconds: leases end meanwhile.
+pub(super) fn now_ms() -> i64 {
+    clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(i64::MAX, |now| {
+        now.tv_sec()
+            .saturating_mul(1000)
+            .saturating_add(now.tv_nsec() / 1_000_000)
+    })
+}
+
+/// The longest that a call waits for a slice.
+pub(crate) const LEASE_WAIT: Duration = Duration::from_millis(500);
+/// How long nobody asks a database that did not answer.
+const DOWN_MS: i64 = 1_000;
+/// How long it must have answered before it is said again that it does not.
+const DOWN_SAID_MS: i64 = 60_000;
+/// Accounts that are looked at again.
+const USERS_MAX: usize = 100_000;

@@ -1,0 +1,179 @@
+//! The lease functions of the database do what their model does.
+
+use tokio_postgres::Client;
+use tokio_postgres::types::Type;
+use weir::ledger::Ledger;
+use weir_core::lease::{Answer, Book, Charge, FREE_SHARE, LEASE_MS, Take};
+
+use super::options;
+use super::server::Server;
+
+/// Deterministic chance.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, bound: i64) -> i64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        i64::try_from(self.0 >> 1).unwrap() % bound
+    }
+}
+
+async fn take(client: &Client, take: &Take) -> Answer {
+    let row = client
+        .query_typed(
+            "SELECT state, now_allowed, now_spent, now_held
+             FROM weir.take($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+            &[
+                (&take.account, Type::TEXT),
+                (&take.holder, Type::TEXT),
+                (&take.epoch, Type::INT8),
+                (&take.number, Type::INT8),
+                (&take.least, Type::INT8),
+                (&take.most, Type::INT8),
+                (&take.limit, Type::INT8),
+                (&take.from_ms, Type::INT8),
+                (&take.seed, Type::INT8),
+                (&FREE_SHARE, Type::INT8),
+            ],
+        )
+        .await
+        .unwrap()
+        .remove(0);
+    let number = take.number;
+    match row.get::<_, &str>(0) {
+        "granted" => Answer::Granted {
+            number,
+            allowed: row.get(1),
+        },
+        "short" => Answer::Short {
+            number,
+            allowed: row.get(1),
+            spent: row.get(2),
+            held: row.get(3),
+        },
+        "stale" => Answer::Stale,
+        _ => Answer::Unknown,
+    }
+}
+
+async fn ship(client: &Client, holder: &str, kind: &str, id: &str, charge: &Charge) {
+    let row = serde_json::json!([{
+        "id": id, "instance": holder, "started_ms": 0, "charges": [charge],
+    }]);
+    let none = "[]".to_owned();
+    let (ended, begun) = if kind == "charge" {
+        (row.to_string(), none)
+    } else {
+        (none, row.to_string())
+    };
+    client
+        .query_typed(
+            "SELECT weir.ship($1, NULL, NULL, NULL, NULL, $2::text::jsonb, $3::text::jsonb, '[]')",
+            &[
+                (&holder, Type::TEXT),
+                (&ended, Type::TEXT),
+                (&begun, Type::TEXT),
+            ],
+        )
+        .await
+        .unwrap();
+}
+
+async fn one<T: for<'a> tokio_postgres::types::FromSql<'a>>(
+    client: &Client,
+    sql: &str,
+    holder: &str,
+    epoch: i64,
+) -> T {
+    let parameters: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 3] = [
+        (&holder, Type::TEXT),
+        (&epoch, Type::INT8),
+        (&LEASE_MS, Type::INT8),
+    ];
+    client.query_typed(sql, &parameters).await.unwrap()[0].get(0)
+}
+
+async fn with_tables() -> Server {
+    let server = Server::start();
+    let state = tempfile::tempdir().unwrap();
+    let options = options(state.path(), &server.url());
+    // Makes the tables.
+    tokio::task::spawn_blocking(move || drop(Ledger::open(&options).unwrap()))
+        .await
+        .unwrap();
+    server
+}
+
+#[tokio::test]
+async fn the_database_answers_as_its_model_does() {
+    let server = with_tables().await;
+    let client = server.client().await;
+    let mut book = Book::default();
+    let mut dice = Dice(0x5EED);
+    let mut numbers = 0;
+    for step in 0..3_000 {
+        let holder = format!("h{}", dice.below(4));
+        let account = format!("a{}", dice.below(3));
+        let epoch = 1 + dice.below(3);
+        let id = format!("call {}", dice.below(200));
+        let charge = Charge {
+            account: account.clone(),
+            at_ms: dice.below(3) * 100,
+            amount: dice.below(60),
+        };
+        match dice.below(10) {
+            0 => {
+                let sql = "SELECT weir.register($1, $2, $3)";
+                let accepted: bool = one(&client, sql, &holder, epoch).await;
+                assert_eq!(accepted, book.register(&holder, epoch, 0), "step {step}");
+            }
+            1 => {
+                let sql = "SELECT weir.renew($1, $2, $3)";
+                let accepted: bool = one(&client, sql, &holder, epoch).await;
+                assert_eq!(accepted, book.renew(&holder, epoch, 0), "step {step}");
+            }
+            2 => {
+                ship(&client, &holder, "admit", &id, &charge).await;
+                book.admit(&id, &holder, &[charge]);
+            }
+            3 => {
+                ship(&client, &holder, "charge", &id, &charge).await;
+                book.charge(&id, &holder, &[charge]);
+            }
+            4 if dice.below(8) == 0 => {
+                let sql = "SELECT weir.end_holder($1, false), $2, $3";
+                let _: i64 = one(&client, sql, &holder, epoch).await;
+                book.end(&holder);
+            }
+            _ => {
+                numbers += 1;
+                let least = dice.below(500);
+                let question = Take {
+                    account,
+                    holder,
+                    epoch,
+                    number: (numbers - dice.below(20)).max(1),
+                    least,
+                    most: least + dice.below(100),
+                    limit: 2_000,
+                    from_ms: dice.below(3) * 100,
+                    seed: dice.below(300),
+                };
+                let expected = book.take(&question);
+                assert_eq!(
+                    take(&client, &question).await,
+                    expected,
+                    "step {step}: {question:?}"
+                );
+            }
+        }
+    }
+    for account in ["a0", "a1", "a2"] {
+        let sum = format!(
+            "SELECT coalesce(sum(amount), 0)::bigint FROM weir.spent WHERE account = '{account}'"
+        );
+        assert_eq!(server.number(&sum).await, book.spent(account, 0));
+    }
+}

@@ -1,0 +1,147 @@
+//! Real Weir processes against a simulated provider, under one cap, some of them killed: several on
+//! one server, and one after the other on SQLite.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use weir_simulator::{Options, Simulator};
+
+use super::server::Server;
+
+const LIMIT_NANOS: i64 = 1_000_000_000;
+/// Calls until one is refused, or nobody answers any more.
+const AGENT: &str = r#"
+while status=$(curl -s -o /dev/null -w '%{http_code}' -H 'content-type: application/json' \
+    -H 'x-api-key: a-key-of-the-test' -H 'anthropic-version: 2023-06-01' -d @"$0" \
+    https://api.anthropic.com/v1/messages) && [ "$status" = 200 ]; do echo "$status"; done
+echo "$status"
+"#;
+const BODY: &str = r#"{"model": "claude-opus-5-5", "max_tokens": 1200, "stream": true, "messages":
+    [{"role": "user", "content": "hello [[sim: tokens=1000 events=10 delay_ms=3]]"}]}"#;
+
+fn weir(directory: &Path, node: &str, command: &[&str]) -> Command {
+    let mut weir = Command::new(env!("CARGO_BIN_EXE_weir"));
+    weir.args(["run", "--mode", "proxy", "--config"])
+        .arg(directory.join("weir.toml"))
+        .arg("--state-dir")
+        .arg(directory.join(node))
+        .arg("--")
+        .args(command)
+        .env_remove("SUDO_UID")
+        .env("NO_PROXY", "")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped());
+    weir
+}
+
+fn prepare(directory: &Path, simulator: &Simulator, url: &str) {
+    let path = |name: &str| directory.join(name);
+    std::fs::write(path("root.pem"), simulator.ca_pem()).unwrap();
+    std::fs::write(path("body.json"), BODY).unwrap();
+    let config = format!(
+        "[admin]\nlisten = \"127.0.0.1:0\"\n[intercept]\nfail = \"closed\"\n\
+         [upstream]\nresolve = {{ \"api.anthropic.com\" = \"{}\" }}\nextra_roots = [{:?}]\n\
+         [ledger]\nurl = {:?}\n\
+         [[cap]]\nname = \"fleet\"\nper = []\nwindow = \"total\"\nlimit_usd = 1.00\nkind = \"strict\"\n",
+        simulator.addr(),
+        path("root.pem"),
+        url
+    );
+    std::fs::write(path("weir.toml"), config).unwrap();
+}
+
+/// A node whose agent calls for as long as it may.
+fn node(directory: &Path, name: &str) -> Child {
+    let body = directory.join("body.json");
+    let command = ["sh", "-c", AGENT, body.to_str().unwrap()];
+    weir(directory, name, &command).spawn().unwrap()
+}
+
+/// What an agent was answered: after so many lines, its Weir is killed.
+fn statuses(mut weir: Child, kill_after: usize) -> Vec<String> {
+    let output = BufReader::new(weir.stdout.take().unwrap());
+    let mut statuses = Vec::new();
+    for line in output.lines().map_while(Result::ok) {
+        statuses.push(line);
+        if statuses.len() == kill_after {
+            weir.kill().unwrap();
+        }
+    }
+    weir.wait().unwrap();
+    statuses
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn processes_hold_one_cap_together_though_one_is_killed() {
+    let server = Server::start();
+    let simulator = Simulator::start(Options::default()).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    prepare(directory.path(), &simulator, &server.url());
+    let nodes = ["one", "two", "three"].map(|name| node(directory.path(), name));
+    let [one, two, three] = nodes;
+    let all = tokio::task::spawn_blocking(move || {
+        let two = std::thread::spawn(|| statuses(two, usize::MAX));
+        let three = std::thread::spawn(|| statuses(three, usize::MAX));
+        [statuses(one, 4), two.join().unwrap(), three.join().unwrap()]
+    });
+    let [one, two, three] = all.await.unwrap();
+    assert!(one.len() >= 4, "{one:?}");
+    for refused in [&two, &three] {
+        let last = refused.last().unwrap();
+        assert!(["402", "429"].contains(&last.as_str()), "{refused:?}");
+    }
+    // The next process on its state directory takes over what the killed one left.
+    let mut again = weir(directory.path(), "one", &["true"]);
+    assert!(again.output().unwrap().status.success());
+    let billed = i64::try_from(simulator.total_nanodollars()).unwrap();
+    let spent = server
+        .number("SELECT sum(amount)::bigint FROM weir.spent")
+        .await;
+    assert!(billed <= LIMIT_NANOS, "{billed} billed");
+    // What the killed one had in flight counts as what was reserved for it.
+    assert!(
+        (billed..=LIMIT_NANOS).contains(&spent),
+        "{spent} of {billed}"
+    );
+    assert!(billed > LIMIT_NANOS / 2, "only {billed} was usable");
+    let recorded = "SELECT sum(cost_nanos)::bigint FROM weir.exchange";
+    assert_eq!(server.number(recorded).await, spent);
+    let left = "SELECT (SELECT count(*) FROM weir.admission) + (SELECT count(*) FROM weir.lease)";
+    assert_eq!(server.number(left).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn caps_go_on_where_they_stood_after_kill_9_at_any_instant() {
+    let simulator = Simulator::start(Options::default()).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    prepare(directory.path(), &simulator, "sqlite:weir.db");
+    // Some in the middle of an answer, some at once after it.
+    let mut made = 0;
+    for kill_after in [1, 2, 7, 3, 5, 4, 8, 6] {
+        let child = node(directory.path(), "one");
+        let said = tokio::task::spawn_blocking(move || statuses(child, kill_after));
+        let said = said.await.unwrap();
+        made += said.iter().filter(|status| *status == "200").count();
+    }
+    assert!(made > 20, "only {made} calls");
+    let child = node(directory.path(), "one");
+    let last = tokio::task::spawn_blocking(move || statuses(child, usize::MAX));
+    let last = last.await.unwrap();
+    let refused = last.last().unwrap();
+    assert!(["402", "429"].contains(&refused.as_str()), "{last:?}");
+    let billed = i64::try_from(simulator.total_nanodollars()).unwrap();
+    let database = rusqlite::Connection::open(directory.path().join("one/weir.db")).unwrap();
+    let number = |sql: &str| -> i64 { database.query_row(sql, [], |row| row.get(0)).unwrap() };
+    let spent = number("SELECT sum(cost_nanos) FROM exchange");
+    assert!(
+        (billed..=LIMIT_NANOS).contains(&spent),
+        "{spent} of {billed}"
+    );
+    assert!(billed > LIMIT_NANOS / 2, "only {billed} was usable");
+    let calls = number("SELECT count(*) FROM exchange WHERE cost_nanos > 0");
+    let lines = i64::try_from(simulator.bill().len()).unwrap();
+    // One of each process may have been admitted and not yet sent, or sent and not yet billed.
+    assert!((lines..=lines + 8).contains(&calls), "{calls} of {lines}");
+    assert_eq!(number("SELECT count(*) FROM admission"), 0);
+}

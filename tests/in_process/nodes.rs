@@ -1,0 +1,165 @@
+//! Several nodes on one PostgreSQL ledger: one cap, held by all of them together.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::{StatusCode, Version};
+use tokio::task::JoinSet;
+use weir::process::config::{Cap, CapKind, Config, Fail, Intercept, Ledger, Window};
+use weir_core::money::Money;
+use weir_simulator::{Options, Simulator};
+use weir_tests::{Api, Client, World};
+
+#[path = "../../interceptor/tests/postgres/server.rs"]
+#[expect(dead_code, reason = "the tests of the ledger itself use the rest")]
+mod server;
+
+use server::Server;
+
+const NANOS_PER_CENT: i64 = 10_000_000;
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn config(url: &str, limit_cents: i64, kind: CapKind, fail: Fail) -> Config {
+    let limit = Money::from_nanos(limit_cents * NANOS_PER_CENT);
+    let cap = Cap {
+        kind,
+        ..Cap::new("the fleet's", Window::Total, limit)
+    };
+    Config {
+        caps: vec![cap],
+        intercept: Intercept {
+            fail,
+            ..Intercept::default()
+        },
+        ledger: Ledger {
+            url: url.to_owned(),
+            ..Ledger::default()
+        },
+        ..Config::default()
+    }
+}
+
+fn start(simulator: &Simulator, config: &Config) -> Arc<World> {
+    Arc::new(World::start(&[simulator.ca_pem()], config.clone()))
+}
+
+async fn client(world: &World, simulator: &Simulator) -> Client {
+    let host = Api::Messages.host();
+    Client::connect(world, simulator.addr(), host, Version::HTTP_11).await
+}
+
+async fn call(client: &mut Client, tokens: usize) -> StatusCode {
+    let text = format!("hello [[sim: tokens={tokens} events=4]]");
+    let body = Api::Messages.call(&text, true);
+    let answer = client.call(Api::Messages, &body).await.unwrap();
+    let status = answer.status;
+    answer.whole().await.unwrap();
+    status
+}
+
+async fn eventually(server: &Server, sql: &str, expected: i64) {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let found = server.number(sql).await;
+        if found == expected {
+            return;
+        }
+        assert!(Instant::now() < until, "{found}, not {expected}: {sql}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+const SPENT: &str = "SELECT coalesce(sum(amount), 0)::bigint FROM weir.spent";
+const HELD: &str = "SELECT coalesce(sum(greatest(allowed - coalesce(spent, 0), 0)), 0)::bigint
+    FROM weir.lease LEFT JOIN (SELECT holder, sum(amount) AS spent FROM weir.spent GROUP BY 1) AS s
+    USING (holder)";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_nodes_spend_no_more_than_one_would() {
+    let simulator = Simulator::start(Options::default()).unwrap();
+    let mut server = Server::start();
+    let url = server.pool();
+    let limit_cents = 100;
+    let config = config(&url, limit_cents, CapKind::Strict, Fail::Closed);
+    let worlds: Vec<_> = (0..3).map(|_| start(&simulator, &config)).collect();
+    let mut calls = JoinSet::new();
+    for number in 0..60 {
+        let world = Arc::clone(&worlds[number % 3]);
+        let mut client = client(&world, &simulator).await;
+        calls.spawn(async move {
+            let mut made = 0;
+            for _ in 0..6 {
+                let status = call(&mut client, 1_000).await;
+                assert!([200, 402, 429].contains(&status.as_u16()), "{status}");
+                made += usize::from(status == 200);
+            }
+            made
+        });
+    }
+    let made: usize = calls.join_all().await.into_iter().sum();
+    assert_eq!(simulator.bill().len(), made, "the refused never arrive");
+    assert!(made < 360, "nothing was refused");
+    let limit = limit_cents * NANOS_PER_CENT;
+    let billed = i64::try_from(simulator.total_nanodollars()).unwrap();
+    assert!(billed <= limit, "{billed} of {limit}");
+    assert!(
+        billed >= limit * 8 / 10,
+        "only {billed} of {limit} was usable"
+    );
+    // What nobody uses any more returns, while all nodes live.
+    eventually(&server, SPENT, billed).await;
+    eventually(&server, HELD, 0).await;
+}
+
+async fn frozen(fail: Fail) -> (Simulator, Server, Arc<World>) {
+    let simulator = Simulator::start(Options::default()).unwrap();
+    let server = Server::start();
+    let config = config(&server.url(), 1_000, CapKind::Expected, fail);
+    let world = start(&simulator, &config);
+    let mut client = client(&world, &simulator).await;
+    assert_eq!(call(&mut client, 100).await, 200);
+    server.freeze();
+    // The slice is a small part of the limit, and of more than one call.
+    let (mut made, mut refused) = (0, 0);
+    for _ in 0..60 {
+        let began = Instant::now();
+        match call(&mut client, 1_000).await.as_u16() {
+            200 => made += 1,
+            402 | 429 => refused += 1,
+            other => panic!("{other}"),
+        }
+        let took = began.elapsed();
+        assert!(took < Duration::from_secs(3), "{took:?}");
+    }
+    assert!(made >= 3, "the slice is used up first: {made}");
+    match fail {
+        Fail::Closed => assert!(refused > 0),
+        Fail::Open => assert_eq!(refused, 0),
+    }
+    (simulator, server, world)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_ledger_uses_up_the_slice_and_then_refuses_if_it_fails_closed() {
+    let (simulator, server, world) = Box::pin(frozen(Fail::Closed)).await;
+    server.thaw();
+    let mut client = client(&world, &simulator).await;
+    let until = Instant::now() + PATIENCE;
+    while call(&mut client, 100).await != 200 {
+        assert!(Instant::now() < until, "no call passes again");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let billed = i64::try_from(simulator.total_nanodollars()).unwrap();
+    eventually(&server, SPENT, billed).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn or_admits_and_counts_later_if_it_fails_open() {
+    let (simulator, server, world) = Box::pin(frozen(Fail::Open)).await;
+    server.thaw();
+    let billed = i64::try_from(simulator.total_nanodollars()).unwrap();
+    eventually(&server, SPENT, billed).await;
+    let flagged = "SELECT count(*) FROM weir.exchange WHERE reasons LIKE '%ledger_unreachable%'";
+    assert!(server.number(flagged).await > 0);
+    drop(world);
+}
