@@ -99,6 +99,8 @@ pub struct Metrics {
     /// Calls whose model has no price, by `provider`.
     pub unpriced: IntCounterVec,
     cache: CacheMetrics,
+    /// Calls with a prompt, by what was done to it.
+    pub rewritten: IntCounterVec,
     /// Calls refused, by `reason`.
     pub refused: IntCounterVec,
     /// Connections not inspected, by `reason`.
@@ -160,6 +162,7 @@ impl Metrics {
                 &["provider"],
             )?,
             cache: CacheMetrics::new(&registry)?,
+            rewritten: rewritten(&registry)?,
             refused: counter("weir_refused_calls_total", "Calls refused.", &["reason"])?,
             bypassed: counter(
                 "weir_bypassed_connections_total",

@@ -15,7 +15,7 @@ use weir_core::pricing::PriceTable;
 use crate::accept;
 use crate::capture::Capture;
 use crate::decrypt::{Leaves, Rejections};
-use crate::exchange::{self, CacheMemory, Keyring, Memory};
+use crate::exchange::{self, CacheMemory, Keyring, Memory, Rewriter};
 use crate::forward::{Dialer, Forwarder, connect};
 use crate::ledger::{Ledger, LedgerError, LedgerOptions, Spend};
 use crate::metrics::Metrics;
@@ -54,6 +54,7 @@ pub(crate) struct Context {
     pub(crate) keyring: Keyring,
     pub(crate) memory: Memory,
     pub(crate) cache: CacheMemory,
+    pub(crate) rewriter: Rewriter,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) metrics: Metrics,
     /// One permit for each connection that may be open.
@@ -237,6 +238,7 @@ impl Sidecar {
             keyring: Keyring::open_or_create(parts.state.path())?,
             memory: Memory::default(),
             cache: CacheMemory::default(),
+            rewriter: Rewriter::open(parts.state.path())?,
             metrics: Metrics::new()?,
             connections: Arc::new(Semaphore::new(limits::CONNECTIONS_MAX)),
             bodies: Arc::new(Semaphore::new(limits::BODIES_BYTES_MAX / BODY_PERMIT_BYTES)),

@@ -19,3 +19,5 @@ mod sockets;
 mod streams;
 #[cfg(test)]
 mod evasion;
+#[cfg(test)]
+mod rewrite;

@@ -32,7 +32,7 @@ pub(super) fn observe(
     let reader = reader(&entry, head.status, &head.headers);
     let may_filter = head.status.is_success() && is_plain_stream(&head.headers);
     let filter =
-        (!entry.edits.is_empty() && reader.is_some() && may_filter).then(UsageChunkFilter::new);
+        (entry.asked_for_usage() && reader.is_some() && may_filter).then(UsageChunkFilter::new);
     if filter.is_some() {
         head.headers.remove(CONTENT_LENGTH);
     }

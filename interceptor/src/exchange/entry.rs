@@ -15,6 +15,7 @@ use weir_core::call::Call;
 use weir_core::caps::{Amount, Ticket};
 use weir_core::edit;
 use weir_core::pricing::{self, PriceTable};
+use weir_core::rewrite::Plan;
 
 use super::admission::Priced;
 use super::explain::Sketched;
@@ -44,6 +45,8 @@ pub(super) struct Entry {
     /// Which conversation the call belongs to.
     pub(super) conversation: u64,
     pub(super) edits: Vec<edit::Edit>,
+    /// What was, or would have been, done to the prompt.
+    pub(super) plan: Option<Plan>,
     pub(super) reserved: Amount,
     /// Tokens that were used, as far as they are known.
     pub(super) counted: Option<u64>,
@@ -158,6 +161,7 @@ impl Entry {
             call: None,
             conversation: 0,
             edits: Vec::new(),
+            plan: None,
             reserved: Amount::ZERO,
             counted: None,
             ticket: None,

@@ -128,15 +128,15 @@ impl Entry {
             .reasons
             .iter()
             .any(|reason| reason == "request_encoded");
-        if self.rules.config.observe || encoded {
+        if encoded {
             return body;
         }
+        let mut edits = self.rewrite(&body);
         let Some(call) = &self.call else { return body };
-        if !tells_usage_only_if_asked(self.session.provider) {
-            return body;
+        if tells_usage_only_if_asked(self.session.provider) {
+            edits.extend(edit::ask_for_usage(call, &body));
         }
-        let mut edits: Vec<edit::Edit> = edit::ask_for_usage(call, &body).into_iter().collect();
-        if edits.is_empty() {
+        if self.rules.config.observe || edits.is_empty() {
             return body;
         }
         match edit::apply(&body, &mut edits) {
@@ -158,6 +158,13 @@ impl Entry {
         }
     }
 
+    /// Whether usage was asked for that the client did not ask for.
+    pub(super) fn asked_for_usage(&self) -> bool {
+        self.edits
+            .iter()
+            .any(|made| made.rule == edit::ASK_FOR_USAGE)
+    }
+
     /// The head to go with an edited body.
     pub(super) fn edit_head(&mut self, mut head: Parts, body_bytes: usize) -> Parts {
         if self.edits.is_empty() {
@@ -168,7 +175,7 @@ impl Entry {
                 .insert(header::CONTENT_LENGTH, HeaderValue::from(body_bytes));
         }
         // A chunk can only be taken out of an answer that is not encoded.
-        if head.headers.contains_key(header::ACCEPT_ENCODING) {
+        if self.asked_for_usage() && head.headers.contains_key(header::ACCEPT_ENCODING) {
             let identity = HeaderValue::from_static("identity");
             head.headers.insert(header::ACCEPT_ENCODING, identity);
             self.record.edits.push(Edit {

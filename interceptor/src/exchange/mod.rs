@@ -11,6 +11,7 @@ mod lease;
 mod linger;
 mod request;
 mod response;
+mod rewrite;
 mod settle;
 mod settled;
 mod upgrade;
@@ -33,6 +34,7 @@ pub(crate) use lease::give_back;
 use linger::Lingering;
 use request::Read;
 use response::Response;
+pub(crate) use rewrite::Rewriter;
 use settled::Settled;
 
 use crate::decrypt::{Decrypted, Session};

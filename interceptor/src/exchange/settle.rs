@@ -206,7 +206,7 @@ impl Entry {
         }
     }
 
-    fn cache_rules(&self, context: &Context<'_>) -> CacheRules {
+    pub(super) fn cache_rules(&self, context: &Context<'_>) -> CacheRules {
         let minimum = self
             .prices
             .min_cacheable_tokens(context.provider, context.model)

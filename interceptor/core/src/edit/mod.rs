@@ -5,7 +5,7 @@ use std::ops::Range;
 
 mod usage_of_streams;
 
-pub use usage_of_streams::{Piece, UsageChunkFilter, ask_for_usage};
+pub use usage_of_streams::{ASK_FOR_USAGE, Piece, UsageChunkFilter, ask_for_usage};
 
 /// One byte range of a body and what stands there instead. An empty range is an insertion.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -29,7 +29,7 @@ pub fn ask_for_usage(call: &Call, body: &[u8]) -> Option<Edit> {
         Some(Edit {
             range,
             replacement: replacement.into(),
-            rule: RULE.into(),
+            rule: ASK_FOR_USAGE.into(),
         })
     };
     let Some(options) = call.stream_options.clone() else {
@@ -194,7 +194,7 @@ fn count(length: usize) -> u64 {
 }
 
 /// The name of the edit in the record of an exchange.
-const RULE: &str = "ask_for_usage";
+pub const ASK_FOR_USAGE: &str = "ask_for_usage";
 
 /// The longest event that can be the usage chunk, in bytes: the real ones have a few hundred. What
 /// is longer is passed on as it comes.

@@ -93,6 +93,13 @@ impl Tree {
         })
     }
 
+    /// Whether any of its conversations is edited, so that it has to be remembered.
+    #[must_use]
+    pub fn has_edited(&self) -> bool {
+        let mut origins = self.nodes.iter().filter_map(|node| node.origin.as_ref());
+        origins.any(|origin| origin.applied)
+    }
+
     /// The sets of rules that its conversations go by.
     pub fn rules(&self) -> impl Iterator<Item = RulesId> {
         self.nodes

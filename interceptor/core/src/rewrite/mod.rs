@@ -10,6 +10,7 @@
 //! Nothing here reads a clock or a store: the shell finds the tree by [`Thread::first`], and keeps
 //! the one that [`Plan`] gives back.
 
+mod breakpoints;
 mod memory;
 mod planner;
 mod render;
@@ -25,6 +26,7 @@ use crate::edit::Edit;
 use crate::prompt::{HashKey, Prompt};
 use crate::volatile::{Rules, Span};
 
+pub use breakpoints::{Markable, breakpoints, family, routing};
 pub use memory::{NODES_MAX, RulesId, TREE_BYTES_MAX, Tree, Value};
 pub use thread::{Thread, Turn};
 
@@ -81,6 +83,8 @@ pub struct Plan {
     pub rules: Option<Arc<Rules>>,
     /// Whether the edits are to be made. Where not, they are what would have been done.
     pub applied: bool,
+    /// Whether the conversation began edited or only watched; none, if its start was not seen.
+    pub began: Option<bool>,
     /// Why nothing is done.
     pub withheld: Option<Withheld>,
     /// What is to be remembered, if it differs from what was known.

@@ -62,7 +62,8 @@ impl Planner<'_> {
     fn begin(&mut self, current: &RuleSet) {
         let found = self.find(&current.rules);
         let shapes = self.shapes();
-        if found.is_empty() && shapes.is_empty() {
+        // A conversation that is edited is remembered even if there is nothing to edit yet.
+        if found.is_empty() && shapes.is_empty() && !self.request.begin {
             return;
         }
         let (told, kept) = by_place(&found);
@@ -88,6 +89,7 @@ impl Planner<'_> {
             node.is_some_and(|node| node.is_start_of(&told, &start))
         });
         self.plan.applied = self.request.begin;
+        self.plan.began = Some(self.request.begin);
         self.replace(&found, &start.kept);
         self.tell(message, &told, told_first);
         match known {
@@ -106,6 +108,7 @@ impl Planner<'_> {
             return;
         };
         self.plan.applied = self.request.begin;
+        self.plan.began = Some(self.request.begin);
         self.replace(&found, &kept);
         self.tell(message, &told, told_first);
     }
@@ -124,6 +127,7 @@ impl Planner<'_> {
         self.plan.rules = Some(chosen.rules);
         self.plan.spans = found.iter().map(|now| now.span.clone()).collect();
         self.plan.applied = origin.is_some_and(|origin| origin.applied);
+        self.plan.began = Some(self.plan.applied);
         if !self.plan.applied {
             self.plan.withheld = Some(Withheld::BeganUnedited);
         }

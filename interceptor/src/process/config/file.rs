@@ -17,6 +17,7 @@ use toml::Spanned;
 use weir_core::caps::Limits;
 use weir_core::catalog::{BadHost, Catalog};
 use weir_core::money::Money;
+use weir_core::volatile::Rules;
 
 use super::fees::{RawFees, check_fees};
 use super::pricing::{self, RawPrice, RawPricing};
@@ -55,9 +56,7 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
         observe: false,
         intercept: check_intercept(raw.intercept, &source)?,
         upstream: check_upstream(raw.upstream, &source)?,
-        cache: Cache {
-            mode: raw.cache.mode,
-        },
+        cache: check_cache(raw.cache, &source)?,
         caps,
         fees: check_fees(raw.fees, &source)?,
         pricing: pricing::check(raw.pricing, raw.price, &source)?,
@@ -104,6 +103,7 @@ struct RawUpstream {
 #[serde(deny_unknown_fields, default)]
 struct RawCache {
     mode: CacheMode,
+    rule: Vec<Spanned<toml::Table>>,
 }
 
 #[derive(Deserialize)]
@@ -255,6 +255,21 @@ fn check_address(raw: &Spanned<String>, source: &Source<'_>) -> Result<SocketAdd
              found \"{found}\""
         );
         source.invalid(raw.span(), message)
+    })
+}
+
+/// Rules are checked one by one, so that an error is at the line of its rule.
+fn check_cache(raw: RawCache, source: &Source<'_>) -> Result<Cache, ConfigError> {
+    let mut rules = String::new();
+    for rule in raw.rule {
+        let table = toml::to_string(rule.get_ref()).unwrap_or_default();
+        rules.push_str("[[rule]]\n");
+        rules.push_str(&table);
+        Rules::parse(&rules).map_err(|error| source.invalid(rule.span(), error.to_string()))?;
+    }
+    Ok(Cache {
+        mode: raw.mode,
+        rules,
     })
 }
 

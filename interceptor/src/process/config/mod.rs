@@ -135,10 +135,12 @@ pub struct Upstream {
 }
 
 /// `[cache]`
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cache {
     /// What is done for the prompt cache.
     pub mode: CacheMode,
+    /// `[[cache.rule]]`, as the text of a rules file: what is added to the built-in rules.
+    pub rules: String,
 }
 
 /// What is done for the prompt cache.

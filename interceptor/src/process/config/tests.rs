@@ -106,6 +106,7 @@ fn every_key_of_the_contract_is_read() {
         },
         cache: Cache {
             mode: CacheMode::Rewrite,
+            rules: String::new(),
         },
         caps: vec![cap, all],
         fees: BTreeMap::from([("openrouter.ai".into(), 550)]),

@@ -1,0 +1,336 @@
+//! Decides whether the prompt of a call is rewritten, remembers what its conversation was given, and
+//! hands over the edits. Whatever goes wrong here, the call goes as it came, and that is counted.
+
+mod store;
+
+use std::collections::HashMap;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use weir_core::call::Call;
+use weir_core::catalog::Provider;
+use weir_core::edit::Edit;
+use weir_core::prompt::{self, Fingerprint, HashKey, Prompt, Section};
+use weir_core::rewrite::{self, Markable, Plan, Request, RuleSet, RulesId, Thread, Tree, Withheld};
+use weir_core::volatile::Rules;
+
+use super::entry::Entry;
+use crate::process::config::{self, CacheMode};
+use store::Store;
+
+/// What all calls share: the memory of conversations, and the rules in force.
+#[derive(Debug)]
+pub(crate) struct Rewriter {
+    store: Store,
+    key: HashKey,
+    sets: Mutex<Sets>,
+    /// When a workload was seen last, in seconds since the Unix epoch.
+    families: Mutex<HashMap<u128, i64>>,
+}
+
+/// Sets of rules by their names, and the name of the one that a text of the configuration makes.
+#[derive(Debug, Default)]
+struct Sets {
+    known: HashMap<RulesId, Arc<Rules>>,
+    configured: Option<(String, RulesId)>,
+    /// The set whose text was written down last.
+    kept: Option<RulesId>,
+}
+
+/// Why a conversation that begins now is only watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Only {
+    /// `mode` is not `rewrite`.
+    Observed,
+    /// A plan with a flat price: nothing is saved, and its provider may look at the bytes.
+    Subscription,
+    /// The body is signed.
+    Signed,
+    /// The provider caches nothing as short as this.
+    BelowMinimum,
+}
+
+impl Only {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Observed => "observed",
+            Self::Subscription => "subscription",
+            Self::Signed => "signed",
+            Self::BelowMinimum => "below_minimum",
+        }
+    }
+}
+
+impl Rewriter {
+    /// Opens the memory of conversations in `state_dir`.
+    ///
+    /// # Errors
+    /// Its secret can't be read or made.
+    pub(crate) fn open(state_dir: &Path) -> io::Result<Self> {
+        let (store, key) = Store::open(state_dir)?;
+        Ok(Self {
+            store,
+            key,
+            sets: Mutex::default(),
+            families: Mutex::default(),
+        })
+    }
+
+    /// The rules that the configuration asks for. The text was checked when it was read.
+    fn configured(&self, config: &config::Cache) -> Option<RuleSet> {
+        let mut sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((text, id)) = &sets.configured
+            && *text == config.rules
+        {
+            let rules = sets.known.get(id).map(Arc::clone)?;
+            return Some(RuleSet { id: *id, rules });
+        }
+        let set = RuleSet::new(Rules::parse(&config.rules).ok()?, &self.key);
+        sets.configured = Some((config.rules.clone(), set.id));
+        sets.known.insert(set.id, Arc::clone(&set.rules));
+        Some(set)
+    }
+
+    /// The rules that an older conversation goes by.
+    fn rules(&self, id: RulesId) -> Option<Arc<Rules>> {
+        let mut sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(rules) = sets.known.get(&id) {
+            return Some(Arc::clone(rules));
+        }
+        let rules = Arc::new(Rules::from_source(&self.store.rules(id)?).ok()?);
+        if sets.known.len() < RULE_SETS_MAX {
+            sets.known.insert(id, Arc::clone(&rules));
+        }
+        Some(rules)
+    }
+
+    /// Plans the edits of a call and remembers what has to be; gives the edits that are to be made.
+    /// None, if nothing is to be said of the call.
+    fn plan(&self, asked: &Asked<'_>, config: &config::Cache) -> Result<Option<Planned>, Failed> {
+        let prompt = prompt::read(asked.body).map_err(|_| Failed::Unreadable)?;
+        let scope = [asked.caller.as_bytes(), asked.host.as_bytes()];
+        let Some(thread) = Thread::of(&prompt, asked.body, &self.key, &scope) else {
+            return Ok(None);
+        };
+        let current = self.configured(config).ok_or(Failed::Rules)?;
+        let request = Request {
+            api: asked.call.api,
+            body: asked.body,
+            prompt: &prompt,
+            thread: &thread,
+            key: &self.key,
+            untouchable: untouchable(asked.provider, asked.body, &prompt),
+            held_by_provider: asked.call.previous_response,
+            begin: asked.only.is_none(),
+        };
+        let known = self.store.get(thread.first.at, asked.now_s);
+        let known = known.map_err(Failed::Memory)?;
+        let mut plan = rewrite::plan(&request, known.as_ref(), &current, |id| self.rules(id));
+        if let Some(tree) = &plan.tree {
+            self.remember(thread.first.at, tree, &current, asked.now_s)?;
+        }
+        let mut edits = Vec::new();
+        if plan.applied {
+            edits.clone_from(&plan.edits);
+        }
+        let family = rewrite::family(asked.body, &prompt, &plan.spans, &self.key);
+        let markable = Markable {
+            api: asked.call.api,
+            provider: asked.provider,
+            model: asked.call.model.as_deref().unwrap_or_default(),
+            body: asked.body,
+            prompt: &prompt,
+            thread: &thread,
+            minimum_bytes: asked.minimum_bytes,
+            prefix_is_shared: self.seen_lately(&scope, asked, family),
+            edits: &plan.edits,
+        };
+        let marks = rewrite::breakpoints(&markable);
+        let routes = rewrite::routing(&markable, asked.host, &plan.spans, &self.key);
+        if asked.only.is_none() {
+            edits.extend_from_slice(&marks);
+            if plan.began == Some(true) {
+                edits.extend_from_slice(&routes);
+            }
+        }
+        plan.edits.extend(marks);
+        plan.edits.extend(routes);
+        Ok(Some(Planned { plan, edits }))
+    }
+
+    fn remember(
+        &self,
+        at: Fingerprint,
+        tree: &Tree,
+        current: &RuleSet,
+        now_s: i64,
+    ) -> Result<(), Failed> {
+        let edited = tree.has_edited();
+        let mut sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
+        if edited && sets.kept != Some(current.id) {
+            let kept = self.store.put_rules(current.id, current.rules.source());
+            kept.map_err(Failed::Memory)?;
+            sets.kept = Some(current.id);
+        }
+        drop(sets);
+        let kept = self.store.put(at, tree, edited, now_s);
+        kept.map_err(Failed::Memory)
+    }
+
+    /// Whether the same tools and system prompt, values apart, were asked about so lately that a
+    /// cache would still hold them; notes that they are now.
+    fn seen_lately(&self, scope: &[&[u8]], asked: &Asked<'_>, family: u128) -> bool {
+        let model = asked.call.model.as_deref().unwrap_or_default();
+        let family = family.to_be_bytes();
+        let parts = [scope, &[model.as_bytes(), &family]].concat();
+        let family = self.key.hash(&parts);
+        let mut families = self.families.lock().unwrap_or_else(PoisonError::into_inner);
+        if families.len() >= FAMILIES_MAX && !families.contains_key(&family) {
+            families.retain(|_, seen| asked.now_s.saturating_sub(*seen) <= LIFETIME_SECONDS);
+            if families.len() >= FAMILIES_MAX {
+                return false;
+            }
+        }
+        let seen = families.insert(family, asked.now_s);
+        seen.is_some_and(|seen| asked.now_s.saturating_sub(seen) <= LIFETIME_SECONDS)
+    }
+}
+
+/// A plan, and what of it is done.
+struct Planned {
+    plan: Plan,
+    edits: Vec<Edit>,
+}
+
+/// A call, as far as its prompt goes.
+struct Asked<'a> {
+    call: &'a Call,
+    body: &'a [u8],
+    provider: Provider,
+    host: &'a str,
+    caller: &'a str,
+    only: Option<Only>,
+    /// The shortest prefix that is cached, about.
+    minimum_bytes: usize,
+    now_s: i64,
+}
+
+/// Why there is no plan.
+#[derive(Debug, thiserror::Error)]
+enum Failed {
+    #[error("expected a prompt in the body, found none")]
+    Unreadable,
+    #[error("expected rules that were checked before, found invalid ones")]
+    Rules,
+    #[error("expected the memory of conversations to work: {0}")]
+    Memory(rusqlite::Error),
+    #[error("expected a plan, found a panic")]
+    Panicked,
+}
+
+impl Entry {
+    /// Plans how the prompt is rewritten; gives the edits that are to be made now.
+    pub(super) fn rewrite(&mut self, body: &[u8]) -> Vec<Edit> {
+        let cache = &self.rules.config.cache;
+        let rewriter = &self.context.rewriter;
+        let Some(call) = &self.call else {
+            return Vec::new();
+        };
+        let is_idle = cache.mode == CacheMode::Off && rewriter.store.is_empty();
+        if is_idle || !rewrite::covers(call.api, body) {
+            return Vec::new();
+        }
+        let minimum = self.priced().map_or(0, |priced| {
+            self.cache_rules(&priced.context()).minimum_tokens
+        });
+        let only = self.only_watched(minimum);
+        let asked = Asked {
+            call,
+            body,
+            provider: self.session.provider,
+            host: &self.record.host,
+            caller: self.record.identity.key_hash.as_deref().unwrap_or_default(),
+            only,
+            minimum_bytes: usize::try_from(minimum.saturating_mul(BYTES_PER_TOKEN))
+                .unwrap_or(usize::MAX),
+            now_s: self.record.started_unix_ms.div_euclid(1000),
+        };
+        let planned = catch_unwind(AssertUnwindSafe(|| rewriter.plan(&asked, cache)));
+        let Planned { plan, edits } = match planned.unwrap_or(Err(Failed::Panicked)) {
+            Ok(Some(planned)) => planned,
+            Ok(None) => return Vec::new(),
+            Err(error) => {
+                tracing::warn!(%error, id = self.record.id, "a prompt goes as it came");
+                self.count_rewritten("failed");
+                return Vec::new();
+            }
+        };
+        // A signed body can't be changed, whatever its conversation was given before.
+        let is_fixed = only == Some(Only::Signed) || self.rules.config.observe;
+        let edits = if is_fixed { Vec::new() } else { edits };
+        let result = match plan.withheld.map(Withheld::as_str) {
+            _ if !edits.is_empty() => "edited",
+            Some(withheld) => withheld,
+            None => only.map_or("observed", Only::as_str),
+        };
+        self.count_rewritten(result);
+        let is_news = !plan.spans.is_empty() && cache.mode == CacheMode::Rewrite;
+        if is_news && edits.is_empty() {
+            self.record.reasons.push(format!("not_rewritten_{result}"));
+        }
+        self.plan = Some(plan);
+        edits
+    }
+
+    fn count_rewritten(&self, result: &'static str) {
+        let rewritten = &self.context.metrics.rewritten;
+        rewritten.with_label_values(&[result]).inc();
+    }
+
+    /// Why a conversation that begins with this call is only watched.
+    fn only_watched(&self, minimum_tokens: u64) -> Option<Only> {
+        match self.record.identity.key_kind.as_deref() {
+            Some("aws_sigv4") => return Some(Only::Signed),
+            Some("oauth") if is_flat_rate(self.session.provider) => {
+                return Some(Only::Subscription);
+            }
+            _ => {}
+        }
+        if self.rules.config.cache.mode != CacheMode::Rewrite || self.rules.config.observe {
+            return Some(Only::Observed);
+        }
+        let tokens = self.context.memory.prompt_tokens(&self.priced()?);
+        (tokens < minimum_tokens).then_some(Only::BelowMinimum)
+    }
+}
+
+/// Whether an OAuth token means a subscription: clouds take such tokens for what they bill by use.
+const fn is_flat_rate(provider: Provider) -> bool {
+    !matches!(
+        provider,
+        Provider::Azure | Provider::Vertex | Provider::Google | Provider::Bedrock
+    )
+}
+
+/// The block by which Claude Code says who it is. Anthropic takes it out by its place before it looks
+/// at anything else, so it stays there; to all others it is a line that changes.
+fn untouchable(provider: Provider, body: &[u8], prompt: &Prompt) -> Option<usize> {
+    let segments = prompt.segments.iter().enumerate();
+    let mut system = segments.filter(|(_, segment)| segment.section == Section::System);
+    let (index, first) = system.next()?;
+    let text = body.get(first.text.clone()?)?.get(1..)?;
+    (provider == Provider::Anthropic && text.starts_with(ATTRIBUTION)).then_some(index)
+}
+
+/// How the block begins by which Claude Code says who it is.
+const ATTRIBUTION: &[u8] = b"x-anthropic-billing-header:";
+/// Workloads whose last call is known.
+const FAMILIES_MAX: usize = 8192;
+/// How long a cache holds what nobody reads, at least, in seconds.
+const LIFETIME_SECONDS: i64 = 300;
+/// Of prompts, about.
+const BYTES_PER_TOKEN: u64 = 4;
+/// Sets of rules held at the same time: that in force, and those of conversations from before.
+const RULE_SETS_MAX: usize = 8;
