@@ -289,6 +289,14 @@ impl CacheMetrics {
     }
 }
 
+fn rewritten(registry: &Registry) -> Result<IntCounterVec, prometheus::Error> {
+    let help = "Calls with a prompt, by what was done to it for the cache, or why nothing was.";
+    let options = Opts::new("weir_rewritten_calls_total", help);
+    let rewritten = IntCounterVec::new(options, &["result"])?;
+    registry.register(Box::new(rewritten.clone()))?;
+    Ok(rewritten)
+}
+
 /// Seconds.
 const ADDED_BUCKETS: [f64; 10] = [
     0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.002, 0.005, 0.02, 0.1, 1.0,

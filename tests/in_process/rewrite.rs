@@ -109,9 +109,7 @@ fn assert_each_continues_the_one_before(simulator: &Simulator) {
     });
     let prints: Vec<_> = prints.collect();
     for (turn, pair) in prints.windows(2).enumerate() {
-        let [before, after] = pair else {
-            unreachable!()
-        };
+        let (before, after) = (&pair[0], &pair[1]);
         let body = |turn: usize| String::from_utf8_lossy(&received[turn].body).into_owned();
         assert!(
             after.starts_with(before),
@@ -159,7 +157,13 @@ async fn no_signature_is_refused_and_nothing_is_read_anew_whatever_happens_to_we
         (Rewrite, OTHER_RULES),
         (Rewrite, ""),
     ];
-    let simulator = each_turn_under(&all, &["2026-06-17"], "claude-opus-5-5", true).await;
+    let simulator = Box::pin(each_turn_under(
+        &all,
+        &["2026-06-17"],
+        "claude-opus-5-5",
+        true,
+    ))
+    .await;
     let first = String::from_utf8(simulator.received()[0].body.to_vec()).unwrap();
     assert!(
         first.contains("[see <current-date> in <context_values>]"),
@@ -182,7 +186,13 @@ async fn a_conversation_that_began_unedited_is_left_alone_when_rewriting_is_swit
     use CacheMode::{Observe, Off, Rewrite};
     for before in [Observe, Off] {
         let all = [(before, ""), (Rewrite, ""), (Rewrite, "")];
-        let simulator = each_turn_under(&all, &["2026-06-17"], "claude-opus-5-5", true).await;
+        let simulator = Box::pin(each_turn_under(
+            &all,
+            &["2026-06-17"],
+            "claude-opus-5-5",
+            true,
+        ))
+        .await;
         for request in simulator.received() {
             let body = String::from_utf8(request.body.to_vec()).unwrap();
             assert!(!body.contains("context_values"), "{body}");
@@ -199,7 +209,7 @@ async fn a_date_that_moves_with_each_turn_is_told_and_costs_no_cache() {
         "2026-06-17 10:02",
         "2026-06-17 10:03",
     ];
-    let simulator = each_turn_under(&all, &dates, "claude-haiku-4-5", false).await;
+    let simulator = Box::pin(each_turn_under(&all, &dates, "claude-haiku-4-5", false)).await;
     let rewritten = simulator.total_nanodollars();
     let last = simulator.received().pop().unwrap();
     let last = String::from_utf8(last.body.to_vec()).unwrap();

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use weir_core::call::Call;
 use weir_core::catalog::Provider;
 use weir_core::edit::Edit;
+use weir_core::json::Malformed;
 use weir_core::prompt::{self, Fingerprint, HashKey, Prompt, Section};
 use weir_core::rewrite::{self, Markable, Plan, Request, RuleSet, RulesId, Thread, Tree, Withheld};
 use weir_core::volatile::Rules;
@@ -109,7 +110,7 @@ impl Rewriter {
     /// Plans the edits of a call and remembers what has to be; gives the edits that are to be made.
     /// None, if nothing is to be said of the call.
     fn plan(&self, asked: &Asked<'_>, config: &config::Cache) -> Result<Option<Planned>, Failed> {
-        let prompt = prompt::read(asked.body).map_err(|_| Failed::Unreadable)?;
+        let prompt = prompt::read(asked.body).map_err(Failed::Unreadable)?;
         let scope = [asked.caller.as_bytes(), asked.host.as_bytes()];
         let Some(thread) = Thread::of(&prompt, asked.body, &self.key, &scope) else {
             return Ok(None);
@@ -220,8 +221,8 @@ struct Asked<'a> {
 /// Why there is no plan.
 #[derive(Debug, thiserror::Error)]
 enum Failed {
-    #[error("expected a prompt in the body, found none")]
-    Unreadable,
+    #[error("expected a prompt in the body: {0}")]
+    Unreadable(Malformed),
     #[error("expected rules that were checked before, found invalid ones")]
     Rules,
     #[error("expected the memory of conversations to work: {0}")]
