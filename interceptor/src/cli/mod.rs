@@ -3,6 +3,7 @@
 
 mod ca;
 mod doctor;
+mod policy;
 mod prices;
 mod status;
 
@@ -44,6 +45,8 @@ enum Command {
     Report(ReportArguments),
     /// The same workload on two hosts, side by side: cache, price, completion, latency.
     Compare(CompareCommand),
+    /// What a configuration says, and what rewriting would do to a request.
+    Policy(policy::Arguments),
     /// What models cost, which ones have no price, and price lists of others.
     Prices(prices::Arguments),
     /// Everything on this machine with simulated providers: no key, no network.
@@ -182,6 +185,7 @@ pub fn main() -> ExitCode {
         Command::Status(arguments) => status::run(&arguments, &mut out),
         Command::Report(arguments) => arguments.run(&mut out),
         Command::Compare(arguments) => arguments.run(&mut out),
+        Command::Policy(arguments) => policy::run(&arguments, &mut out),
         Command::Prices(arguments) => prices::run(&arguments, &mut out),
         Command::Demo(arguments) => {
             // Several threads write there.
