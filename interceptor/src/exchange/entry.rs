@@ -6,7 +6,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use http::Request;
 use tokio::sync::OwnedSemaphorePermit;
 use weir_core::answer::Answer;
@@ -18,7 +17,7 @@ use weir_core::pricing::{self, PriceTable};
 use weir_core::rewrite::Plan;
 
 use super::admission::Priced;
-use super::explain::Sketched;
+use super::explain::{Bodies, Sketched};
 use crate::decrypt::Session;
 use crate::forward::SendError;
 use crate::ledger::{Cost, Outcome, Record, new_id};
@@ -51,8 +50,8 @@ pub(super) struct Entry {
     /// Tokens that were used, as far as they are known.
     pub(super) counted: Option<u64>,
     pub(super) ticket: Option<Ticket>,
-    /// The body that is sent, until it is sketched.
-    pub(super) to_sketch: Option<Bytes>,
+    /// The body as it came and as it is sent, until they are sketched.
+    pub(super) to_sketch: Option<Bodies>,
     pub(super) sketched: Option<Sketched>,
     /// Held until the provider has the body.
     pub(super) body_memory: Option<OwnedSemaphorePermit>,

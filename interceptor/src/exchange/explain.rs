@@ -8,8 +8,10 @@ use std::ops::Range;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
 use bytes::Bytes;
-use weir_core::cache::{CacheRules, Explanation, Made, Seen, Sketch};
-use weir_core::prompt::{self, HashKey};
+use weir_core::cache::{CacheRules, Explanation, Made, Replayed, Seen, Sketch};
+use weir_core::edit;
+use weir_core::money::Money;
+use weir_core::prompt::{self, HashKey, Prompt};
 use weir_core::usage::Usage;
 use weir_core::volatile::Rules;
 
@@ -23,6 +25,8 @@ pub(crate) struct CacheMemory {
     key: HashKey,
     names: RandomState,
     seen: Mutex<Seen>,
+    /// What the cache would hold had prompts been rewritten that were not, or the other way round.
+    replayed: Mutex<Replayed>,
 }
 
 impl Default for CacheMemory {
@@ -38,13 +42,23 @@ impl Default for CacheMemory {
             key: HashKey::new(secret),
             names,
             seen: Mutex::default(),
+            replayed: Mutex::default(),
         }
     }
+}
+
+/// A body that was sent, and how it came.
+pub(super) struct Bodies {
+    came: Bytes,
+    sent: Bytes,
 }
 
 /// A call that was sent, in hashes.
 pub(super) struct Sketched {
     sketch: Sketch,
+    /// What was not sent: the prompt as it came, where it was rewritten; else as it would have been.
+    other: Option<Sketch>,
+    is_rewritten: bool,
     /// Whose latest calls it is compared with: of the same program, user and API.
     family: u64,
     sent_ms: i64,
@@ -65,62 +79,69 @@ struct Known {
 pub(super) struct Explained {
     explanation: Explanation,
     rule: Option<String>,
+    /// What the prompt that was not sent would have used.
+    other: Option<Usage>,
+    is_rewritten: bool,
 }
 
 impl Entry {
-    /// Keeps the body that is sent until it is sketched.
-    pub(super) fn keep_for_sketch(&mut self, body: &Bytes) {
+    /// Keeps the body as it came and as it is sent, until they are sketched.
+    pub(super) fn keep_for_sketch(&mut self, came: Bytes, sent: &Bytes) {
         let is_wanted = self.rules.config.cache.mode != CacheMode::Off;
-        let is_whole = self
-            .call
-            .as_ref()
-            .is_some_and(|call| !call.previous_response);
-        let is_plain = !self
-            .record
-            .reasons
-            .iter()
-            .any(|reason| reason == "request_encoded");
+        let call = self.call.as_ref();
+        let is_whole = call.is_some_and(|call| !call.previous_response);
+        let mut reasons = self.record.reasons.iter();
+        let is_plain = !reasons.any(|reason| reason == "request_encoded");
         if is_wanted && is_whole && is_plain {
-            self.to_sketch = Some(body.clone());
+            let sent = sent.clone();
+            self.to_sketch = Some(Bodies { came, sent });
         }
     }
 
-    /// Sketches the body that was sent, and lets go of it.
+    /// Sketches what was sent and what was not, and lets go of the bodies.
     pub(super) fn sketch(&mut self) {
-        let Some(body) = self.to_sketch.take() else {
+        let Some(Bodies { came, sent }) = self.to_sketch.take() else {
             return;
         };
-        // What the scanner of calls has read, this one can; if not, there is nothing to explain.
-        let Ok(prompt) = prompt::read(&body) else {
+        let Some((sketch, prompt)) = self.sketch_of(&sent) else {
             return;
         };
-        let memory = &self.context.cache;
-        let identity = &self.record.identity;
-        let mut sketch = Sketch::new(&body, &prompt, &memory.key);
-        sketch.account = memory.name(&identity.key_hash);
-        sketch.route = memory.name(&self.record.host);
-        sketch.model = memory.name(&self.record.model_requested);
-        let spans = BUILTIN.as_ref().map(|rules| {
-            let found = rules.find(&body, &prompt, None).into_iter();
-            let relative = found.filter_map(|span| {
-                let start = prompt.segments.get(span.segment)?.range.start;
-                let start_of = |at: usize| at.checked_sub(start);
-                Some(Known {
-                    segment: span.segment,
-                    bytes: start_of(span.range.start)?..start_of(span.range.end)?,
-                    rule: rules.rule(span.rule)?.name.clone(),
-                })
-            });
-            relative.collect()
-        });
+        let planned = self.plan.as_ref().map_or(&[][..], |plan| &plan.edits);
+        let is_rewritten = self.edits.iter().any(|made| planned.contains(made));
+        let other = if planned.is_empty() {
+            None
+        } else if is_rewritten {
+            self.sketch_of(&came)
+        } else {
+            let would_be = edit::apply(&came, &mut planned.to_vec()).ok();
+            would_be.and_then(|body| self.sketch_of(&body))
+        };
+        let rules = self.plan.as_ref().and_then(|plan| plan.rules.as_deref());
+        let spans = rules
+            .or(BUILTIN.as_ref())
+            .map(|rules| known(rules, &sent, &prompt));
         let since_sent = self.sent.map_or(0, |sent| sent.elapsed().as_millis());
-        let since_sent = i64::try_from(since_sent).unwrap_or(0);
+        let identity = &self.record.identity;
+        let family = (&identity.program, identity.uid, &self.record.api);
         self.sketched = Some(Sketched {
             sketch,
-            family: memory.name(&(&identity.program, identity.uid, &self.record.api)),
-            sent_ms: unix_ms().saturating_sub(since_sent),
+            other: other.map(|(sketch, _)| sketch),
+            is_rewritten,
+            family: self.context.cache.name(&family),
+            sent_ms: unix_ms().saturating_sub(i64::try_from(since_sent).unwrap_or(0)),
             spans: spans.unwrap_or_default(),
         });
+    }
+
+    /// None where the body can't be read: what the scanner of calls has read, this one can.
+    fn sketch_of(&self, body: &[u8]) -> Option<(Sketch, Prompt)> {
+        let prompt = prompt::read(body).ok()?;
+        let memory = &self.context.cache;
+        let mut sketch = Sketch::new(body, &prompt, &memory.key);
+        sketch.account = memory.name(&self.record.identity.key_hash);
+        sketch.route = memory.name(&self.record.host);
+        sketch.model = memory.name(&self.record.model_requested);
+        Some((sketch, prompt))
     }
 
     /// Why the call did not read more from the cache.
@@ -133,6 +154,11 @@ impl Entry {
         let Some(sketched) = sketched else {
             return Explained::default();
         };
+        // Rewriting may have asked where the client did not.
+        let rules = CacheRules {
+            asked: rules.asked || sketched.sketch.has_breakpoints(),
+            ..rules
+        };
         let first_byte_us = self.record.timings.upstream_first_byte_us.unwrap_or(0);
         let first_byte_ms = i64::try_from(first_byte_us / 1000).unwrap_or(0);
         let made = Made {
@@ -141,6 +167,13 @@ impl Entry {
             sent_ms: sketched.sent_ms,
             answered_ms: sketched.sent_ms.saturating_add(first_byte_ms),
         };
+        let replayed = &self.context.cache.replayed;
+        let mut replayed = replayed.lock().unwrap_or_else(PoisonError::into_inner);
+        let other = sketched
+            .other
+            .as_ref()
+            .map(|other| replayed.send(other, usage.prompt(), usage, rules, sketched.sent_ms));
+        drop(replayed);
         let seen = &self.context.cache.seen;
         let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
         let explanation = seen.explain(sketched.family, made, rules);
@@ -154,7 +187,12 @@ impl Entry {
             let covering = sketched.spans.iter().find(covers);
             covering.map(|known| known.rule.clone())
         });
-        Explained { explanation, rule }
+        Explained {
+            explanation,
+            rule,
+            other,
+            is_rewritten: sketched.is_rewritten,
+        }
     }
 }
 
@@ -162,6 +200,21 @@ impl Explained {
     /// Tokens that the call could have read, as far as the call before it is known.
     pub(super) const fn expected_tokens(&self) -> Option<u64> {
         self.explanation.expected_tokens
+    }
+
+    /// What rewriting saves: did, of a call that cost `total`, or would have. `price` tells what
+    /// some usage costs.
+    pub(super) fn saving(
+        &self,
+        total: Money,
+        price: impl Fn(&Usage) -> Option<Money>,
+    ) -> Option<Money> {
+        let other = price(self.other.as_ref()?)?;
+        Some(if self.is_rewritten {
+            other - total
+        } else {
+            total - other
+        })
     }
 
     /// Writes it into the record, but for what it cost.
@@ -177,6 +230,21 @@ impl CacheMemory {
     fn name(&self, of: &impl Hash) -> u64 {
         self.names.hash_one(of)
     }
+}
+
+/// What rules know to change in a prompt.
+fn known(rules: &Rules, body: &[u8], prompt: &Prompt) -> Vec<Known> {
+    let found = rules.find(body, prompt, None).into_iter();
+    let relative = found.filter_map(|span| {
+        let start = prompt.segments.get(span.segment)?.range.start;
+        let start_of = |at: usize| at.checked_sub(start);
+        Some(Known {
+            segment: span.segment,
+            bytes: start_of(span.range.start)?..start_of(span.range.end)?,
+            rule: rules.rule(span.rule)?.name.clone(),
+        })
+    });
+    relative.collect()
 }
 
 static BUILTIN: LazyLock<Option<Rules>> = LazyLock::new(|| Rules::builtin().ok());

@@ -147,8 +147,9 @@ async fn exchange(
     if let Err(exceeded) = entry.admit_leased().await {
         return Ok(entry.refuse(api, &exceeded));
     }
+    let came = body.clone();
     let body = entry.edit(body);
-    entry.keep_for_sketch(&body);
+    entry.keep_for_sketch(came, &body);
     let head = entry.edit_head(head, body.len());
     let body = RequestBody::Full {
         bytes: body,

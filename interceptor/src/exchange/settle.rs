@@ -186,16 +186,19 @@ impl Entry {
             let perfect = cache::perfect(usage, &rates, &cost, rules, previous);
             // The parts are rounded up one by one: what they lack in all is not the prompt's.
             let of_input = (total - cost.output - cost.extras).max(Money::ZERO);
-            Some((total, of_input, cost.without_cache, perfect))
+            let price = |usage: &Usage| rates.cost(usage).map(|cost| cost.total);
+            let saving = explained.saving(total, price);
+            Some((total, of_input, cost.without_cache, perfect, saving))
         });
         self.record.cache_outcome = Some(cache::judge(usage, rules, previous).as_str().to_owned());
         explained.note(&mut self.record);
-        let Some((total, of_input, without_cache, perfect)) = found else {
+        let Some((total, of_input, without_cache, perfect, saving)) = found else {
             return Cost::Unpriced;
         };
         self.record.cost_of_input = Some(of_input);
         self.record.cost_without_cache = Some(without_cache);
         self.record.cost_perfect_cache = Some(perfect);
+        self.record.rewrite_saving = saving;
         let is_missed = self.record.cache_reason.is_some();
         self.record.missed = is_missed.then(|| total.saturating_sub_to_zero(perfect));
         let version = prices.version().to_owned();

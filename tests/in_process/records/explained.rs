@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::Version;
 use serde_json::{Value, json};
 use weir::ledger::Record;
-use weir::process::config::Config;
+use weir::process::config::{Cache, CacheMode, Config};
 use weir_simulator::{Options, Simulator};
 use weir_tests::{Api, Client, World};
 
@@ -110,4 +110,47 @@ async fn a_prompt_without_a_marker_is_told_so() {
     let second = record_of(3).await;
     assert_eq!(second.cache_reason.as_deref(), Some("no_breakpoint"));
     assert!(second.missed.is_some_and(|missed| missed.nanos() > 0));
+}
+
+/// What rewriting saves of three calls between which the time changes, in nano-dollars, and what
+/// the bill of the simulator comes to.
+async fn saved(mode: CacheMode) -> (Vec<Option<i64>>, i64) {
+    let simulator = Simulator::start(Options::default()).unwrap();
+    let cache = Cache {
+        mode,
+        ..Cache::default()
+    };
+    let config = Config {
+        cache,
+        ..Config::default()
+    };
+    let world = World::start(&[simulator.ca_pem()], config);
+    let host = Api::Messages.host();
+    let mut client = Client::connect(&world, simulator.addr(), host, Version::HTTP_11).await;
+    let mut saved = Vec::new();
+    for (turn, time) in ["09:14:07Z", "09:15:38Z", "09:17:01Z"].iter().enumerate() {
+        let body = at(&format!("2026-06-09T{time}"), &["Read"], 2 * turn + 1);
+        let record = record(&world, &mut client, &body).await;
+        saved.push(record.rewrite_saving.map(|saving| saving.nanos()));
+    }
+    (saved, i64::try_from(simulator.total_nanodollars()).unwrap())
+}
+
+#[tokio::test]
+async fn what_rewriting_would_save_is_what_it_then_saves() {
+    let (would, watched_bill) = saved(CacheMode::Observe).await;
+    let (did, rewritten_bill) = saved(CacheMode::Rewrite).await;
+    let difference = watched_bill - rewritten_bill;
+    assert!(
+        difference > 20_000_000,
+        "{watched_bill} and {rewritten_bill}"
+    );
+    for saved in [would, did] {
+        let sum: i64 = saved.iter().flatten().sum();
+        // Tokens are counted by bytes there: a twentieth is near enough.
+        assert!(
+            sum.abs_diff(difference) < difference.unsigned_abs() / 20,
+            "{saved:?} of {difference}"
+        );
+    }
 }

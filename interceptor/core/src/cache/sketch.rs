@@ -117,6 +117,12 @@ impl Sketch {
         sketch
     }
 
+    /// Whether it has any breakpoint.
+    #[must_use]
+    pub fn has_breakpoints(&self) -> bool {
+        self.blocks.iter().any(|block| block.breakpoint.is_some())
+    }
+
     /// Where this prompt parts from `earlier`; none where it begins with all of that.
     #[must_use]
     pub fn parts_from(&self, earlier: &Self) -> Option<Parting> {
