@@ -23,6 +23,8 @@ pub(crate) struct Sent<'a> {
     )]
     pub(crate) turn: usize,
     pub(crate) body: &'a str,
+    /// Milliseconds since the Unix epoch.
+    pub(crate) unix_ms: i64,
 }
 
 /// Nothing stands between.
@@ -82,6 +84,7 @@ pub(crate) fn replay(session: &Session, index: usize, way: &mut dyn Way) -> Repl
                 session,
                 turn,
                 body: &body,
+                unix_ms,
             });
             let now = Duration::from_millis(u64::try_from(unix_ms).unwrap());
             replayed.calls += 1;

@@ -4,9 +4,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
 use weir_core::api::Api;
+use weir_core::catalog::Provider;
 use weir_core::edit;
-use weir_core::prompt::{self, Fingerprint, HashKey};
-use weir_core::rewrite::{self, Request, RuleSet, Thread, Tree};
+use weir_core::pricing::PriceTable;
+use weir_core::prompt::{self, Fingerprint, HashKey, Section, Segment};
+use weir_core::rewrite::{self, Markable, Request, RuleSet, Thread, Tree};
 use weir_core::volatile::Rules;
 
 use crate::replay::{Sent, Way};
@@ -22,6 +24,8 @@ pub(crate) struct Shared {
 pub(crate) struct Weir {
     pub(crate) shared: Shared,
     pub(crate) rules: RuleSet,
+    /// When workloads were seen last, in milliseconds since the Unix epoch.
+    families: HashMap<u128, i64>,
     /// Whether conversations that begin now are edited.
     pub(crate) on: bool,
 }
@@ -31,6 +35,7 @@ impl Weir {
         Self {
             shared: Shared::default(),
             rules: BUILTIN.clone(),
+            families: HashMap::new(),
             on: true,
         }
     }
@@ -55,36 +60,35 @@ impl Weir {
 
 impl Way for Weir {
     fn pass(&mut self, sent: &Sent<'_>) -> String {
-        let api = match sent.session.api {
-            Dialect::Messages => Api::Messages,
-            Dialect::Chat => Api::ChatCompletions,
-            Dialect::Responses => Api::Responses,
+        let (api, provider, host) = match sent.session.api {
+            Dialect::Messages => (Api::Messages, Provider::Anthropic, "api.anthropic.com"),
+            Dialect::Chat => (Api::ChatCompletions, Provider::OpenAi, "api.openai.com"),
+            Dialect::Responses => (Api::Responses, Provider::OpenAi, "api.openai.com"),
         };
-        let body = sent.body.as_bytes();
+        let (body, model) = (sent.body.as_bytes(), sent.session.model.as_str());
         let prompt = prompt::read(body).expect("a client's body is JSON");
-        let scope: [&[u8]; 2] = [b"an account", api.as_str().as_bytes()];
+        let scope: [&[u8]; 2] = [b"an account", host.as_bytes()];
         let Some(thread) = Thread::of(&prompt, body, &KEY, &scope) else {
             return sent.body.to_owned();
         };
-        let untouchable = sent
-            .body
-            .contains("x-anthropic-billing-header:")
-            .then_some(());
-        let first_system = || {
-            prompt
-                .segments
-                .iter()
-                .position(|s| s.section == prompt::Section::System)
-        };
+        let minimum = PriceTable::builtin().min_cacheable_tokens(provider.as_str(), model);
+        let minimum_bytes = usize::try_from(minimum.unwrap_or(1024) * 4).expect("a length");
+        let begin = self.on && body.len() >= minimum_bytes;
+        let first_system = |segment: &Segment| segment.section == Section::System;
         let request = Request {
             api,
             body,
             prompt: &prompt,
             thread: &thread,
             key: &KEY,
-            untouchable: untouchable.and_then(|()| first_system()),
+            // The block by which Claude Code says who it is.
+            untouchable: prompt
+                .segments
+                .iter()
+                .position(first_system)
+                .filter(|_| sent.body.contains("\"x-anthropic-billing-header:")),
             held_by_provider: false,
-            begin: self.on,
+            begin,
         };
         let stored = self.shared.trees.get(&thread.first.at);
         let tree: Option<Tree> = stored.map(|bytes| serde_json::from_slice(bytes).expect("a tree"));
@@ -98,10 +102,30 @@ impl Way for Weir {
             let bytes = serde_json::to_vec(tree).expect("a tree is plain data");
             self.shared.trees.insert(thread.first.at, bytes);
         }
-        if !plan.applied {
-            return sent.body.to_owned();
+        let family = rewrite::family(body, &prompt, &plan.spans, &KEY);
+        let seen = self.families.insert(family, sent.unix_ms);
+        let markable = Markable {
+            api,
+            provider,
+            model,
+            body,
+            prompt: &prompt,
+            thread: &thread,
+            minimum_bytes,
+            prefix_is_shared: seen.is_some_and(|seen| sent.unix_ms - seen <= LIFETIME_MS),
+            edits: &plan.edits,
+        };
+        let mut edits = if plan.applied {
+            plan.edits.clone()
+        } else {
+            Vec::new()
+        };
+        if begin {
+            edits.extend(rewrite::breakpoints(&markable));
         }
-        let mut edits = plan.edits;
+        if plan.began == Some(true) {
+            edits.extend(rewrite::routing(&markable, host, &plan.spans, &KEY));
+        }
         let edited = edit::apply(body, &mut edits).expect("edits fit the body");
         String::from_utf8(edited).expect("an edited body is text")
     }
@@ -116,4 +140,6 @@ fn rule_set(more: &str) -> RuleSet {
     RuleSet::new(Rules::parse(more).expect("the rules are valid"), &KEY)
 }
 
+/// How long a cache holds what nobody reads, at least.
+const LIFETIME_MS: i64 = 300_000;
 const KEY: HashKey = HashKey::new(*b"a key of a test.");

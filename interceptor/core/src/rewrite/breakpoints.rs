@@ -272,12 +272,18 @@ pub fn routing(call: &Markable<'_>, host: &str, spans: &[Span], key: &HashKey) -
     edits
 }
 
-/// The prompt of a workload: tools and system prompt without the values that change.
+/// The prompt of a workload: tools and system prompt without the values that change. Tools are a set:
+/// of a client that sends them in any order, all calls are one workload.
 #[must_use]
 pub fn family(body: &[u8], prompt: &Prompt, spans: &[Span], key: &HashKey) -> u128 {
-    let mut parts: Vec<&[u8]> = Vec::new();
+    let mut tools: Vec<&[u8]> = Vec::new();
+    let mut system: Vec<&[u8]> = Vec::new();
     let before = prompt.segments.iter().enumerate();
     for (index, segment) in before.filter(|(_, s)| s.section != Section::Messages) {
+        let parts = match segment.section {
+            Section::Tools => &mut tools,
+            Section::System | Section::Messages => &mut system,
+        };
         let whole = segment.text.as_ref().unwrap_or(&segment.range);
         let mut from = whole.start;
         for span in spans.iter().filter(|span| span.segment == index) {
@@ -286,7 +292,9 @@ pub fn family(body: &[u8], prompt: &Prompt, spans: &[Span], key: &HashKey) -> u1
         }
         parts.push(body.get(from..whole.end).unwrap_or_default());
     }
-    key.hash(&parts)
+    tools.sort_unstable();
+    tools.append(&mut system);
+    key.hash(&tools)
 }
 
 /// Providers that document the key. The backend of `ChatGPT` refuses what it does not know.

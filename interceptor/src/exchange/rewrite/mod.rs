@@ -152,9 +152,10 @@ impl Rewriter {
         let routes = rewrite::routing(&markable, asked.host, &plan.spans, &self.key);
         if asked.only.is_none() {
             edits.extend_from_slice(&marks);
-            if plan.began == Some(true) {
-                edits.extend_from_slice(&routes);
-            }
+        }
+        // A key that goes away in the middle of a conversation is a cache that is not found.
+        if plan.began == Some(true) {
+            edits.extend_from_slice(&routes);
         }
         plan.edits.extend(marks);
         plan.edits.extend(routes);
