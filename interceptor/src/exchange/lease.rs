@@ -76,6 +76,43 @@ impl Entry {
         }
     }
 
+    /// The same where nothing can be waited for, inside a WebSocket: what the slice does not cover is
+    /// admitted while more is asked for, unless the ledger has just said that there is none.
+    ///
+    /// # Errors
+    /// The cap that it does not fit under.
+    pub(super) fn admit_at_once(&mut self) -> Result<(), Box<Exceeded>> {
+        let Some(leases) = self.context.ledger.leases().map(Arc::clone) else {
+            return self.admit();
+        };
+        let uses = self.account_uses();
+        for part in parts(&uses) {
+            leases.remember(&part.account, || self.as_spend());
+        }
+        grant(&mut self.context.caps(), &leases, &uses);
+        let exceeded = match self.admit() {
+            Err(exceeded) if exceeded.cause == Cause::Grant => exceeded,
+            decided => {
+                refill(&leases, &uses);
+                return decided;
+            }
+        };
+        for part in parts(&uses).filter(|part| part.of.on_exceed != OnExceed::Warn) {
+            if part.used.saturating_add(part.need) <= leases.allowed(&part.account) {
+                continue;
+            }
+            match leases.ask_aside(&ask(&part)) {
+                LeaseOutcome::Unreachable if self.fails_closed() => return Err(exceeded),
+                LeaseOutcome::Short { spent, held } => {
+                    return Err(short(&part, &exceeded, spent, held));
+                }
+                LeaseOutcome::Again | LeaseOutcome::Unreachable => {}
+            }
+        }
+        grant_beyond(&mut self.context.caps(), &uses);
+        self.admit()
+    }
+
     /// Notes which accounts are charged with what is reserved.
     pub(super) fn charge_reserved(&mut self) {
         if self.context.ledger.leases().is_some() {

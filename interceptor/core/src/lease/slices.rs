@@ -1,6 +1,6 @@
 //! What one holder knows of its own slices, and what it asks for.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use super::{Answer, IDLE_MS, LIMIT_SHARE, SHORT_MS, Take, USABLE_MS};
 
@@ -15,7 +15,7 @@ pub struct Slices {
     last_number: i64,
     /// Until when what the book allowed may be used.
     usable_until_ms: i64,
-    by_account: HashMap<String, Slice>,
+    by_account: BTreeMap<String, Slice>,
 }
 
 #[derive(Debug, Default)]
@@ -75,7 +75,7 @@ impl Slices {
             is_registered: false,
             last_number: 0,
             usable_until_ms: i64::MIN,
-            by_account: HashMap::new(),
+            by_account: BTreeMap::new(),
         }
     }
 
@@ -187,7 +187,8 @@ impl Slices {
             return;
         }
         slice.is_asked = false;
-        slice.is_unsure = answer.is_none();
+        // Stale: its first copy was answered, and that answer may never come.
+        slice.is_unsure = matches!(answer, None | Some(Answer::Stale));
         if !is_current {
             return;
         }

@@ -106,7 +106,7 @@ impl Calls {
         entry.read = Some(Instant::now());
         entry.record.request_bytes = u64::try_from(message.len()).unwrap_or(u64::MAX);
         entry.take_call(self.named(create.call.clone()), message);
-        if let Err(exceeded) = entry.admit() {
+        if let Err(exceeded) = entry.admit_at_once() {
             let rendered = entry.refused(self.api, &exceeded);
             let event = socket::refusal(rendered.status, &rendered.body, Some(&create));
             return Verdict::Refuse(event);
@@ -197,7 +197,7 @@ impl Calls {
         let call = call::parse(self.api, b"{\"stream\":true}").ok()?;
         let mut entry = self.entry();
         entry.take_call(self.named(call), &[]);
-        if let Err(exceeded) = entry.admit() {
+        if let Err(exceeded) = entry.admit_at_once() {
             tracing::warn!(
                 cap = exceeded.cap,
                 "a response that nobody asked for is beyond a cap"

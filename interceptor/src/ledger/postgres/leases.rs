@@ -85,6 +85,25 @@ impl Leases {
         outcome(asked.await.unwrap_or(None))
     }
 
+    /// Asks for more without waiting for the answer, which `short` tells later if there is none.
+    pub(crate) fn ask_aside(self: &Arc<Self>, ask: &Ask<'_>) -> Outcome {
+        let now = now_ms();
+        let take = {
+            let mut slices = self.slices();
+            if let Some(answer) = slices.short(ask.account, ask.need, now) {
+                return outcome(Some(answer));
+            }
+            if now < self.down_until_ms.load(Ordering::Relaxed) {
+                return Outcome::Unreachable;
+            }
+            slices.ask(ask, now)
+        };
+        if let Some(take) = take {
+            drop(tokio::spawn(Arc::clone(self).put(take)));
+        }
+        Outcome::Again
+    }
+
     /// Asks in advance where half of a slice is used.
     pub(crate) fn refill(self: &Arc<Self>, ask: &Ask<'_>) {
         let now = now_ms();
