@@ -10,6 +10,7 @@ mod decrypt;
 mod exchange;
 mod forward;
 mod tunnel;
+mod alerts;
 mod read_ahead;
 pub mod ledger;
 

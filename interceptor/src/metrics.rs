@@ -73,6 +73,8 @@ pub enum Bound {
     DecodedBody,
     /// Connections at once.
     Connections,
+    /// Alerts that wait, or tries of one: it was not delivered.
+    Alerts,
 }
 
 impl Bound {
@@ -82,6 +84,7 @@ impl Bound {
             Self::RequestBodies => "request_bodies",
             Self::DecodedBody => "decoded_body",
             Self::Connections => "connections",
+            Self::Alerts => "alerts",
         }
     }
 }
@@ -103,6 +106,8 @@ pub struct Metrics {
     pub rewritten: IntCounterVec,
     /// Calls refused, by `reason`.
     pub refused: IntCounterVec,
+    /// What caps did besides refusing.
+    pub caps: CapMetrics,
     /// Connections not inspected, by `reason`.
     pub bypassed: IntCounterVec,
     /// Connections refused, by `reason`.
@@ -119,6 +124,37 @@ pub struct Metrics {
     pub added: Histogram,
     /// Seconds from forwarding to the first byte of the answer.
     pub first_byte: Histogram,
+}
+
+/// What caps did besides refusing.
+#[derive(Debug)]
+pub struct CapMetrics {
+    /// Answers that a cap ended, by `reason`.
+    pub ended: IntCounterVec,
+    /// Warnings of caps, by `kind` (share, exceeded).
+    pub warnings: IntCounterVec,
+}
+
+impl CapMetrics {
+    fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let counter = |name: &str, help: &str, label: &str| {
+            let vec = IntCounterVec::new(Opts::new(name, help), &[label])?;
+            registry.register(Box::new(vec.clone()))?;
+            Ok::<_, prometheus::Error>(vec)
+        };
+        Ok(Self {
+            ended: counter(
+                "weir_ended_answers_total",
+                "Answers that a cap ended before their end.",
+                "reason",
+            )?,
+            warnings: counter(
+                "weir_cap_warnings_total",
+                "A share of a limit is spent, or a limit that only warns exceeded.",
+                "kind",
+            )?,
+        })
+    }
 }
 
 impl Metrics {
@@ -164,6 +200,7 @@ impl Metrics {
             cache: CacheMetrics::new(&registry)?,
             rewritten: rewritten(&registry)?,
             refused: counter("weir_refused_calls_total", "Calls refused.", &["reason"])?,
+            caps: CapMetrics::new(&registry)?,
             bypassed: counter(
                 "weir_bypassed_connections_total",
                 "Connections passed through without inspection.",

@@ -8,17 +8,18 @@ use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use weir_certs::Authority;
-use weir_core::caps::{self, Caps, OnExceed};
+use weir_core::caps::{self, Caps, OnExceed, Warning};
 use weir_core::catalog::Catalog;
 use weir_core::pricing::PriceTable;
 
 use crate::accept;
+use crate::alerts::{self, Alerts};
 use crate::capture::Capture;
 use crate::decrypt::{Leaves, Rejections};
 use crate::exchange::{self, CacheMemory, Keyring, Memory, Rewriter};
 use crate::forward::{Dialer, Forwarder, connect};
 use crate::ledger::{Ledger, LedgerError, LedgerOptions, Spend};
-use crate::metrics::Metrics;
+use crate::metrics::{Bound, Metrics};
 use crate::process::config::{Config, Live};
 use crate::process::limits;
 use crate::process::prices::{PriceFiles, Stamp};
@@ -67,6 +68,7 @@ pub(crate) struct Context {
     /// Replaced when a list is imported, or the configuration changes. An exchange keeps the table
     /// that it began with.
     prices: ArcSwap<PriceTable>,
+    alerts: Alerts,
     totals: Mutex<Summary>,
     caps: Mutex<Caps>,
     drain: watch::Sender<bool>,
@@ -149,6 +151,32 @@ impl Context {
         Ok(())
     }
 
+    /// Says what reached a threshold of a cap: to the log, the metrics, and who is to be alerted.
+    pub(crate) fn warn(&self, warnings: &[Warning]) {
+        for warning in warnings {
+            let kind = match warning {
+                Warning::Exceeded(exceeded) => {
+                    tracing::warn!(
+                        cap = exceeded.cap, scope = exceeded.scope, limit = %exceeded.limit,
+                        spent = %exceeded.spent, "a cap that only warns is exceeded"
+                    );
+                    "exceeded"
+                }
+                Warning::Reached { permille, account } => {
+                    tracing::warn!(
+                        cap = account.cap, scope = account.scope, limit = %account.limits,
+                        spent = %account.spent.money, permille, "a share of a cap is spent"
+                    );
+                    "share"
+                }
+            };
+            self.metrics.caps.warnings.with_label_values(&[kind]).inc();
+            if self.rules().config.alerts.webhook.is_some() && !self.alerts.tell(warning) {
+                self.metrics.bound_reached(Bound::Alerts);
+            }
+        }
+    }
+
     pub(crate) fn totals(&self) -> MutexGuard<'_, Summary> {
         self.totals.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -178,7 +206,7 @@ impl Context {
 
 /// The caps of a configuration; those of one that only observes refuse nothing.
 fn caps_of(config: &Config) -> Vec<caps::Cap> {
-    let mut caps = config.caps.clone();
+    let mut caps = [config.caps.as_slice(), config.breakers.as_slice()].concat();
     if config.observe {
         caps.iter_mut()
             .for_each(|cap| cap.on_exceed = OnExceed::Warn);
@@ -230,6 +258,7 @@ impl Sidecar {
             password_file: config.ledger.password_file.clone(),
         })?;
         let price_files = PriceFiles::of(parts.state.path());
+        let (alerts, waiting) = alerts::queue();
         let context = Arc::new(Context {
             prices: ArcSwap::from_pointee(price_files.table(&config)),
             price_files,
@@ -244,6 +273,7 @@ impl Sidecar {
             bodies: Arc::new(Semaphore::new(limits::BODIES_BYTES_MAX / BODY_PERMIT_BYTES)),
             // Put in force below, with what the ledger says was spent.
             caps: Mutex::default(),
+            alerts,
             totals: Mutex::default(),
             rules: ArcSwap::from_pointee(Rules::new(config, &parts.capture)?),
             live: parts.live,
@@ -261,6 +291,7 @@ impl Sidecar {
         context.capture.heartbeat()?;
         tokio::spawn(beat(Arc::clone(&context)));
         tokio::spawn(keep_house(Arc::clone(&context)));
+        tokio::spawn(alerts::post_all(Arc::clone(&context), waiting));
         tokio::spawn(follow_prices(Arc::clone(&context)));
         Ok(Self { context })
     }

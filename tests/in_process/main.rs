@@ -8,6 +8,10 @@ mod byte_exact;
 #[cfg(test)]
 mod caps;
 #[cfg(test)]
+mod caps_cheaper;
+#[cfg(test)]
+mod caps_streams;
+#[cfg(test)]
 mod faults;
 #[cfg(test)]
 mod nodes;

@@ -14,12 +14,16 @@ use http::{HeaderMap, Response};
 use http_body::{Body, Frame, SizeHint};
 use weir_core::answer::{AnswerReader, Form};
 use weir_core::api::Endpoint;
+use weir_core::caps::Exceeded;
 use weir_core::edit::{Piece, UsageChunkFilter};
+use weir_core::refusal;
 
 use super::decode::{Decoder, Encoding};
 use super::entry::{End, Entry};
+use super::response::BoxError;
 use super::response::ClientBody;
 use crate::forward::UpstreamBody;
+use crate::ledger::Outcome;
 use crate::metrics::Bound;
 
 /// Makes the response to the application of the provider's.
@@ -33,7 +37,8 @@ pub(super) fn observe(
     let may_filter = head.status.is_success() && is_plain_stream(&head.headers);
     let filter =
         (entry.asked_for_usage() && reader.is_some() && may_filter).then(UsageChunkFilter::new);
-    if filter.is_some() {
+    let may_end = may_filter.then_some(entry.growth).flatten().is_some();
+    if filter.is_some() || may_end {
         head.headers.remove(CONTENT_LENGTH);
     }
     let mut observed = Observed {
@@ -42,6 +47,8 @@ pub(super) fn observe(
         reader,
         broken: None,
         filter,
+        may_end,
+        ends_by: None,
         last: None,
         ended: false,
         flushed: false,
@@ -57,10 +64,11 @@ fn text(headers: &HeaderMap, name: http::HeaderName) -> Option<&str> {
     headers.get(name).and_then(|value| value.to_str().ok())
 }
 
-/// Whether an event can be taken out of the answer: another form has none, and an encoded one would
-/// have to be encoded again.
+/// Whether an event can be taken out of the answer or put at its end: another form has none, and an
+/// encoded one would have to be encoded again.
 fn is_plain_stream(headers: &HeaderMap) -> bool {
-    text(headers, CONTENT_TYPE).and_then(Form::of_content_type) == Some(Form::EventStream)
+    let form = text(headers, CONTENT_TYPE).and_then(Form::of_content_type);
+    matches!(form, Some(Form::EventStream | Form::Frames))
         && Encoding::of(text(headers, CONTENT_ENCODING)) == Some(Encoding::Identity)
 }
 
@@ -149,19 +157,43 @@ pub(crate) struct Observed {
     broken: Option<AnswerReader>,
     /// Takes out what only Weir asked for.
     filter: Option<UsageChunkFilter>,
+    /// Whether an event may be put at the end of it.
+    may_end: bool,
+    /// The cap by which it ends, as soon as an event is complete.
+    ends_by: Option<Box<Exceeded>>,
     /// What comes after the bytes that the filter held back.
-    last: Option<Result<Frame<Bytes>, hyper::Error>>,
+    last: Option<Result<Frame<Bytes>, BoxError>>,
     ended: bool,
     /// Whether the connection had its turn to flush before it hears of a failure.
     flushed: bool,
 }
 
 impl Observed {
+    /// Reads `data` on the side, and has what is reserved follow; what is returned is passed on.
+    fn observe(&mut self, data: Bytes) -> Bytes {
+        if self.entry.growth.is_none() {
+            return self.read(data);
+        }
+        let passed = self.read(data.clone());
+        if self.may_end {
+            return self.grow(data, passed);
+        }
+        // Encoded although it was not to be: no event can be put into it, so that it breaks off.
+        let seen = self.reader.as_mut().and_then(Decoder::sink);
+        let seen = seen.and_then(|sink| Some(sink.reader.as_ref()?.output_tokens_seen()));
+        self.ends_by = seen.and_then(|seen| self.entry.grow(seen).err());
+        if let Some(exceeded) = &self.ends_by {
+            let error = format!("the spending cap {:?} is reached", exceeded.cap);
+            self.cut_off();
+            self.last = Some(Err(error.into()));
+        }
+        passed
+    }
+
     /// Reads `data` on the side; what is returned is passed on.
     fn read(&mut self, data: Bytes) -> Bytes {
         let record = &mut self.entry.record;
-        let length = u64::try_from(data.len()).unwrap_or(u64::MAX);
-        record.response_bytes = record.response_bytes.saturating_add(length);
+        record.response_bytes = record.response_bytes.saturating_add(length(&data));
         if let Some(reader) = &mut self.reader
             && let Err(error) = reader.push(&data)
         {
@@ -187,6 +219,59 @@ impl Observed {
         }
     }
 
+    /// Reserves what the stream has grown to. Where it can't have that, the answer ends after the
+    /// event that is complete last among `data`, with one that tells why: what is returned is
+    /// passed on.
+    fn grow(&mut self, data: Bytes, passed: Bytes) -> Bytes {
+        let Some(reader) = self.reader.as_mut().and_then(Decoder::sink) else {
+            return passed;
+        };
+        let Some(reader) = &reader.reader else {
+            return passed;
+        };
+        let (seen, open) = (reader.output_tokens_seen(), reader.open_bytes());
+        if self.ends_by.is_none() {
+            self.ends_by = self.entry.grow(seen).err();
+        }
+        let Some(exceeded) = &self.ends_by else {
+            return passed;
+        };
+        let Some(complete) = open.and_then(|open| length(&data).checked_sub(open)) else {
+            // The event that is complete last was passed on before, and part of the next one.
+            return passed;
+        };
+        let Endpoint::Call(api) = self.entry.endpoint else {
+            return passed;
+        };
+        let end = refusal::end_of_stream(api, exceeded, &self.entry.record.id);
+        // A filter passes on whole events only.
+        let kept = match &self.filter {
+            Some(_) => passed,
+            None => data.slice(..usize::try_from(complete).unwrap_or(0).min(data.len())),
+        };
+        self.cut_off();
+        Bytes::from([&kept[..], &end].concat())
+    }
+
+    /// Ends the answer by the cap that is in its way. The connection to the provider is closed with
+    /// the body, so that it generates no more.
+    fn cut_off(&mut self) {
+        let Some(exceeded) = self.ends_by.take() else {
+            return;
+        };
+        tracing::info!(
+            cap = exceeded.cap, scope = exceeded.scope, limit = %exceeded.limit,
+            spent = %exceeded.spent, "ended an answer"
+        );
+        let reason = refusal::Reason::CapExceeded(&exceeded).as_str();
+        let metrics = &self.entry.context.metrics;
+        metrics.caps.ended.with_label_values(&[reason]).inc();
+        self.entry.record.reasons.push(reason.to_owned());
+        self.entry.record.outcome = Outcome::CutOff { cap: exceeded.cap };
+        self.filter = None;
+        self.end(End::CutOff);
+    }
+
     fn take_reader(&mut self) -> Option<AnswerReader> {
         // Not the decoder's own end: that fails where the answer was cut short, and all that came
         // has been decoded already.
@@ -209,12 +294,12 @@ impl Observed {
 
 impl Body for Observed {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BoxError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         loop {
             if self.ended {
                 // hyper drops what it has not flushed when a body fails. What came before the
@@ -231,7 +316,10 @@ impl Body for Observed {
             };
             let data = match next.map(|frame| frame.map(Frame::into_data)) {
                 Some(Ok(Ok(data))) => {
-                    let data = self.read(data);
+                    let data = self.observe(data);
+                    if self.ended {
+                        return Poll::Ready(Some(Ok(Frame::data(data))));
+                    }
                     if !self.upstream.is_end_stream() {
                         data
                     } else if self.filter.is_none() {
@@ -247,7 +335,7 @@ impl Body for Observed {
                     self.end(End::Complete)
                 }
                 Some(Err(error)) => {
-                    self.last = Some(Err(error));
+                    self.last = Some(Err(error.into()));
                     self.end(End::Broken)
                 }
                 None => self.end(End::Complete),
@@ -263,12 +351,16 @@ impl Body for Observed {
     }
 
     fn size_hint(&self) -> SizeHint {
-        if self.filter.is_some() {
+        if self.filter.is_some() || self.may_end {
             SizeHint::new()
         } else {
             self.upstream.size_hint()
         }
     }
+}
+
+fn length(data: &Bytes) -> u64 {
+    u64::try_from(data.len()).unwrap_or(u64::MAX)
 }
 
 impl Drop for Observed {

@@ -18,6 +18,7 @@ use weir_core::rewrite::Plan;
 
 use super::admission::Priced;
 use super::explain::{Bodies, Sketched};
+use super::growth::Growth;
 use crate::decrypt::Session;
 use crate::forward::SendError;
 use crate::ledger::{Cost, Outcome, Record, new_id};
@@ -47,8 +48,12 @@ pub(super) struct Entry {
     /// What was, or would have been, done to the prompt.
     pub(super) plan: Option<Plan>,
     pub(super) reserved: Amount,
+    /// What is reserved for its stream, where a cap wants that to be followed.
+    pub(super) growth: Option<Growth>,
     /// Tokens that were used, as far as they are known.
     pub(super) counted: Option<u64>,
+    /// Whether a signature covers the request.
+    pub(super) signed: bool,
     pub(super) ticket: Option<Ticket>,
     /// The body as it came and as it is sent, until they are sketched.
     pub(super) to_sketch: Option<Bodies>,
@@ -67,6 +72,8 @@ pub(super) enum End {
     Broken,
     /// The application went away.
     ClientGone,
+    /// Weir ended the answer: nothing is left under a cap.
+    CutOff,
     /// Nothing was sent to the provider.
     NotSent,
     /// The request was sent, and no answer came.
@@ -94,6 +101,9 @@ impl Entry {
             identity.key_hash = Some(credential.hash);
             identity.key_tail = credential.tail;
             identity.key_kind = Some(credential.kind.to_owned());
+        }
+        if identity.team.is_none() && !rules.config.teams.is_empty() {
+            identity.team = rules.config.team_of(&identity.caller());
         }
         let (api, said) = match endpoint {
             Endpoint::Call(api) => (api.as_str(), api::said_by_path(api, path)),
@@ -162,7 +172,9 @@ impl Entry {
             edits: Vec::new(),
             plan: None,
             reserved: Amount::ZERO,
+            growth: None,
             counted: None,
+            signed: false,
             ticket: None,
             to_sketch: None,
             sketched: None,
@@ -227,14 +239,18 @@ impl Entry {
 
     /// The call with what its price depends on, if it was read.
     pub(super) fn priced(&self) -> Option<Priced<'_>> {
-        let call = self.call.as_ref()?;
-        Some(Priced {
+        Some(self.priced_as(self.call.as_ref()?))
+    }
+
+    /// What the price of a call depends on, if it were this one.
+    pub(super) fn priced_as<'a>(&'a self, call: &'a Call) -> Priced<'a> {
+        Priced {
             provider: self.session.provider,
             model: call.model.as_deref().unwrap_or_default(),
             call,
             at_unix: self.record.started_unix_ms.div_euclid(1000),
             regional: pricing::is_regional(self.session.provider.as_str(), &self.record.host),
-        })
+        }
     }
 
     /// Writes the record and settles what was reserved. Only the first call does anything.

@@ -7,10 +7,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, header};
 use weir_core::api::Api;
 use weir_core::call;
-use weir_core::caps::{Decision, Exceeded, Warning};
-use weir_core::catalog::Provider;
-use weir_core::edit;
-use weir_core::identity::Subject;
+use weir_core::caps::Exceeded;
 use weir_core::refusal::{self, Reason, Rendered};
 
 use super::admission;
@@ -20,7 +17,6 @@ use super::response::{self, Response};
 use crate::ledger::{Edit, Outcome};
 use crate::metrics::Bound;
 use crate::process::limits;
-use crate::sidecar::unix_ms;
 
 impl Entry {
     /// Reads the body of a call.
@@ -34,6 +30,7 @@ impl Entry {
         body: &Bytes,
     ) -> Result<(), String> {
         self.read = Some(Instant::now());
+        self.signed = is_signed(headers);
         self.record.request_bytes = u64::try_from(body.len()).unwrap_or(u64::MAX);
         let content_encoding = headers.get(header::CONTENT_ENCODING);
         let content_encoding = content_encoding.map(|value| value.to_str().unwrap_or("?"));
@@ -90,93 +87,22 @@ impl Entry {
         Ok(call)
     }
 
-    /// Reserves what the call may cost under every cap.
-    ///
-    /// # Errors
-    /// The cap that it does not fit under.
-    pub(super) fn admit(&mut self) -> Result<(), Box<Exceeded>> {
-        let Some(priced) = self.priced() else {
-            return Ok(());
-        };
-        let amounts = self.context.memory.amounts(&self.prices, &priced);
-        let caller = self.record.caller();
-        let subject = Subject {
-            caller: &caller,
-            provider: &self.record.provider,
-            host: &self.record.host,
-            model: priced.model,
-        };
-        let decision = self.context.caps().reserve(unix_ms(), &subject, amounts);
-        match decision {
-            Decision::Admitted { ticket, warnings } => {
-                self.ticket = Some(ticket);
-                self.reserved = amounts.expected;
-                warn(&warnings);
-                self.record.counted_tokens = self.reserved.tokens;
-                self.charge_reserved();
-                self.context.ledger.admit(&self.record, self.reserved.money);
-                Ok(())
-            }
-            Decision::Downgrade { exceeded, .. } | Decision::Refused(exceeded) => Err(exceeded),
-        }
-    }
-
-    /// The body with every edit made. Without one, the very same bytes.
-    pub(super) fn edit(&mut self, body: Bytes) -> Bytes {
-        let encoded = self
-            .record
-            .reasons
-            .iter()
-            .any(|reason| reason == "request_encoded");
-        if encoded {
-            return body;
-        }
-        let mut edits = self.rewrite(&body);
-        let Some(call) = &self.call else { return body };
-        if tells_usage_only_if_asked(self.session.provider) {
-            edits.extend(edit::ask_for_usage(call, &body));
-        }
-        if self.rules.config.observe || edits.is_empty() {
-            return body;
-        }
-        match edit::apply(&body, &mut edits) {
-            Ok(edited) => {
-                self.record.edits.extend(edits.iter().map(|edit| {
-                    Edit {
-                        rule: edit.rule.to_string(),
-                        bytes: u64::try_from(edit.replacement.len().max(edit.range.len()))
-                            .unwrap_or(u64::MAX),
-                    }
-                }));
-                self.edits = edits;
-                Bytes::from(edited)
-            }
-            Err(error) => {
-                tracing::error!(%error, "expected edits that fit; the request goes as it came");
-                body
-            }
-        }
-    }
-
-    /// Whether usage was asked for that the client did not ask for.
-    pub(super) fn asked_for_usage(&self) -> bool {
-        self.edits
-            .iter()
-            .any(|made| made.rule == edit::ASK_FOR_USAGE)
-    }
-
     /// The head to go with an edited body.
     pub(super) fn edit_head(&mut self, mut head: Parts, body_bytes: usize) -> Parts {
-        if self.edits.is_empty() {
-            return head;
-        }
-        if head.headers.contains_key(header::CONTENT_LENGTH) {
+        if !self.edits.is_empty() && head.headers.contains_key(header::CONTENT_LENGTH) {
             head.headers
                 .insert(header::CONTENT_LENGTH, HeaderValue::from(body_bytes));
         }
-        // A chunk can only be taken out of an answer that is not encoded.
-        if self.asked_for_usage() && head.headers.contains_key(header::ACCEPT_ENCODING) {
-            let identity = HeaderValue::from_static("identity");
+        // A chunk can only be taken out of an answer that is not encoded, and only one can be ended.
+        let wants_identity = self.asked_for_usage() || self.growth.is_some();
+        let identity = HeaderValue::from_static("identity");
+        if wants_identity
+            && self.may_edit()
+            && head
+                .headers
+                .get(header::ACCEPT_ENCODING)
+                .is_some_and(|accepted| *accepted != identity)
+        {
             head.headers.insert(header::ACCEPT_ENCODING, identity);
             self.record.edits.push(Edit {
                 rule: "accept-encoding".to_owned(),
@@ -234,27 +160,10 @@ impl Entry {
     }
 }
 
-/// Providers whose streams of Chat Completions tell the usage only where `stream_options` asks for
-/// it. The others tell it anyway, and some refuse fields that they do not know.
-fn tells_usage_only_if_asked(provider: Provider) -> bool {
-    matches!(
-        provider,
-        Provider::OpenAi | Provider::Azure | Provider::DeepSeek
-    )
-}
-
-/// Says what reached a threshold of a cap.
-pub(super) fn warn(warnings: &[Warning]) {
-    for warning in warnings {
-        match warning {
-            Warning::Exceeded(exceeded) => tracing::warn!(
-                cap = exceeded.cap, scope = exceeded.scope, limit = %exceeded.limit,
-                spent = %exceeded.spent, "a cap that only warns is exceeded"
-            ),
-            Warning::Reached { permille, account } => tracing::warn!(
-                cap = account.cap, scope = account.scope, limit = %account.limits,
-                spent = %account.spent.money, permille, "a share of a cap is spent"
-            ),
-        }
-    }
+/// Whether a signature (AWS Signature Version 4) covers the request, so that no byte may change.
+fn is_signed(headers: &HeaderMap) -> bool {
+    headers
+        .get(header::AUTHORIZATION)
+        .is_some_and(|value| value.as_bytes().starts_with(b"AWS4-"))
+        || headers.contains_key("x-amz-content-sha256")
 }

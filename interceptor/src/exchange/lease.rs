@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use aws_lc_rs::digest::{SHA256, digest};
+use bytes::Bytes;
 use weir_core::caps::{
     AccountUse, Amount, Amounts, Caps, Cause, Exceeded, OnExceed, Quantity, Rolling, Window,
 };
@@ -45,9 +46,9 @@ impl Entry {
     ///
     /// # Errors
     /// The cap that it does not fit under.
-    pub(super) async fn admit_leased(&mut self) -> Result<(), Box<Exceeded>> {
+    pub(super) async fn admit_leased(&mut self, body: &Bytes) -> Result<(), Box<Exceeded>> {
         let Some(leases) = self.context.ledger.leases().map(Arc::clone) else {
-            return self.admit();
+            return self.admit(body);
         };
         let deadline = Instant::now() + LEASE_WAIT;
         loop {
@@ -56,7 +57,7 @@ impl Entry {
             for part in parts(&uses) {
                 leases.remember(&part.account, || self.as_spend());
             }
-            let exceeded = match self.admit() {
+            let exceeded = match self.admit(body) {
                 Err(exceeded) if exceeded.cause == Cause::Grant => exceeded,
                 decided => {
                     refill(&leases, &uses);
@@ -69,7 +70,7 @@ impl Entry {
                 Ok(_) => {
                     self.record.reasons.push("ledger_unreachable".to_owned());
                     grant_beyond(&mut self.context.caps(), &uses);
-                    return self.admit();
+                    return self.admit(body);
                 }
                 Err(short) => return Err(short),
             }
@@ -83,14 +84,14 @@ impl Entry {
     /// The cap that it does not fit under.
     pub(super) fn admit_at_once(&mut self) -> Result<(), Box<Exceeded>> {
         let Some(leases) = self.context.ledger.leases().map(Arc::clone) else {
-            return self.admit();
+            return self.admit(&Bytes::new());
         };
         let uses = self.account_uses();
         for part in parts(&uses) {
             leases.remember(&part.account, || self.as_spend());
         }
         grant(&mut self.context.caps(), &leases, &uses);
-        let exceeded = match self.admit() {
+        let exceeded = match self.admit(&Bytes::new()) {
             Err(exceeded) if exceeded.cause == Cause::Grant => exceeded,
             decided => {
                 refill(&leases, &uses);
@@ -110,7 +111,7 @@ impl Entry {
             }
         }
         grant_beyond(&mut self.context.caps(), &uses);
-        self.admit()
+        self.admit(&Bytes::new())
     }
 
     /// Notes which accounts are charged with what is reserved.
@@ -120,11 +121,47 @@ impl Entry {
         }
     }
 
+    /// The same, when that has grown.
+    pub(super) fn charge_more(&mut self, reserved: Amount) {
+        for charge in &mut self.record.charges {
+            let grown = value(reserved, measure_of(&charge.account));
+            charge.amount = charge.amount.max(grown);
+        }
+    }
+
     /// What is charged in the end, where something was reserved.
     pub(super) fn charge_spent(&mut self, spent: Amount) {
         for charge in &mut self.record.charges {
             charge.amount = value(spent, measure_of(&charge.account));
         }
+    }
+
+    /// Has more leased for a stream that has grown beyond the slice. It goes on meanwhile: what it
+    /// brings until the answer comes is beyond its reservation.
+    ///
+    /// # Errors
+    /// There is no more, or nobody can be asked and Weir fails closed: the answer is to be ended.
+    pub(super) fn lease_more(&self, exceeded: Box<Exceeded>) -> Result<(), Box<Exceeded>> {
+        let Some(leases) = self.context.ledger.leases() else {
+            return Err(exceeded);
+        };
+        let uses = self.account_uses();
+        grant(&mut self.context.caps(), leases, &uses);
+        for mut part in parts(&uses).filter(|part| part.of.on_exceed != OnExceed::Warn) {
+            part.need = (part.need / STREAM_STEPS).max(1);
+            if part.used.saturating_add(part.need) <= leases.allowed(&part.account) {
+                continue;
+            }
+            match leases.ask_aside(&ask(&part)) {
+                LeaseOutcome::Again => {}
+                LeaseOutcome::Unreachable if self.fails_closed() => return Err(exceeded),
+                LeaseOutcome::Unreachable => {}
+                LeaseOutcome::Short { spent, held } => {
+                    return Err(short(&part, &exceeded, spent, held));
+                }
+            }
+        }
+        Ok(())
     }
 
     fn as_spend(&self) -> Spend {
@@ -363,5 +400,7 @@ fn unsigned(value: i64) -> u64 {
 
 /// Of the hash of whose account it is.
 const WHOSE_BYTES: usize = 16;
+/// What a stream asks for when it has outgrown its slice is this part of what such a call costs.
+const STREAM_STEPS: i64 = 4;
 /// When it is worth asking again for what calls in flight hold.
 const RETRY_AFTER_S: u64 = 1;

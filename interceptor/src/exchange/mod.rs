@@ -1,11 +1,13 @@
 //! One exchange with a provider, in the order in which it happens.
 
 mod admission;
+mod admit;
 mod answer;
 mod credential;
 mod decode;
 mod entry;
 mod explain;
+mod growth;
 mod judge;
 mod lease;
 mod linger;
@@ -144,7 +146,7 @@ async fn exchange(
             entry.unread("request_unreadable");
         }
     }
-    if let Err(exceeded) = entry.admit_leased().await {
+    if let Err(exceeded) = entry.admit_leased(&body).await {
         return Ok(entry.refuse(api, &exceeded));
     }
     let came = body.clone();

@@ -9,6 +9,9 @@ use weir_core::refusal::Rendered;
 
 use super::answer::Observed;
 
+/// Why a body breaks off.
+pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
 /// A response to the application.
 pub(crate) type Response = http::Response<ClientBody>;
 
@@ -22,12 +25,12 @@ pub(crate) enum ClientBody {
 
 impl Body for ClientBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BoxError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match &mut *self {
             Self::Refusal(bytes) if bytes.is_empty() => Poll::Ready(None),
             Self::Refusal(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),

@@ -10,7 +10,6 @@ use weir_core::pricing::{Context, PriceTable};
 use weir_core::usage::Usage;
 
 use super::entry::{End, Entry};
-use super::judge::warn;
 use crate::ledger::{Cost, Outcome};
 
 impl Entry {
@@ -39,7 +38,7 @@ impl Entry {
         self.charge_spent(spent);
         if let Some(ticket) = self.ticket.take() {
             let warnings = self.context.caps().settle(ticket, spent);
-            warn(&warnings);
+            self.context.warn(&warnings);
         }
     }
 
@@ -67,6 +66,8 @@ impl Entry {
         match end {
             End::NotSent if refused => self.record.outcome.clone(),
             End::NotSent | End::NotAnswered => Outcome::UpstreamFailed,
+            // The cap was noted when it was found to be in the way.
+            End::CutOff => self.record.outcome.clone(),
             _ if failed || answer.is_some_and(|answer| answer.error.is_some()) => {
                 Outcome::ProviderError
             }
@@ -95,7 +96,7 @@ impl Entry {
             })
         })?;
         Some(Usage {
-            output: told.output.max(answer.delta_events),
+            output: told.output.max(answer.output_tokens_seen()),
             ..told
         })
     }
@@ -105,12 +106,11 @@ impl Entry {
     fn without_usage(&mut self, end: End) -> Cost {
         match (end, &self.record.outcome) {
             _ if self.is_not_billed(end) => nothing(),
-            (End::NotAnswered | End::ClientGone | End::Broken, _) | (_, Outcome::Truncated) => {
-                Cost::Estimated {
-                    total: self.reserved.money,
-                    version: String::new(),
-                }
-            }
+            (End::NotAnswered | End::ClientGone | End::Broken | End::CutOff, _)
+            | (_, Outcome::Truncated) => Cost::Estimated {
+                total: self.reserved.money,
+                version: String::new(),
+            },
             // It was answered, so it was billed: what can't be read is not for free.
             (End::Complete | End::NotSent, _) => {
                 self.record.reasons.push("answer_unreadable".to_owned());

@@ -162,6 +162,11 @@ pub enum Outcome {
         /// Name of the cap.
         cap: String,
     },
+    /// A cap ended the answer, which had begun: nothing was left under it.
+    CutOff {
+        /// Name of the cap.
+        cap: String,
+    },
     /// Refused for another reason than a cap; `Record::reasons` says which.
     Denied,
     /// The application went away before the answer's end.
@@ -186,6 +191,7 @@ impl Outcome {
         match self {
             Self::Completed => "completed",
             Self::Refused { .. } => "refused",
+            Self::CutOff { .. } => "cut_off",
             Self::Denied => "denied",
             Self::ClientGone => "client_gone",
             Self::UpstreamFailed => "upstream_failed",
@@ -196,11 +202,11 @@ impl Outcome {
         }
     }
 
-    /// Name of the cap that refused.
+    /// Name of the cap that refused, or ended the answer.
     #[must_use]
     pub fn cap(&self) -> Option<&str> {
         match self {
-            Self::Refused { cap } => Some(cap),
+            Self::Refused { cap } | Self::CutOff { cap } => Some(cap),
             Self::Completed
             | Self::Denied
             | Self::ClientGone

@@ -16,6 +16,7 @@ use crate::usage::Usage;
 mod bedrock;
 mod cohere;
 mod cost;
+mod delta;
 mod gemini;
 mod messages;
 mod object;
@@ -89,9 +90,29 @@ pub struct Answer {
     /// How many events brought a piece of the answer. Each has about a token or more: for a stream
     /// that was cut, the best that is known of its output.
     pub delta_events: u64,
+    /// Bytes of text in those events: of what can be seen of the output, a better measure.
+    pub delta_bytes: u64,
     /// Bodies and events that were too long to be read.
     pub unread: u64,
 }
+
+impl Answer {
+    /// About how many tokens of output were seen in a stream: each event brought one at least, and
+    /// text has one for each [`BYTES_PER_TOKEN`].
+    #[must_use]
+    pub const fn output_tokens_seen(&self) -> u64 {
+        let by_text = self.delta_bytes.div_ceil(BYTES_PER_TOKEN);
+        if by_text > self.delta_events {
+            by_text
+        } else {
+            self.delta_events
+        }
+    }
+}
+
+/// Bytes of a token of output, about: of English text with the tokenisers of 2026 it is between
+/// three and five.
+pub const BYTES_PER_TOKEN: u64 = 4;
 
 /// One pass of a model within a call.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -148,9 +169,15 @@ impl AnswerReader {
         let found = &mut self.found;
         let api = self.api;
         match &mut self.bytes {
-            Bytes::Stream(parser) => parser.push(bytes, |event| read_event(api, found, &event)),
-            Bytes::Frames(parser) => parser.push(bytes, |frame| read_frame(api, found, &frame)),
-            Bytes::Lines(parser) => parser.push(bytes, |line| read_line(api, found, line)),
+            Bytes::Stream(parser) => parser.push(bytes, |event| {
+                found.with_text(event.data, |found| read_event(api, found, &event));
+            }),
+            Bytes::Frames(parser) => parser.push(bytes, |frame| {
+                found.with_text(frame.payload, |found| read_frame(api, found, &frame));
+            }),
+            Bytes::Lines(parser) => parser.push(bytes, |line| {
+                found.with_text(line, |found| read_line(api, found, line));
+            }),
             Bytes::Plain(body) if body.len().saturating_add(bytes.len()) <= ANSWER_BYTES_MAX => {
                 body.extend_from_slice(bytes);
             }
@@ -161,7 +188,26 @@ impl AnswerReader {
 
     /// Takes the data of one event that did not come in a stream of bytes: a frame of a WebSocket.
     pub fn push_event(&mut self, data: &[u8]) {
-        read_line(self.api, &mut self.found, data);
+        let api = self.api;
+        self.found
+            .with_text(data, |found| read_line(api, found, data));
+    }
+
+    /// About how many tokens of output were seen so far; nothing of a plain body.
+    #[must_use]
+    pub const fn output_tokens_seen(&self) -> u64 {
+        self.found.answer.output_tokens_seen()
+    }
+
+    /// How many of the bytes pushed last belong to an event that is not complete; none where the
+    /// answer is of a form to which no event can be added.
+    #[must_use]
+    pub fn open_bytes(&self) -> Option<u64> {
+        match &self.bytes {
+            Bytes::Stream(parser) => Some(parser.open_bytes()),
+            Bytes::Frames(parser) => parser.open_bytes(),
+            Bytes::Plain(_) | Bytes::TooLong | Bytes::Lines(_) => None,
+        }
     }
 
     /// What was found, at the end of the answer, whatever ended it.
@@ -261,6 +307,16 @@ impl Found {
         }
         self.headers.settle(&mut answer);
         answer
+    }
+
+    /// Reads an event, and counts its text if it brought a piece of the answer.
+    fn with_text(&mut self, data: &[u8], read: impl FnOnce(&mut Self)) {
+        let before = self.answer.delta_events;
+        read(self);
+        if self.answer.delta_events != before {
+            let bytes = delta::text_bytes(data);
+            self.answer.delta_bytes = self.answer.delta_bytes.saturating_add(bytes);
+        }
     }
 
     fn delta(&mut self) {

@@ -144,34 +144,6 @@ impl Limits {
         }
     }
 
-    /// What is left of each kind that is limited.
-    #[must_use]
-    pub fn left(self, taken: Amount) -> Self {
-        Self {
-            money: self
-                .money
-                .map(|limit| limit.saturating_sub_to_zero(taken.money)),
-            tokens: self.tokens.map(|limit| limit.saturating_sub(taken.tokens)),
-            calls: self.calls.map(|limit| limit.saturating_sub(taken.calls)),
-        }
-    }
-
-    /// The stricter of each kind.
-    #[must_use]
-    pub fn min(self, other: Self) -> Self {
-        fn stricter<T: Ord>(one: Option<T>, other: Option<T>) -> Option<T> {
-            match (one, other) {
-                (Some(one), Some(other)) => Some(one.min(other)),
-                (one, other) => one.or(other),
-            }
-        }
-        Self {
-            money: stricter(self.money, other.money),
-            tokens: stricter(self.tokens, other.tokens),
-            calls: stricter(self.calls, other.calls),
-        }
-    }
-
     /// The kind of which `more` does not fit on top of what is taken: where nothing is left, not
     /// even nothing does. A kind of which a positive `taken` asks for no more is passed over
     /// only by [`Self::short_of_more`].

@@ -185,29 +185,43 @@ impl Caps {
         Ok(())
     }
 
-    /// What is left for a call under the caps that would refuse it and let it be clamped, of each
-    /// kind that they limit; none where a cap is in the way that does not.
-    pub fn left_if_clamped(
+    /// Whether what a call reserved is to follow its stream: it counts under a cap that reserves the
+    /// expected and refuses what exceeds it.
+    #[must_use]
+    pub fn follows(&self, ticket: Ticket) -> bool {
+        let held = self.in_flight.get(&ticket.0).into_iter().flatten();
+        held.filter_map(|held| self.caps.get(held.cap))
+            .any(|accounts| {
+                let cap = &accounts.cap;
+                let grows = cap.limits.money.is_some()
+                    || cap.limits.tokens.is_some()
+                    || cap.per_call.is_some();
+                cap.kind == CapKind::Expected && cap.on_exceed == OnExceed::Block && grows
+            })
+    }
+
+    /// Whether a call that was refused fits, with `smaller` amounts, under all caps that refuse, and
+    /// those that it did not fit under let it be clamped.
+    pub fn fits_if_clamped(
         &mut self,
         now_ms: i64,
         subject: &Subject<'_>,
         amounts: Amounts,
-    ) -> Option<Limits> {
-        let mut left = Limits::default();
-        for accounts in &mut self.caps {
+        smaller: Amounts,
+    ) -> bool {
+        self.caps.iter_mut().all(|accounts| {
             if !accounts.cap.counts(subject) || accounts.cap.on_exceed != OnExceed::Block {
-                continue;
+                return true;
             }
             accounts.advance(now_ms);
             let key = accounts.key(subject);
-            let amount = accounts.cap.amount(amounts);
-            if accounts.cap.clamp {
-                left = left.min(accounts.left(&key));
-            } else if accounts.exceeded(&key, amount).is_some() {
-                return None;
-            }
-        }
-        Some(left)
+            let clamped = accounts.cap.amount(smaller);
+            accounts.exceeded(&key, clamped).is_none()
+                && (accounts.cap.clamp
+                    || accounts
+                        .exceeded(&key, accounts.cap.amount(amounts))
+                        .is_none())
+        })
     }
 
     /// Replaces what a call had reserved by what it cost, in the window in which it was admitted.

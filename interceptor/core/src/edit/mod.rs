@@ -3,8 +3,10 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+mod terms;
 mod usage_of_streams;
 
+pub use terms::{lower_output_limit, name_model};
 pub use usage_of_streams::{ASK_FOR_USAGE, Piece, UsageChunkFilter, ask_for_usage};
 
 /// One byte range of a body and what stands there instead. An empty range is an insertion.

@@ -82,6 +82,16 @@ impl FrameParser {
             .extend_from_slice(rest.get(kept..).unwrap_or_default());
     }
 
+    /// How many of the bytes pushed last belong to a message that is not complete; none where that
+    /// is not known.
+    #[must_use]
+    pub fn open_bytes(&self) -> Option<u64> {
+        if self.lost || self.to_skip > 0 {
+            return None;
+        }
+        u64::try_from(self.pending.len()).ok()
+    }
+
     /// How many messages were passed over, the one included after which nothing could be read.
     #[must_use]
     pub const fn skipped(&self) -> u64 {

@@ -26,6 +26,14 @@ pub(super) fn message(reason: &Reason<'_>, request_id: &str) -> String {
     }
 }
 
+/// Why an answer ends before its end.
+pub(super) fn ended(exceeded: &Exceeded, request_id: &str) -> String {
+    format!(
+        "Weir ended this answer: {} (request {request_id}).",
+        of_cap(exceeded)
+    )
+}
+
 /// What cap it is, what is spent of it, and when it passes; without a full stop.
 pub(super) fn of_cap(exceeded: &Exceeded) -> String {
     let (cap, scope) = (&exceeded.cap, &exceeded.scope);

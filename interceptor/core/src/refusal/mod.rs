@@ -15,6 +15,7 @@
 
 mod details;
 mod message;
+mod stream;
 #[cfg(test)]
 mod tests;
 
@@ -24,6 +25,8 @@ use crate::api::{Api, Family};
 use crate::caps::{Cause, Exceeded};
 use details::Details;
 use message::message;
+
+pub use stream::end_of_stream;
 
 /// Why Weir answers in the provider's place.
 #[derive(Clone, Copy, Debug)]
@@ -80,9 +83,41 @@ pub struct Rendered {
 #[must_use]
 pub fn render(api: Api, reason: &Reason<'_>, request_id: &str) -> Rendered {
     let shape = Shape::of(reason);
-    let message = message(reason, request_id);
+    let body = json_body(api, reason, message(reason, request_id), request_id);
+    let id_header = match api.family() {
+        Family::Anthropic => "request-id",
+        Family::OpenAi | Family::Gemini | Family::Cohere => "x-request-id",
+        Family::Bedrock => "x-amzn-requestid",
+    };
+    let mut headers = vec![
+        ("content-type", "application/json".to_owned()),
+        (id_header, request_id.to_owned()),
+    ];
+    if api.family() == Family::Bedrock {
+        headers.push(("x-amzn-errortype", shape.bedrock_type.to_owned()));
+    }
+    if let Reason::CapExceeded(Exceeded {
+        retry_after_s: Some(seconds),
+        ..
+    }) = reason
+    {
+        headers.push(("retry-after", seconds.to_string()));
+    }
+    if !shape.may_be_retried {
+        headers.push(("x-should-retry", "false".to_owned()));
+    }
+    Rendered {
+        status: shape.status_at(api),
+        headers,
+        body,
+    }
+}
+
+/// The error of an API, as JSON.
+fn json_body(api: Api, reason: &Reason<'_>, message: String, request_id: &str) -> Vec<u8> {
+    let shape = Shape::of(reason);
     let details = Details::of(reason);
-    let body = match api.family() {
+    match api.family() {
         Family::Anthropic => json(&Anthropic {
             r#type: "error",
             error: AnthropicError {
@@ -111,33 +146,6 @@ pub fn render(api: Api, reason: &Reason<'_>, request_id: &str) -> Rendered {
             },
         }),
         Family::Bedrock | Family::Cohere => json(&Bare { message, details }),
-    };
-    let id_header = match api.family() {
-        Family::Anthropic => "request-id",
-        Family::OpenAi | Family::Gemini | Family::Cohere => "x-request-id",
-        Family::Bedrock => "x-amzn-requestid",
-    };
-    let mut headers = vec![
-        ("content-type", "application/json".to_owned()),
-        (id_header, request_id.to_owned()),
-    ];
-    if api.family() == Family::Bedrock {
-        headers.push(("x-amzn-errortype", shape.bedrock_type.to_owned()));
-    }
-    if let Reason::CapExceeded(Exceeded {
-        retry_after_s: Some(seconds),
-        ..
-    }) = reason
-    {
-        headers.push(("retry-after", seconds.to_string()));
-    }
-    if !shape.may_be_retried {
-        headers.push(("x-should-retry", "false".to_owned()));
-    }
-    Rendered {
-        status: shape.status_at(api),
-        headers,
-        body,
     }
 }
 

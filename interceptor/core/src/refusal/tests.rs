@@ -209,3 +209,109 @@ fn amounts_for_people_are_rounded_up_to_a_cent() {
         assert_eq!(message::in_cents(money(nanos)).to_string(), text);
     }
 }
+
+#[test]
+fn a_stream_ends_in_an_event_that_the_sdk_of_the_api_raises() {
+    let told = exceeded();
+    let end = |api| String::from_utf8(end_of_stream(api, &told, ID)).unwrap();
+    let data = |text: &str| -> serde_json::Value {
+        let data = text.split_once("data: ").unwrap().1;
+        serde_json::from_str(data.strip_suffix("\n\n").unwrap()).unwrap()
+    };
+    let anthropic = end(Api::Messages);
+    assert!(anthropic.starts_with("event: error\ndata: {\"type\":\"error\",\"error\":{"));
+    assert_eq!(data(&anthropic)["error"]["type"], "billing_error");
+    let chat = end(Api::ChatCompletions);
+    assert!(chat.starts_with("data: {\"error\":{\"message\":\"Weir ended this answer: "));
+    assert_eq!(
+        data(&chat)["error"]["details"]["resets_at"],
+        "2026-11-23T00:00:00Z"
+    );
+    let responses = end(Api::Responses);
+    let (failed, error) = responses.split_once("event: error\n").unwrap();
+    assert!(failed.starts_with("event: response.failed\n"));
+    assert_eq!(
+        data(failed)["response"]["error"]["code"],
+        "insufficient_quota"
+    );
+    let error = data(error);
+    assert_eq!(error["type"], "error");
+    assert_eq!(error["code"], "insufficient_quota");
+    assert!(
+        error["error"]["message"]
+            .as_str()
+            .unwrap()
+            .contains("each developer")
+    );
+    assert_eq!(
+        data(&end(Api::GenerateContent))["error"]["status"],
+        "PERMISSION_DENIED"
+    );
+}
+
+#[test]
+fn what_passes_is_a_429_that_says_when() {
+    let of = |cause, retry_after_s| Exceeded {
+        cause,
+        retry_after_s: Some(retry_after_s),
+        ..exceeded()
+    };
+    for (cause, may_be_retried, name) in [
+        (Cause::InFlight, true, "cap_in_use"),
+        (Cause::Velocity, false, "too_fast"),
+    ] {
+        let told = of(cause, 7);
+        let reason = Reason::CapExceeded(&told);
+        assert_eq!(reason.as_str(), name);
+        for api in [Api::Messages, Api::ChatCompletions, Api::GenerateContent] {
+            let rendered = render(api, &reason, ID);
+            assert_eq!(rendered.status, 429);
+            let header = |name| {
+                let mut all = rendered.headers.iter();
+                all.find(|(found, _)| *found == name)
+                    .map(|(_, value)| value.as_str())
+            };
+            assert_eq!(header("retry-after"), Some("7"));
+            assert_eq!(header("x-should-retry").is_none(), may_be_retried);
+        }
+        // Amazon's SDKs look at the status alone.
+        let status = if may_be_retried { 429 } else { 400 };
+        assert_eq!(render(Api::Converse, &reason, ID).status, status);
+    }
+}
+
+#[test]
+fn limits_on_tokens_calls_and_single_calls_are_told_in_their_words() {
+    let tokens = Exceeded {
+        limit: Quantity::Tokens(1000),
+        spent: Quantity::Tokens(1),
+        reserved: Quantity::Tokens(0),
+        requested: Quantity::Tokens(1200),
+        window: Window::try_from("rolling 24h".to_owned()).unwrap(),
+        ..exceeded()
+    };
+    let text = message::of_cap(&tokens);
+    assert!(
+        text.contains(
+            "allows 1000 tokens in any 24h; 1 token is spent, this call may take 1200 tokens"
+        ),
+        "{text}"
+    );
+    let body = render(Api::Messages, &Reason::CapExceeded(&tokens), ID).body;
+    let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!(body["error"]["details"]["limit_tokens"], 1000);
+    let single = Exceeded {
+        cause: Cause::PerCall,
+        resets_at_unix: None,
+        ..exceeded()
+    };
+    let text = message::of_cap(&single);
+    assert!(
+        text.ends_with("allows $20.00 for one call; this call may take $0.05"),
+        "{text}"
+    );
+    assert_eq!(
+        render(Api::Messages, &Reason::CapExceeded(&single), ID).status,
+        402
+    );
+}

@@ -126,6 +126,12 @@ impl EventParser {
         self.block_start
     }
 
+    /// How many of the bytes pushed last belong to that block.
+    #[must_use]
+    pub const fn open_bytes(&self) -> u64 {
+        self.pushed.saturating_sub(self.block_start)
+    }
+
     /// Whether the block that has not ended yet is too long to become an event.
     #[must_use]
     pub const fn is_skipping(&self) -> bool {

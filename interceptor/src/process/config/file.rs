@@ -4,27 +4,23 @@
 //! Amounts are read from the source text, not from the number that the TOML parser made of it:
 //! money never passes through a float.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use jiff::tz::TimeZone;
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 use toml::Spanned;
-use weir_core::caps::Limits;
+use weir_core::caps::Patterns;
 use weir_core::catalog::{BadHost, Catalog};
-use weir_core::money::Money;
 use weir_core::volatile::Rules;
 
 use super::fees::{RawFees, check_fees};
 use super::pricing::{self, RawPrice, RawPricing};
 use super::{
-    Admin, Audit, AuditContent, CAP_TIMEZONE_DEFAULT, CAP_WARN_AT_PERMILLE_DEFAULT, Cache,
-    CacheMode, Cap, CapKind, Config, ConfigError, Dimension, Fail, Intercept, Ledger, OnExceed,
-    Upstream, Window,
+    Admin, Audit, AuditContent, Cache, CacheMode, Config, ConfigError, Fail, Intercept, Ledger,
+    Upstream, caps,
 };
 use crate::process::limits::CONFIG_BYTES_MAX;
 
@@ -47,10 +43,7 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
     let source = Source { text, path };
     let raw: Raw = toml::from_str(text)
         .map_err(|error| source.invalid(error.span().unwrap_or_default(), error.message()))?;
-    let mut caps = Vec::with_capacity(raw.cap.len());
-    for cap in raw.cap {
-        caps.push(check_cap(cap, &caps, &source)?);
-    }
+    let (caps, breakers) = caps::check(raw.cap, raw.breaker, &source)?;
     Ok(Config {
         source: Some(path.to_owned()),
         observe: false,
@@ -58,6 +51,9 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
         upstream: check_upstream(raw.upstream, &source)?,
         cache: check_cache(raw.cache, &source)?,
         caps,
+        breakers,
+        teams: raw.teams,
+        alerts: caps::check_alerts(raw.alerts, &source)?,
         fees: check_fees(raw.fees, &source)?,
         pricing: pricing::check(raw.pricing, raw.price, &source)?,
         ledger: check_ledger(raw.ledger, &source)?,
@@ -74,7 +70,10 @@ struct Raw {
     intercept: RawIntercept,
     upstream: RawUpstream,
     cache: RawCache,
-    cap: Vec<RawCap>,
+    cap: Vec<caps::RawCap>,
+    breaker: Option<Vec<caps::RawBreaker>>,
+    teams: BTreeMap<String, Patterns>,
+    alerts: caps::RawAlerts,
     fees: RawFees,
     pricing: RawPricing,
     price: Vec<RawPrice>,
@@ -104,24 +103,6 @@ struct RawUpstream {
 struct RawCache {
     mode: CacheMode,
     rule: Vec<Spanned<toml::Table>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawCap {
-    name: Spanned<String>,
-    #[serde(default)]
-    per: Vec<Spanned<Dimension>>,
-    #[serde(default, rename = "match")]
-    only: BTreeMap<Dimension, Vec<String>>,
-    window: Window,
-    timezone: Option<Spanned<String>>,
-    limit_usd: Spanned<IgnoredAny>,
-    #[serde(default)]
-    on_exceed: OnExceed,
-    #[serde(default)]
-    kind: CapKind,
-    warn_at: Option<Vec<Spanned<IgnoredAny>>>,
 }
 
 #[derive(Deserialize, Default)]
@@ -313,94 +294,6 @@ fn check_admin(raw: RawAdmin, source: &Source<'_>) -> Result<Admin, ConfigError>
     })
 }
 
-fn check_cap(raw: RawCap, earlier: &[Cap], source: &Source<'_>) -> Result<Cap, ConfigError> {
-    let name = raw.name.get_ref().trim();
-    if name.is_empty() {
-        return Err(source.invalid(raw.name.span(), "expected a name for the cap, found none"));
-    }
-    if earlier.iter().any(|cap| cap.name == name) {
-        let message = format!("expected a name of its own, found a second cap named \"{name}\"");
-        return Err(source.invalid(raw.name.span(), message));
-    }
-    let mut per = BTreeSet::new();
-    for dimension in raw.per {
-        if !per.insert(*dimension.get_ref()) {
-            let message = "expected each dimension once, found this one twice";
-            return Err(source.invalid(dimension.span(), message));
-        }
-    }
-    Ok(Cap {
-        name: name.to_owned(),
-        per: per.into_iter().collect(),
-        only: raw.only,
-        window: raw.window,
-        timezone: check_timezone(raw.timezone, source)?,
-        limits: Limits::of_money(check_limit(raw.limit_usd.span(), source)?),
-        on_exceed: raw.on_exceed,
-        kind: raw.kind,
-        per_call: None,
-        downgrade_to: String::new(),
-        clamp: false,
-        breaker: false,
-        warn_at_permille: check_warnings(raw.warn_at, source)?,
-    })
-}
-
-fn check_timezone(
-    raw: Option<Spanned<String>>,
-    source: &Source<'_>,
-) -> Result<TimeZone, ConfigError> {
-    let Some(name) = raw else {
-        return Ok(CAP_TIMEZONE_DEFAULT);
-    };
-    TimeZone::get(name.get_ref()).map_err(|error| {
-        let found = name.get_ref();
-        let message = format!(
-            "expected a time zone such as \"Europe/Berlin\" that this machine knows (package \
-             tzdata), found \"{found}\": {error}"
-        );
-        source.invalid(name.span(), message)
-    })
-}
-
-fn check_limit(span: Range<usize>, source: &Source<'_>) -> Result<Money, ConfigError> {
-    let text = source.at(span.clone());
-    decimal(text, NANO_DIGITS)
-        .map(Money::from_nanos)
-        .ok_or_else(|| {
-            let message = format!(
-                "expected an amount of dollars such as 20.00, not negative, with at most nine \
-             decimals and no exponent, found {text}"
-            );
-            source.invalid(span, message)
-        })
-}
-
-fn check_warnings(
-    raw: Option<Vec<Spanned<IgnoredAny>>>,
-    source: &Source<'_>,
-) -> Result<Vec<u16>, ConfigError> {
-    let Some(shares) = raw else {
-        return Ok(CAP_WARN_AT_PERMILLE_DEFAULT.to_vec());
-    };
-    let mut permilles = BTreeSet::new();
-    for share in shares {
-        let text = source.at(share.span());
-        let permille = decimal(text, PERMILLE_DIGITS)
-            .and_then(|permille| u16::try_from(permille).ok())
-            .filter(|permille| (1..=1000).contains(permille));
-        let Some(permille) = permille else {
-            let message = format!(
-                "expected a share of the limit above 0 and up to 1, such as 0.8, with at most \
-                 three decimals, found {text}"
-            );
-            return Err(source.invalid(share.span(), message));
-        };
-        permilles.insert(permille);
-    }
-    Ok(permilles.into_iter().collect())
-}
-
 /// A plain TOML decimal, `1_000.5`, as an integer of `digits` decimals; `None` where it is
 /// something else, negative, finer or too large.
 pub(super) fn decimal(text: &str, digits: usize) -> Option<i64> {
@@ -417,6 +310,6 @@ pub(super) fn decimal(text: &str, digits: usize) -> Option<i64> {
 /// As many ports as the redirect programs take.
 const PORTS_MAX: usize = 16;
 /// Decimals of a nano-dollar.
-const NANO_DIGITS: usize = 9;
+pub(super) const NANO_DIGITS: usize = 9;
 /// Decimals of a thousandth.
-const PERMILLE_DIGITS: usize = 3;
+pub(super) const PERMILLE_DIGITS: usize = 3;

@@ -3,6 +3,7 @@
 //! `file` holds the raw types that mirror the TOML text and the way from there to here;
 //! `live` replaces the configuration in a running process.
 
+mod caps;
 mod fees;
 mod file;
 mod live;
@@ -19,10 +20,13 @@ use serde::{Deserialize, Serialize};
 
 pub use live::{Live, Reload};
 pub use pricing::{Pricing, Subscriptions, Unpriced};
-pub use weir_core::caps::{Cap, CapKind, Dimension, OnExceed, Window};
+use weir_core::caps::is_one_of;
+pub use weir_core::caps::{Cap, CapKind, Dimension, OnExceed, Patterns, Rolling, Window};
+use weir_core::identity::{Caller, Subject};
+use weir_core::money::Money;
 
 /// Everything that can be configured. [`Config::default`] is what runs without a file.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// The file it was read from; `None` for the built-in defaults.
     pub source: Option<PathBuf>,
@@ -36,6 +40,13 @@ pub struct Config {
     pub cache: Cache,
     /// Spend caps, in the order of the file.
     pub caps: Vec<Cap>,
+    /// Velocity breakers: how fast money may be spent. Without configuration, one that warns.
+    pub breakers: Vec<Cap>,
+    /// Who is of which team: by its name, values by dimension, one of which a caller has. Of several
+    /// teams a caller is in the first by name.
+    pub teams: BTreeMap<String, Patterns>,
+    /// Who hears of warnings.
+    pub alerts: Alerts,
     /// What hosts charge on top of their prices, in basis points (550 are 5.5 %): for reports.
     pub fees: BTreeMap<String, u32>,
     /// Prices of one's own, and what to do without one.
@@ -46,6 +57,27 @@ pub struct Config {
     pub admin: Admin,
     /// What the audit log holds beyond the facts of a call.
     pub audit: Audit,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            source: None,
+            observe: false,
+            intercept: Intercept::default(),
+            upstream: Upstream::default(),
+            cache: Cache::default(),
+            caps: Vec::new(),
+            breakers: vec![default_breaker()],
+            teams: BTreeMap::new(),
+            alerts: Alerts::default(),
+            fees: BTreeMap::new(),
+            pricing: Pricing::default(),
+            ledger: Ledger::default(),
+            admin: Admin::default(),
+            audit: Audit::default(),
+        }
+    }
 }
 
 impl Config {
@@ -72,6 +104,28 @@ impl Config {
     /// The text is not TOML, has an unknown key, or a value that Weir does not understand.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
         file::parse(text, path)
+    }
+}
+
+impl Config {
+    /// The team that a caller is in.
+    #[must_use]
+    pub fn team_of(&self, caller: &Caller) -> Option<String> {
+        let subject = Subject {
+            caller,
+            provider: "",
+            host: "",
+            model: "",
+        };
+        let is_in = |members: &Patterns| {
+            members.iter().any(|(dimension, patterns)| {
+                dimension
+                    .value(&subject)
+                    .is_some_and(|value| is_one_of(value, patterns))
+            })
+        };
+        let found = self.teams.iter().find(|(_, members)| is_in(members));
+        found.map(|(name, _)| name.clone())
     }
 }
 
@@ -132,6 +186,64 @@ pub struct Upstream {
     pub resolve: BTreeMap<String, SocketAddr>,
     /// PEM files with roots that are trusted for upstream TLS in addition to the system's.
     pub extra_roots: Vec<PathBuf>,
+}
+
+/// `[alerts]`
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Alerts {
+    /// The URL that warnings are posted to, which often is a secret by itself.
+    pub webhook: Option<Secret>,
+}
+
+/// A secret, or where it is read from when it is needed.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Secret {
+    /// It stands in the configuration.
+    Here(String),
+    /// It is the content of a file, without white space around it.
+    File(PathBuf),
+    /// It is the value of an environment variable.
+    Variable(String),
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Here(_) => f.write_str("Here(…)"),
+            Self::File(path) => f.debug_tuple("File").field(path).finish(),
+            Self::Variable(name) => f.debug_tuple("Variable").field(name).finish(),
+        }
+    }
+}
+
+impl Secret {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// In words, what is not there.
+    pub fn read(&self) -> Result<String, String> {
+        match self {
+            Self::Here(secret) => Ok(secret.clone()),
+            Self::File(path) => std::fs::read_to_string(path)
+                .map(|text| text.trim().to_owned())
+                .map_err(|error| format!("expected to read {}: {error}", path.display())),
+            Self::Variable(name) => std::env::var(name)
+                .map_err(|error| format!("expected the environment variable {name}: {error}")),
+        }
+    }
+}
+
+/// The velocity breaker that runs where none is configured: it warns of a user who spends
+/// [`BREAKER_LIMIT_DEFAULT`] within [`BREAKER_SECONDS_DEFAULT`].
+#[must_use]
+pub fn default_breaker() -> Cap {
+    let window = Rolling::of_seconds(BREAKER_SECONDS_DEFAULT).map_or(Window::Hour, Window::Rolling);
+    Cap {
+        per: vec![Dimension::User],
+        on_exceed: OnExceed::Warn,
+        breaker: true,
+        ..Cap::new(BREAKER_NAME_DEFAULT, window, BREAKER_LIMIT_DEFAULT)
+    }
 }
 
 /// `[cache]`
@@ -249,5 +361,12 @@ pub const LEDGER_URL_DEFAULT: &str = "sqlite:weir.db";
 pub const ADMIN_LISTEN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
 /// So that a cap means the same on each node.
 pub const CAP_TIMEZONE_DEFAULT: TimeZone = TimeZone::UTC;
+/// The name of the breaker that runs where none is configured.
+pub const BREAKER_NAME_DEFAULT: &str = "default velocity breaker";
+/// $20 in ten minutes is ten times what a busy coding agent spends, and what a loop over a full
+/// context of a large model reaches within minutes.
+pub const BREAKER_LIMIT_DEFAULT: Money = Money::from_nanos(20_000_000_000);
+/// Ten minutes.
+pub const BREAKER_SECONDS_DEFAULT: u32 = 600;
 /// Half gives time to react, four fifths is the last call.
 pub const CAP_WARN_AT_PERMILLE_DEFAULT: [u16; 2] = [500, 800];

@@ -109,6 +109,9 @@ fn every_key_of_the_contract_is_read() {
             rules: String::new(),
         },
         caps: vec![cap, all],
+        breakers: vec![default_breaker()],
+        teams: BTreeMap::new(),
+        alerts: Alerts::default(),
         fees: BTreeMap::from([("openrouter.ai".into(), 550)]),
         pricing: pricing_of_the_contract(),
         ledger: Ledger {
@@ -253,7 +256,7 @@ listen = "localhost"
 [audit]
 content = "on"
 ---
-1:1 | limit_usd
+2:8 | limit_usd
 [[cap]]
 name = "a"
 window = "day"

@@ -285,16 +285,6 @@ impl Accounts {
         states
     }
 
-    /// What is left under the limit for a subject, of each kind.
-    pub(super) fn left(&self, key: &str) -> Limits {
-        let (spent, reserved) = self.spent_and_reserved(self.live(key));
-        let per_call = Limits {
-            money: self.cap.per_call,
-            ..Limits::default()
-        };
-        self.limits(key).left(spent + reserved).min(per_call)
-    }
-
     fn cause(&self, short_without_reserved: Option<Measure>) -> Cause {
         match short_without_reserved {
             _ if self.cap.breaker => Cause::Velocity,

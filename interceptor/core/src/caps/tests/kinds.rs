@@ -267,23 +267,44 @@ fn a_stream_that_outlives_its_window_takes_nothing_of_the_next() {
 }
 
 #[test]
-fn what_is_left_for_a_clamped_call_is_the_least_of_all_caps() {
+fn a_call_may_be_clamped_where_each_cap_in_its_way_says_so() {
     let clamp = |name: &str, limit| Cap {
         clamp: true,
         kind: CapKind::Strict,
         ..cap(name, limit)
     };
+    let ann = caller("ann");
+    let fits = |caps: &mut Caps, smaller| {
+        caps.fits_if_clamped(NOON, &subject(&ann), amounts(5, 50), amounts(5, smaller))
+    };
     let mut caps = Caps::new(vec![clamp("wide", cents(100)), clamp("narrow", cents(30))]);
     spend_at(&mut caps, NOON, "ann", 2);
-    let ann = caller("ann");
     refused(reserve(&mut caps, "ann", 5));
-    let left = caps.left_if_clamped(NOON, &subject(&ann), amounts(5, 50));
-    assert_eq!(left, Some(Limits::of_money(cents(28))));
+    assert!(fits(&mut caps, 28) && !fits(&mut caps, 29));
     let mut caps = Caps::new(vec![clamp("soft", cents(30)), cap("hard", cents(1))]);
-    assert_eq!(
-        caps.left_if_clamped(NOON, &subject(&ann), amounts(5, 50)),
-        None
-    );
+    assert!(!fits(&mut caps, 1));
+    let mut caps = Caps::new(vec![clamp("soft", cents(30)), cap("hard", cents(5))]);
+    assert!(fits(&mut caps, 30));
+}
+
+#[test]
+fn only_a_cap_that_reserves_the_expected_and_refuses_follows_a_stream() {
+    let soft = OnExceed::Warn;
+    for (kind, on_exceed, follows) in [
+        (CapKind::Expected, OnExceed::Block, true),
+        (CapKind::Strict, OnExceed::Block, false),
+        (CapKind::Expected, soft, false),
+    ] {
+        let mut caps = Caps::new(vec![Cap {
+            kind,
+            on_exceed,
+            ..cap("all", cents(100))
+        }]);
+        let ticket = admitted(reserve(&mut caps, "ann", 5));
+        assert_eq!(caps.follows(ticket), follows);
+        caps.release(ticket);
+        assert!(!caps.follows(ticket));
+    }
 }
 
 #[test]

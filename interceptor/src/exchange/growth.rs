@@ -1,0 +1,82 @@
+//! A reservation that follows its stream: raised in steps as output is seen, until nothing is left.
+
+use weir_core::caps::{Amount, Cause, Exceeded};
+use weir_core::usage::Usage;
+
+use super::entry::Entry;
+use crate::sidecar::unix_ms;
+
+/// Output that is reserved ahead of what was seen, in tokens: what a step of the reservation adds.
+/// Each is a look at the caps and a line in the journal.
+const STEP_TOKENS: u64 = 256;
+
+/// What a call has reserved, as its stream grows.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Growth {
+    /// Tokens of the prompt, as estimated.
+    input: u64,
+    /// Tokens of output that are reserved.
+    output: u64,
+}
+
+impl Entry {
+    /// Has the reservation follow the stream, where a cap wants that.
+    pub(super) fn follow_stream(&mut self) {
+        let follows = self.record.stream
+            && self
+                .ticket
+                .is_some_and(|ticket| self.context.caps().follows(ticket));
+        self.growth = follows
+            .then(|| self.priced())
+            .flatten()
+            .map(|priced| self.context.memory.prompt_tokens(&priced))
+            .map(|input| Growth {
+                input,
+                output: self.reserved.tokens.saturating_sub(input),
+            });
+    }
+
+    /// Reserves what a stream has grown to, `seen` tokens of output, and a step ahead of it.
+    ///
+    /// # Errors
+    /// The cap under which it can't have so much: the answer is to be ended.
+    pub(super) fn grow(&mut self, seen: u64) -> Result<(), Box<Exceeded>> {
+        let Some(growth) = self.growth else {
+            return Ok(());
+        };
+        if seen <= growth.output {
+            return Ok(());
+        }
+        let ahead = seen.saturating_add(STEP_TOKENS);
+        // Near the limit less than a step may be left.
+        match self
+            .extend(growth, ahead)
+            .or_else(|_| self.extend(growth, seen))
+        {
+            // Only the slice is used up: there may be more.
+            Err(exceeded) if exceeded.cause == Cause::Grant => self.lease_more(exceeded),
+            extended => extended,
+        }
+    }
+
+    fn extend(&mut self, growth: Growth, output: u64) -> Result<(), Box<Exceeded>> {
+        let (Some(ticket), Some(priced)) = (self.ticket, self.priced()) else {
+            return Ok(());
+        };
+        let usage = Usage {
+            input: growth.input,
+            output,
+            ..Usage::default()
+        };
+        let price = self.prices.price(&priced.context(), &usage);
+        let money = price.map_or(self.reserved.money, |cost| cost.total);
+        let wanted = Amount::of_call(money, growth.input.saturating_add(output));
+        self.context.caps().extend(unix_ms(), ticket, wanted)?;
+        self.reserved = self.reserved.max(wanted);
+        self.growth = Some(Growth { output, ..growth });
+        self.record.counted_tokens = self.reserved.tokens;
+        self.charge_more(wanted);
+        self.context.ledger.admit(&self.record, self.reserved.money);
+        Ok(())
+    }
+}
