@@ -120,6 +120,8 @@ pub struct Metrics {
     pub connections: IntGauge,
     /// Calls in flight now.
     pub in_flight: IntGauge,
+    /// Estimated tokens of a prompt, divided by those that the provider counted.
+    estimates: Histogram,
     /// Seconds that Weir added before a request was forwarded.
     pub added: Histogram,
     /// Seconds from forwarding to the first byte of the answer.
@@ -169,17 +171,6 @@ impl Metrics {
             registry.register(Box::new(vec.clone()))?;
             Ok::<_, prometheus::Error>(vec)
         };
-        let gauge = |name: &str, help: &str| {
-            let gauge = IntGauge::new(name, help)?;
-            registry.register(Box::new(gauge.clone()))?;
-            Ok::<_, prometheus::Error>(gauge)
-        };
-        let seconds = |name: &str, help: &str, buckets: &[f64]| {
-            let histogram =
-                Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec()))?;
-            registry.register(Box::new(histogram.clone()))?;
-            Ok::<_, prometheus::Error>(histogram)
-        };
         Ok(Self {
             exchanges: counter(
                 "weir_exchanges_total",
@@ -217,20 +208,35 @@ impl Metrics {
                 &["what"],
             )?,
             bounds: counter("weir_bounds_reached_total", "Bounds reached.", &["bound"])?,
-            connections: gauge("weir_connections", "Connections open now.")?,
-            in_flight: gauge("weir_calls_in_flight", "Calls in flight now.")?,
-            added: seconds(
+            connections: gauge(&registry, "weir_connections", "Connections open now.")?,
+            in_flight: gauge(&registry, "weir_calls_in_flight", "Calls in flight now.")?,
+            added: histogram(
+                &registry,
                 "weir_added_seconds",
                 "Time from the last byte of a request to its forwarding.",
                 &ADDED_BUCKETS,
             )?,
-            first_byte: seconds(
+            first_byte: histogram(
+                &registry,
                 "weir_upstream_first_byte_seconds",
                 "Time from forwarding to the head of the answer.",
                 &FIRST_BYTE_BUCKETS,
             )?,
+            estimates: histogram(
+                &registry,
+                "weir_prompt_estimate_ratio",
+                "Estimated tokens of a prompt, divided by those that the provider counted.",
+                &ESTIMATE_BUCKETS,
+            )?,
             registry,
         })
+    }
+
+    /// Compares an estimate of a prompt with what the provider counted.
+    pub fn estimated(&self, expected: u64, told: u64) {
+        if told > 0 {
+            self.estimates.observe(expected as f64 / told as f64);
+        }
     }
 
     /// Counts an exchange that is over.
@@ -334,6 +340,28 @@ fn rewritten(registry: &Registry) -> Result<IntCounterVec, prometheus::Error> {
     Ok(rewritten)
 }
 
+fn gauge(registry: &Registry, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
+    let gauge = IntGauge::new(name, help)?;
+    registry.register(Box::new(gauge.clone()))?;
+    Ok(gauge)
+}
+
+fn histogram(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    buckets: &[f64],
+) -> Result<Histogram, prometheus::Error> {
+    let opts = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+    let histogram = Histogram::with_opts(opts)?;
+    registry.register(Box::new(histogram.clone()))?;
+    Ok(histogram)
+}
+
+/// Closer around one, which is a perfect estimate.
+const ESTIMATE_BUCKETS: [f64; 13] = [
+    0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 1.0, 1.02, 1.05, 1.1, 1.2, 1.5, 2.0,
+];
 /// Seconds.
 const ADDED_BUCKETS: [f64; 10] = [
     0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.002, 0.005, 0.02, 0.1, 1.0,

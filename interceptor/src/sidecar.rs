@@ -1,6 +1,7 @@
 //! The sidecar: everything that serves connections, built once and put together here.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -63,6 +64,7 @@ pub(crate) struct Context {
     /// One permit for each [`BODY_PERMIT_BYTES`] of request bodies that may be held.
     pub(crate) bodies: Arc<Semaphore>,
     live: Arc<Live>,
+    state_dir: PathBuf,
     rules: ArcSwap<Rules>,
     price_files: PriceFiles,
     /// Replaced when a list is imported, or the configuration changes. An exchange keeps the table
@@ -91,6 +93,13 @@ impl std::fmt::Debug for Context {
 impl Context {
     pub(crate) fn rules(&self) -> Arc<Rules> {
         self.rules.load_full()
+    }
+
+    /// Writes down what was learned of calls, for the next start.
+    fn keep_learned(&self) {
+        if let Err(error) = self.memory.save(&self.state_dir) {
+            tracing::warn!(%error, "expected to keep what estimates were learned");
+        }
     }
 
     pub(crate) fn prices(&self) -> Arc<PriceTable> {
@@ -262,10 +271,11 @@ impl Sidecar {
         let context = Arc::new(Context {
             prices: ArcSwap::from_pointee(price_files.table(&config)),
             price_files,
+            state_dir: parts.state.path().to_owned(),
             leaves: Leaves::new(parts.authority),
             rejections: Rejections::default(),
             keyring: Keyring::open_or_create(parts.state.path())?,
-            memory: Memory::default(),
+            memory: Memory::open(parts.state.path()),
             cache: CacheMemory::default(),
             rewriter: Rewriter::open(parts.state.path())?,
             metrics: Metrics::new()?,
@@ -333,6 +343,7 @@ impl Sidecar {
                 "warned_permille": account.warned_permille,
                 "resets_at_unix": account.resets_at_unix,
             })).collect::<Vec<_>>(),
+            "estimates": self.context.memory.error(),
             "bypasses": not_inspected,
             "ledger": self.context.ledger.health(),
         })
@@ -353,8 +364,12 @@ impl Sidecar {
         if tokio::time::timeout(timeout, closed).await.is_err() {
             tracing::info!("connections that are still open are given up");
         }
-        let ledger = Arc::clone(&self.context.ledger);
-        let flushed = tokio::task::spawn_blocking(move || ledger.flush(timeout)).await;
+        let context = Arc::clone(&self.context);
+        let flushed = tokio::task::spawn_blocking(move || {
+            context.keep_learned();
+            context.ledger.flush(timeout)
+        })
+        .await;
         if !matches!(flushed, Ok(true)) {
             tracing::warn!("records wait in the journal; the next start of weir commits them");
         }
@@ -415,7 +430,7 @@ async fn keep_house(context: Arc<Context>) {
     }
 }
 
-/// Puts price lists in force when one is imported or removed.
+/// Puts price lists in force when one is imported or removed, and keeps what was learned.
 async fn follow_prices(context: Arc<Context>) {
     let mut ticks = tokio::time::interval(limits::CONFIG_POLL_INTERVAL);
     let mut seen: Option<Stamp> = None;
@@ -433,6 +448,7 @@ async fn follow_prices(context: Arc<Context>) {
                 at_work.prices.store(Arc::new(table));
                 tracing::info!("price lists replaced");
             }
+            at_work.keep_learned();
             now
         });
         match read.await {

@@ -16,6 +16,8 @@ mod faults;
 #[cfg(test)]
 mod nodes;
 #[cfg(test)]
+mod prices;
+#[cfg(test)]
 mod records;
 #[cfg(test)]
 mod sockets;

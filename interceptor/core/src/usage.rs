@@ -64,6 +64,22 @@ impl Usage {
             .saturating_add(self.cache_write_long)
     }
 
+    /// Whether there is anything beside the buckets, reasoning and web searches.
+    #[must_use]
+    pub fn has_details(&self) -> bool {
+        let buckets = Self {
+            input: self.input,
+            cache_read: self.cache_read,
+            cache_write: self.cache_write,
+            cache_write_long: self.cache_write_long,
+            output: self.output,
+            reasoning: self.reasoning,
+            web_searches: self.web_searches,
+            ..Self::default()
+        };
+        *self != buckets
+    }
+
     /// Two calls, or two passes of one, as if they were one.
     #[must_use]
     pub fn plus(&self, other: &Self) -> Self {

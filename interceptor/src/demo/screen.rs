@@ -86,7 +86,10 @@ fn bar(percent: u64) -> String {
 
 fn cost(cost: &Cost) -> String {
     match cost {
-        Cost::Priced { total, .. } | Cost::Estimated { total, .. } => cents(*total),
+        Cost::Priced { total, .. }
+        | Cost::Estimated { total, .. }
+        | Cost::Reported { total }
+        | Cost::Notional { total, .. } => cents(*total),
         Cost::Unpriced => "unpriced".to_owned(),
         Cost::Unknown => "unknown".to_owned(),
     }

@@ -1,28 +1,33 @@
 //! What a call will probably cost, learned from the calls before it.
 
 use std::collections::HashMap;
+use std::fs;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::io::{self, Write as _};
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use serde::{Deserialize, Serialize};
 use weir_core::call::Call;
 use weir_core::caps::{Amount, Amounts};
 use weir_core::catalog::Provider;
-use weir_core::estimate::Ratios;
+use weir_core::estimate::{Estimate, Outputs, Ratios, Turn};
 use weir_core::money::Money;
 use weir_core::pricing::{Context, PriceTable};
 use weir_core::usage::Usage;
 
-/// Models whose usual answer is remembered, and conversations whose last prompt is.
-const MODELS_MAX: usize = 1024;
+/// Conversations whose last turn is remembered, about 60 bytes each.
 const CONVERSATIONS_MAX: usize = 8192;
-/// The answer of a model that is not known yet, in tokens: agents mostly answer with less.
-const OUTPUT_TOKENS_AT_FIRST: u64 = 1024;
-/// Twice the usual answer is reserved: outputs vary more than prompts.
-const OUTPUT_MARGIN: u64 = 2;
-/// The usual answer moves by an eighth of the difference with each call.
-const OUTPUT_LEARNING_SHARE: u64 = 8;
+/// Names of deployments and profiles whose model is remembered.
+const ALIASES_MAX: usize = 1024;
 /// The output of a model whose limit is not known, at worst.
 const OUTPUT_TOKENS_MAX: u64 = 128_000;
+/// In the state directory: what is kept over a restart.
+const FILE: &str = "estimates.json";
+/// Bytes of that file: more than the bounds of what is learned allow is no file of Weir's.
+const FILE_BYTES_MAX: u64 = 8 << 20;
+/// The error of estimates moves by this share of a new one.
+const ERROR_SHARE: i64 = 16;
 
 /// What is learned of calls: sizes only, no text.
 #[derive(Default)]
@@ -32,21 +37,53 @@ pub(crate) struct Memory {
 
 #[derive(Default)]
 struct Learned {
+    kept: Kept,
+    /// The last turn, by conversation.
+    turns: HashMap<u64, Turn>,
+    error: Error,
+    /// Whether `kept` is other than in the file.
+    changed: bool,
+}
+
+/// What is worth to be kept over a restart.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Kept {
     ratios: Ratios,
-    outputs: HashMap<String, u64>,
-    /// Tokens of the last prompt, by conversation.
-    prompts: HashMap<u64, u64>,
+    outputs: Outputs,
+    /// The model that answers, by host and the name that is asked for, where that is only a name:
+    /// deployments of Azure, profiles of Bedrock.
+    aliases: HashMap<String, String>,
+}
+
+/// How far estimates of prompts were off, from usage that came later.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Error {
+    /// Prompts that were compared.
+    pub(crate) prompts: u64,
+    /// The mean of the difference in thousandths of the prompt, the last ones counting most.
+    pub(crate) mean_permille: i64,
+    /// The same with signs: above zero, estimates are too high.
+    pub(crate) bias_permille: i64,
 }
 
 /// A call, as far as its price goes.
 #[derive(Clone, Copy)]
 pub(crate) struct Priced<'a> {
     pub(crate) provider: Provider,
+    pub(crate) host: &'a str,
     pub(crate) model: &'a str,
     pub(crate) call: &'a Call,
     pub(crate) at_unix: i64,
     /// The host binds the call to a region.
     pub(crate) regional: bool,
+    /// Whose answers are alike: the hash of a key, or a program.
+    pub(crate) workload: &'a str,
+    pub(crate) conversation: u64,
+    /// A plan pays for the call.
+    pub(crate) is_free: bool,
+    /// What a token of a model without a price counts, in pico-dollars.
+    pub(crate) flat_picos: Option<u64>,
 }
 
 impl<'a> Priced<'a> {
@@ -62,34 +99,67 @@ impl<'a> Priced<'a> {
             batch: false,
         }
     }
+
+    fn alias(&self) -> String {
+        format!("{} {}", self.host, self.model)
+    }
 }
 
 impl Memory {
-    /// What to reserve. No money, for a model without a price: nothing can be known of it.
+    /// What was learned before the last restart. A file that can't be read is begun anew.
+    pub(crate) fn open(state_dir: &Path) -> Self {
+        let kept = match read(&state_dir.join(FILE)) {
+            Ok(kept) => kept,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Kept::default(),
+            Err(error) => {
+                tracing::warn!(%error, "expected to read {FILE}; estimates are learned anew");
+                Kept::default()
+            }
+        };
+        Self {
+            learned: Mutex::new(Learned {
+                kept,
+                ..Learned::default()
+            }),
+        }
+    }
+
+    /// Writes down what is to be kept, if there is anything new.
+    ///
+    /// # Errors
+    /// It can't be written.
+    pub(crate) fn save(&self, state_dir: &Path) -> io::Result<()> {
+        let text = {
+            let mut learned = self.lock();
+            if !std::mem::take(&mut learned.changed) {
+                return Ok(());
+            }
+            serde_json::to_vec(&learned.kept)?
+        };
+        let mut file = tempfile::NamedTempFile::new_in(state_dir)?;
+        file.write_all(&text)?;
+        file.persist(state_dir.join(FILE))?;
+        Ok(())
+    }
+
+    /// What to reserve. No money, for a model without a price, where nothing can be known, and for
+    /// a call that a plan pays for.
     ///
     /// At worst a token is one byte, all of the prompt is written to the cache for long, and the
     /// answer is as long as it may be, as often as it was asked for.
     pub(crate) fn amounts(&self, prices: &PriceTable, priced: &Priced<'_>) -> Amounts {
-        let (call, model) = (priced.call, priced.model);
+        let call = priced.call;
+        let model = self.model_of(prices, priced);
+        let model = model.as_deref().unwrap_or(priced.model);
         let limit = call
             .max_output_tokens
             .or_else(|| prices.max_output_tokens(priced.context().provider, model))
             .unwrap_or(OUTPUT_TOKENS_MAX);
-        let learned = self.lock();
-        let input = learned.ratios.estimate(priced.provider, model, call);
-        let usual = learned
-            .outputs
-            .get(model)
-            .copied()
-            .unwrap_or(OUTPUT_TOKENS_AT_FIRST);
-        drop(learned);
-        let output = usual
-            .saturating_mul(OUTPUT_MARGIN)
-            .min(limit)
-            .saturating_mul(call.choices);
+        let input = self.prompt_tokens(priced);
+        let usual = self.lock().kept.outputs.expected(priced.workload, model);
         let expected = Usage {
             input,
-            output,
+            output: usual.min(limit).saturating_mul(call.choices),
             ..Usage::default()
         };
         let worst = Usage {
@@ -97,10 +167,22 @@ impl Memory {
             output: limit.saturating_mul(call.choices),
             ..Usage::default()
         };
+        let context = Context {
+            model,
+            ..priced.context()
+        };
+        let quote = prices.quote(&context).filter(|_| !priced.is_free);
+        let flat = priced
+            .flat_picos
+            .filter(|_| !priced.is_free && quote.is_none());
         let amount = |usage: Usage| {
-            let price = prices.price(&priced.context(), &usage);
+            let price = quote.as_ref().and_then(|quote| quote.price(&usage));
             let tokens = usage.prompt().saturating_add(usage.output);
-            Amount::of_call(price.map_or(Money::ZERO, |cost| cost.total), tokens)
+            let money = match flat {
+                Some(picos) => at_flat_price(tokens, picos),
+                None => price.map_or(Money::ZERO, |cost| cost.total),
+            };
+            Amount::of_call(money, tokens)
         };
         Amounts {
             expected: amount(expected),
@@ -108,48 +190,105 @@ impl Memory {
         }
     }
 
-    /// About how many tokens the prompt has.
-    pub(crate) fn prompt_tokens(&self, priced: &Priced<'_>) -> u64 {
-        self.lock()
-            .ratios
-            .estimate(priced.provider, priced.model, priced.call)
+    /// The model behind a name without a price, where an answer told it.
+    pub(crate) fn model_of(&self, prices: &PriceTable, priced: &Priced<'_>) -> Option<String> {
+        if prices.quote(&priced.context()).is_some() {
+            return None;
+        }
+        self.lock().kept.aliases.get(&priced.alias()).cloned()
     }
 
-    /// Learns from an answer; tells the previous prompt of the conversation, in tokens.
+    /// About how many tokens the prompt has.
+    pub(crate) fn estimate(&self, priced: &Priced<'_>) -> Estimate {
+        let learned = self.lock();
+        let last = learned.turns.get(&priced.conversation).copied();
+        let ratios = &learned.kept.ratios;
+        ratios.estimate(priced.host, priced.model, priced.call, last)
+    }
+
+    /// How many tokens the prompt will hardly exceed.
+    pub(crate) fn prompt_tokens(&self, priced: &Priced<'_>) -> u64 {
+        self.estimate(priced).reserved
+    }
+
+    /// Learns from an answer, which names its model; tells the previous prompt of the
+    /// conversation, in tokens.
     pub(crate) fn learn(
         &self,
         priced: &Priced<'_>,
-        conversation: u64,
+        answered: Option<&str>,
         usage: &Usage,
     ) -> Option<u64> {
+        let estimate = self.estimate(priced);
         let mut learned = self.lock();
         let learned = &mut *learned;
-        learned
-            .ratios
-            .learn(priced.provider, priced.model, priced.call, usage.prompt());
-        if learned.outputs.len() < MODELS_MAX || learned.outputs.contains_key(priced.model) {
-            let usual = learned
-                .outputs
-                .entry(priced.model.to_owned())
-                .or_insert(usage.output);
-            *usual = usual
-                .saturating_mul(OUTPUT_LEARNING_SHARE.saturating_sub(1))
-                .saturating_add(usage.output)
-                .div_ceil(OUTPUT_LEARNING_SHARE);
+        learned.changed = true;
+        if priced.call.media == 0 {
+            learned.error.add(estimate.expected, usage.prompt());
         }
-        if learned.prompts.len() >= CONVERSATIONS_MAX
-            && !learned.prompts.contains_key(&conversation)
-        {
-            // Which one goes does not matter much: it costs one report a smaller `perfect`.
-            let any = learned.prompts.keys().next().copied();
-            any.and_then(|any| learned.prompts.remove(&any));
+        let kept = &mut learned.kept;
+        let (host, model) = (priced.host, priced.model);
+        kept.ratios.learn(host, model, priced.call, usage.prompt());
+        let each = usage.output.div_ceil(priced.call.choices.max(1));
+        kept.outputs.learn(priced.workload, model, each);
+        if let Some(answered) = answered.filter(|answered| *answered != model) {
+            make_room(&mut kept.aliases, &priced.alias(), ALIASES_MAX);
+            kept.aliases.insert(priced.alias(), answered.to_owned());
+            kept.outputs.learn(priced.workload, answered, each);
         }
-        learned.prompts.insert(conversation, usage.prompt())
+        make_room(&mut learned.turns, &priced.conversation, CONVERSATIONS_MAX);
+        let turn = Turn::of(priced.call, usage);
+        let previous = learned.turns.insert(priced.conversation, turn);
+        previous.map(|turn| turn.prompt)
+    }
+
+    /// How far estimates were off.
+    pub(crate) fn error(&self) -> Error {
+        self.lock().error
     }
 
     fn lock(&self) -> MutexGuard<'_, Learned> {
         self.learned.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+impl Error {
+    fn add(&mut self, expected: u64, told: u64) {
+        let (expected, told) = (i128::from(expected), i128::from(told));
+        let Some(off) = (expected.saturating_sub(told).saturating_mul(1000)).checked_div(told)
+        else {
+            return;
+        };
+        let off = i64::try_from(off.clamp(-1000, 1_000_000)).unwrap_or(0);
+        let share = if self.prompts == 0 { 1 } else { ERROR_SHARE };
+        let towards = |mean: i64, new: i64| mean.saturating_add(new.saturating_sub(mean) / share);
+        self.mean_permille = towards(self.mean_permille, off.abs());
+        self.bias_permille = towards(self.bias_permille, off);
+        self.prompts = self.prompts.saturating_add(1);
+    }
+}
+
+/// What tokens cost that all cost the same.
+pub(crate) fn at_flat_price(tokens: u64, picos_per_token: u64) -> Money {
+    let picos = u128::from(tokens).saturating_mul(u128::from(picos_per_token));
+    Money::from_picos_rounded_up(picos)
+}
+
+/// Takes out any entry where a new one would be one too many: which does not matter much.
+fn make_room<K: Clone + Eq + std::hash::Hash, V>(map: &mut HashMap<K, V>, key: &K, most: usize) {
+    if map.len() >= most && !map.contains_key(key) {
+        let any = map.keys().next().cloned();
+        any.and_then(|any| map.remove(&any));
+    }
+}
+
+fn read(path: &Path) -> io::Result<Kept> {
+    let bytes = fs::metadata(path)?.len();
+    if bytes > FILE_BYTES_MAX {
+        let message = format!("expected at most {FILE_BYTES_MAX} bytes, found {bytes}");
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
+    }
+    Ok(serde_json::from_slice(&fs::read(path)?)?)
 }
 
 /// What tells a conversation from others: who has it, with which model, and how it begins. Its
@@ -162,4 +301,131 @@ pub(crate) fn conversation(key: Option<&str>, call: &Call, body: &[u8]) -> u64 {
         None => call.session.hash(&mut hasher),
     }
     hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use weir_core::api::Api;
+    use weir_core::call;
+
+    use super::*;
+
+    fn call_of(text_bytes: u64) -> Call {
+        let mut call = call::parse(Api::ChatCompletions, br#"{"model":"m"}"#).unwrap();
+        call.text_bytes = text_bytes;
+        call
+    }
+
+    fn priced<'a>(provider: Provider, model: &'a str, call: &'a Call) -> Priced<'a> {
+        Priced {
+            provider,
+            host: "llm.example",
+            model,
+            call,
+            at_unix: 1_798_761_600,
+            regional: false,
+            workload: "agent",
+            conversation: 7,
+            is_free: false,
+            flat_picos: None,
+        }
+    }
+
+    fn usage(input: u64, output: u64) -> Usage {
+        Usage {
+            input,
+            output,
+            ..Usage::default()
+        }
+    }
+
+    #[test]
+    fn the_model_of_a_deployment_is_known_after_its_first_answer() {
+        let (memory, prices) = (Memory::default(), PriceTable::builtin());
+        let call = call_of(10_000);
+        let deployment = priced(Provider::Azure, "my-deployment", &call);
+        assert_eq!(
+            memory.amounts(prices, &deployment).expected.money,
+            Money::ZERO
+        );
+        memory.learn(&deployment, Some("gpt-6.1-sol"), &usage(2_500, 100));
+        assert!(memory.amounts(prices, &deployment).expected.money > Money::ZERO);
+        let other = Priced {
+            host: "other.example",
+            ..deployment
+        };
+        assert_eq!(memory.amounts(prices, &other).expected.money, Money::ZERO);
+    }
+
+    #[test]
+    fn a_call_that_a_plan_pays_for_reserves_tokens_and_no_money() {
+        let (memory, prices) = (Memory::default(), PriceTable::builtin());
+        let call = call_of(10_000);
+        let free = Priced {
+            is_free: true,
+            ..priced(Provider::OpenAi, "gpt-6.1-sol", &call)
+        };
+        let amounts = memory.amounts(prices, &free);
+        assert_eq!(amounts.worst.money, Money::ZERO);
+        assert!(amounts.expected.tokens > 0);
+    }
+
+    #[test]
+    fn what_was_learned_is_there_after_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let memory = Memory::open(dir.path());
+        let call = call_of(100_000);
+        let of = priced(Provider::OpenAi, "gpt-6.1-sol", &call);
+        for _ in 0..50 {
+            memory.learn(&of, None, &usage(50_000, 9_000));
+        }
+        memory.save(dir.path()).unwrap();
+        let again = Memory::open(dir.path());
+        let new = Priced {
+            conversation: 8,
+            ..of
+        };
+        assert_eq!(again.estimate(&new), memory.estimate(&new));
+        let prices = PriceTable::builtin();
+        assert_eq!(
+            again.amounts(prices, &new).expected.money,
+            memory.amounts(prices, &new).expected.money
+        );
+        fs::write(dir.path().join(FILE), "{").unwrap();
+        assert_eq!(Memory::open(dir.path()).estimate(&new).expected, 25_000);
+    }
+
+    #[test]
+    fn the_error_of_estimates_falls_as_they_are_learned() {
+        let memory = Memory::default();
+        let call = call_of(100_000);
+        let of = priced(Provider::OpenAi, "gpt-6.1-sol", &call);
+        memory.learn(&of, None, &usage(50_000, 100));
+        assert_eq!(
+            memory.error(),
+            Error {
+                prompts: 1,
+                mean_permille: 500,
+                bias_permille: -500
+            }
+        );
+        for _ in 0..100 {
+            memory.learn(&of, None, &usage(50_000, 100));
+        }
+        assert!(memory.error().mean_permille < 20, "{:?}", memory.error());
+    }
+
+    #[test]
+    fn no_more_conversations_are_kept_than_the_bound() {
+        let memory = Memory::default();
+        let call = call_of(10_000);
+        for conversation in 0..10_000 {
+            let of = Priced {
+                conversation,
+                ..priced(Provider::OpenAi, "m", &call)
+            };
+            memory.learn(&of, None, &usage(1, 1));
+        }
+        assert_eq!(memory.lock().turns.len(), CONVERSATIONS_MAX);
+    }
 }

@@ -17,12 +17,13 @@ use weir_core::pricing::{self, PriceTable};
 use weir_core::rewrite::Plan;
 
 use super::admission::Priced;
+use super::credential::{SUBSCRIPTION, Sender};
 use super::explain::{Bodies, Sketched};
 use super::growth::Growth;
 use crate::decrypt::Session;
 use crate::forward::SendError;
 use crate::ledger::{Cost, Outcome, Record, new_id};
-use crate::process::config::Fail;
+use crate::process::config::{Fail, Subscriptions, Unpriced};
 use crate::sidecar::{Context, Rules, unix_ms};
 
 /// An exchange whose record is not written yet.
@@ -94,13 +95,16 @@ impl Entry {
             .map_or("/", |path| path.as_str());
         let endpoint = api::recognize(session.provider, request.method().as_str(), path);
         let mut identity = session.origin.application.identity.clone();
-        if let Some(credential) = context
-            .keyring
-            .recognize(session.provider, request.headers())
-        {
+        let sender = Sender {
+            provider: session.provider,
+            host: session.upstream.route().host.as_ref(),
+            path,
+            headers: request.headers(),
+        };
+        if let Some(credential) = context.keyring.recognize(&sender) {
             identity.key_hash = Some(credential.hash);
             identity.key_tail = credential.tail;
-            identity.key_kind = Some(credential.kind.to_owned());
+            identity.key_kind = Some(credential.kind.as_str().to_owned());
         }
         if identity.team.is_none() && !rules.config.teams.is_empty() {
             identity.team = rules.config.team_of(&identity.caller());
@@ -249,8 +253,29 @@ impl Entry {
             model: call.model.as_deref().unwrap_or_default(),
             call,
             at_unix: self.record.started_unix_ms.div_euclid(1000),
+            host: &self.record.host,
             regional: pricing::is_regional(self.session.provider.as_str(), &self.record.host),
+            workload: self.workload(),
+            conversation: self.conversation,
+            is_free: self.is_paid_by_a_plan(),
+            flat_picos: match self.rules.config.pricing.unpriced {
+                Unpriced::Flat { picos_per_token } => Some(picos_per_token),
+                Unpriced::Allow | Unpriced::Refuse => None,
+            },
         }
+    }
+
+    /// Whose answers are alike: one key's, else one program's.
+    fn workload(&self) -> &str {
+        let identity = &self.record.identity;
+        let workload = identity.key_hash.as_ref().or(identity.program.as_ref());
+        workload.map_or("", String::as_str)
+    }
+
+    /// Whether the credential is of a plan, and what a plan pays for does not count as spent.
+    pub(super) fn is_paid_by_a_plan(&self) -> bool {
+        self.rules.config.pricing.subscriptions == Subscriptions::Notional
+            && self.record.identity.key_kind.as_deref() == Some(SUBSCRIPTION)
     }
 
     /// Writes the record and settles what was reserved. Only the first call does anything.

@@ -16,6 +16,7 @@ mod response;
 mod rewrite;
 mod settle;
 mod settled;
+mod unpriced;
 mod upgrade;
 mod websocket;
 
@@ -145,6 +146,9 @@ async fn exchange(
             tracing::warn!(unreadable, "expected a call, forwarded unread");
             entry.unread("request_unreadable");
         }
+    }
+    if let Some(model) = entry.refused_for_no_price() {
+        return Ok(entry.refuse_unpriced(api, &model));
     }
     if let Err(exceeded) = entry.admit_leased(&body).await {
         return Ok(entry.refuse(api, &exceeded));

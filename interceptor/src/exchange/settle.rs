@@ -6,11 +6,13 @@ use weir_core::cache::{self, CacheRules};
 use weir_core::caps::Amount;
 use weir_core::catalog::Provider;
 use weir_core::money::Money;
-use weir_core::pricing::{Context, PriceTable};
+use weir_core::pricing::{Context, PriceTable, Quote};
 use weir_core::usage::Usage;
 
+use super::admission::{self, Priced};
 use super::entry::{End, Entry};
 use crate::ledger::{Cost, Outcome};
+use crate::process::config::Unpriced;
 
 impl Entry {
     /// Completes the record, and replaces what was reserved by what was spent.
@@ -30,6 +32,7 @@ impl Entry {
                 (Some(used), Some(answer)) => self.price(&used, answer, told.is_some()),
                 _ => self.without_usage(end),
             };
+            self.charge(answer);
         } else if self.is_free() || self.is_not_billed(end) {
             self.record.cost = nothing();
         }
@@ -89,7 +92,7 @@ impl Entry {
     fn used_so_far(&self, answer: Option<&Answer>) -> Option<Usage> {
         let answer = answer?;
         let told = answer.usage.or_else(|| {
-            let input = self.context.memory.prompt_tokens(&self.priced()?);
+            let input = self.context.memory.estimate(&self.priced()?).expected;
             (answer.delta_events > 0).then_some(Usage {
                 input,
                 ..Usage::default()
@@ -135,15 +138,73 @@ impl Entry {
         end == End::NotSent || self.sent.is_none() || self.record.outcome == Outcome::ProviderError
     }
 
+    /// Puts what the provider says that it charged over what a table says, and books a call that a
+    /// plan pays for apart.
+    fn charge(&mut self, answer: Option<&Answer>) {
+        let cost = &mut self.record.cost;
+        if let Some(total) = answer.and_then(|answer| answer.reported_cost) {
+            *cost = Cost::Reported { total };
+        }
+        if !self.is_paid_by_a_plan() {
+            return;
+        }
+        let version = match &self.record.cost {
+            Cost::Priced { version, .. } | Cost::Estimated { version, .. } => version.clone(),
+            Cost::Reported { .. } => "reported".to_owned(),
+            Cost::Notional { .. } | Cost::Unpriced | Cost::Unknown => return,
+        };
+        let total = self.record.cost.spent();
+        if total > Money::ZERO {
+            self.record.cost = Cost::Notional { total, version };
+        }
+    }
+
+    /// What counts for usage of a model without a price.
+    fn without_price(&self, usage: &Usage) -> Cost {
+        match self.rules.config.pricing.unpriced {
+            Unpriced::Flat { picos_per_token } => Cost::Estimated {
+                total: admission::at_flat_price(tokens(usage), picos_per_token),
+                version: "flat".to_owned(),
+            },
+            Unpriced::Allow | Unpriced::Refuse => Cost::Unpriced,
+        }
+    }
+
+    /// Learns from the usage of an answer; tells the previous prompt of the conversation.
+    fn learn(&self, priced: &Priced<'_>, answer: &Answer, usage: &Usage) -> Option<u64> {
+        let (memory, metrics) = (&self.context.memory, &self.context.metrics);
+        metrics.estimated(memory.estimate(priced).expected, usage.prompt());
+        memory.learn(priced, answer.model.as_deref(), usage)
+    }
+
+    /// The quote for the model that answered or, where that has none, that was asked for.
+    ///
+    /// Behind a gateway an answer may name a model that no table knows. At Bedrock it names the
+    /// model without the profile that the price depends on, so that what was asked comes first.
+    fn known<'a>(
+        &'a self,
+        answered: Context<'a>,
+        asked: &'a str,
+    ) -> Option<(Context<'a>, Quote<'a>)> {
+        let as_asked = Context {
+            model: asked,
+            ..answered
+        };
+        let tries = match self.session.provider {
+            Provider::Bedrock => [as_asked, answered],
+            _ => [answered, as_asked],
+        };
+        tries
+            .into_iter()
+            .find_map(|context| Some((context, self.prices.quote(&context)?)))
+    }
+
     fn price(&mut self, usage: &Usage, answer: &Answer, exact: bool) -> Cost {
         let sketched = self.sketched.take().filter(|_| exact);
         let Some(priced) = self.priced() else {
             return Cost::Unknown;
         };
-        let memory = &self.context.memory;
-        let previous = exact
-            .then(|| memory.learn(&priced, self.conversation, usage))
-            .flatten();
+        let previous = exact.then(|| self.learn(&priced, answer, usage)).flatten();
         let (asked, prices) = (priced.context(), &self.prices);
         let answered = Context {
             model: answer.model.as_deref().unwrap_or(asked.model),
@@ -152,23 +213,12 @@ impl Entry {
             inference_geo: answer.inference_geo.as_deref().or(asked.inference_geo),
             ..asked
         };
-        let as_asked = Context {
-            model: asked.model,
-            ..answered
-        };
-        // Behind a gateway an answer may name a model that no table knows. At Bedrock it names the
-        // model without the profile that the price depends on.
-        let tries = match self.session.provider {
-            Provider::Bedrock => [as_asked, answered],
-            _ => [answered, as_asked],
-        };
-        let known = tries
-            .into_iter()
-            .find_map(|context| Some((context, prices.rates(&context, usage.prompt())?)));
+        let known = self.known(answered, asked.model);
         let rules = self.cache_rules(known.as_ref().map_or(&answered, |(context, _)| context));
         let explained = self.explain(sketched, usage, rules);
         let previous = explained.expected_tokens().or(previous);
-        let found = known.and_then(|(context, rates)| {
+        let found = known.and_then(|(context, quote)| {
+            let rates = quote.rates(usage.prompt())?;
             let cost = rates.cost(usage)?;
             // Where a call had several passes, each is priced by its own model and length.
             let parts = answer.parts.iter().map(|part| {
@@ -188,12 +238,14 @@ impl Entry {
             let of_input = (total - cost.output - cost.extras).max(Money::ZERO);
             let price = |usage: &Usage| rates.cost(usage).map(|cost| cost.total);
             let saving = explained.saving(total, price);
-            Some((total, of_input, cost.without_cache, perfect, saving))
+            let version = quote.version().into_owned();
+            let told = (cost.without_cache, perfect, saving);
+            Some((total, of_input, told, version))
         });
         self.record.cache_outcome = Some(cache::judge(usage, rules, previous).as_str().to_owned());
         explained.note(&mut self.record);
-        let Some((total, of_input, without_cache, perfect, saving)) = found else {
-            return Cost::Unpriced;
+        let Some((total, of_input, (without_cache, perfect, saving), version)) = found else {
+            return self.without_price(usage);
         };
         self.record.cost_of_input = Some(of_input);
         self.record.cost_without_cache = Some(without_cache);
@@ -201,7 +253,6 @@ impl Entry {
         self.record.rewrite_saving = saving;
         let is_missed = self.record.cache_reason.is_some();
         self.record.missed = is_missed.then(|| total.saturating_sub_to_zero(perfect));
-        let version = prices.version().to_owned();
         if exact {
             Cost::Priced { total, version }
         } else {

@@ -125,7 +125,7 @@ pub struct Identity {
     pub key_hash: Option<String>,
     /// The last four characters of the credential, to recognise it by.
     pub key_tail: Option<String>,
-    /// Kind of the credential, such as `api_key` or `oauth`.
+    /// Kind of the credential: `api_key`, `subscription`, `cloud_iam`, or `oauth` for another login.
     pub key_kind: Option<String>,
 }
 
@@ -237,6 +237,19 @@ pub enum Cost {
         /// Version of the price table; empty where the reservation is the estimate.
         version: String,
     },
+    /// Told by the provider: what it charged, whatever a price table says.
+    Reported {
+        /// The charge.
+        total: Money,
+    },
+    /// What the call would have cost by a price table, where a plan pays for it: nothing is
+    /// billed, so it counts as nothing.
+    Notional {
+        /// The cost.
+        total: Money,
+        /// Version of the price table.
+        version: String,
+    },
     /// There is usage, and no price for the model.
     Unpriced,
     /// There is no usage to price.
@@ -249,8 +262,19 @@ impl Cost {
     #[must_use]
     pub const fn spent(&self) -> Money {
         match self {
-            Self::Priced { total, .. } | Self::Estimated { total, .. } => *total,
-            Self::Unpriced | Self::Unknown => Money::ZERO,
+            Self::Priced { total, .. }
+            | Self::Estimated { total, .. }
+            | Self::Reported { total } => *total,
+            Self::Notional { .. } | Self::Unpriced | Self::Unknown => Money::ZERO,
+        }
+    }
+
+    /// What would have been spent, were there no plan that paid for the call.
+    #[must_use]
+    pub const fn notional(&self) -> Option<Money> {
+        match self {
+            Self::Notional { total, .. } => Some(*total),
+            _ => None,
         }
     }
 
@@ -260,6 +284,8 @@ impl Cost {
         match self {
             Self::Priced { .. } => "priced",
             Self::Estimated { .. } => "estimated",
+            Self::Reported { .. } => "reported",
+            Self::Notional { .. } => "notional",
             Self::Unpriced => "unpriced",
             Self::Unknown => "unknown",
         }

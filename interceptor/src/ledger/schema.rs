@@ -8,10 +8,10 @@ pub(super) fn migrations() -> Migrations<'static> {
 }
 
 /// `PRAGMA user_version` of a database that all steps were taken on.
-pub(super) const VERSION: i64 = 3;
+pub(super) const VERSION: i64 = 4;
 
 /// In order; those that were ever released are never changed, only added to.
-const STEPS: [&str; 3] = [
+const STEPS: [&str; 4] = [
     "
     -- One row per exchange, appended in the order of commits: `seq` is what other processes read
     -- on from. Amounts are nano-dollars, times milliseconds since the Unix epoch.
@@ -92,5 +92,11 @@ const STEPS: [&str; 3] = [
         author TEXT NOT NULL,
         reason TEXT NOT NULL
     ) STRICT;
+    ",
+    "
+    -- What a call would have cost that a plan paid for; and, where there is more of the usage than
+    -- has columns, all of it, as JSON.
+    ALTER TABLE exchange ADD COLUMN notional_nanos INTEGER;
+    ALTER TABLE exchange ADD COLUMN usage_details TEXT;
     ",
 ];

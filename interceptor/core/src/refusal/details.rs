@@ -55,9 +55,10 @@ impl<'a> Details<'a> {
                 amounts: Amounts::of(exceeded),
                 resets_at: message::resets_at(exceeded),
             }),
-            Reason::TooLarge { .. } | Reason::Unreadable { .. } | Reason::UpstreamFailed { .. } => {
-                None
-            }
+            Reason::TooLarge { .. }
+            | Reason::Unreadable { .. }
+            | Reason::Unpriced { .. }
+            | Reason::UpstreamFailed { .. } => None,
         };
         Self {
             refused_by: "weir",

@@ -20,6 +20,11 @@ pub(super) fn message(reason: &Reason<'_>, request_id: &str) -> String {
             "Weir refused this request: it could not be read ({detail}), and requests that \
              cannot be read are not allowed here (request {request_id})."
         ),
+        Reason::Unpriced { model } => format!(
+            "Weir refused this call: no price is known for the model \"{model}\", and calls \
+             without a price are not allowed here. Whoever runs Weir can give it one: `weir prices \
+             import`, or [[price]] in the configuration (request {request_id})."
+        ),
         Reason::UpstreamFailed { detail } => format!(
             "Weir could not get an answer from the provider: {detail} (request {request_id})."
         ),

@@ -43,6 +43,11 @@ pub enum Reason<'a> {
         /// What was expected, and found.
         detail: &'a str,
     },
+    /// The model has no price, and a policy wants all calls priced.
+    Unpriced {
+        /// The model that was asked for.
+        model: &'a str,
+    },
     /// The provider could not be reached, or broke off before it answered.
     UpstreamFailed {
         /// What happened.
@@ -63,6 +68,7 @@ impl Reason<'_> {
             },
             Self::TooLarge { .. } => "too_large",
             Self::Unreadable { .. } => "unreadable",
+            Self::Unpriced { .. } => "unpriced",
             Self::UpstreamFailed { .. } => "upstream_failed",
         }
     }
@@ -202,6 +208,15 @@ impl Shape {
                 openai_type: "invalid_request_error",
                 openai_code: "unreadable_request",
                 gemini_status: "INVALID_ARGUMENT",
+                bedrock_type: "ValidationException",
+                may_be_retried: false,
+            },
+            Reason::Unpriced { .. } => Self {
+                status: 402,
+                anthropic_type: "billing_error",
+                openai_type: "invalid_request_error",
+                openai_code: "unpriced_model",
+                gemini_status: "PERMISSION_DENIED",
                 bedrock_type: "ValidationException",
                 may_be_retried: false,
             },

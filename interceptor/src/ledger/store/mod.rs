@@ -284,6 +284,8 @@ pub(super) fn insert_record(
             record.missed.map(Money::nanos),
             record.rewrite_saving.map(Money::nanos),
             integer(record.counted_tokens),
+            record.cost.notional().map(Money::nanos),
+            usage.filter(|usage| usage.has_details()).map(json),
         ])?;
     Ok(())
 }
@@ -293,6 +295,9 @@ fn amount_and_version(cost: &Cost) -> (Option<i64>, Option<&str>) {
         Cost::Priced { total, version } | Cost::Estimated { total, version } => {
             (Some(total.nanos()), Some(version))
         }
+        Cost::Reported { total } => (Some(total.nanos()), None),
+        // Nothing was spent; what it would have been has a column of its own.
+        Cost::Notional { version, .. } => (None, Some(version)),
         Cost::Unpriced | Cost::Unknown => (None, None),
     }
 }
@@ -339,8 +344,8 @@ const INSERT_EXCHANGE: &str = "INSERT OR IGNORE INTO exchange (
     added_us, upstream_first_byte_us, total_us,
     pod, namespace, service_account, team,
     cost_input_nanos, cache_reason, cache_where, cache_rule, missed_nanos, rewrite_saving_nanos,
-    counted_tokens
-    ) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,
+    counted_tokens, notional_nanos, usage_details
+    ) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,
     ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
 const REASON_LOST: &str = "weir_died_in_flight";
 const MINUTE_MS: i64 = 60_000;

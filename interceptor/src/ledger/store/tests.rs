@@ -140,13 +140,59 @@ fn each_field_of_a_record_is_in_the_column_of_its_name() {
         edits=[{\"rule\":\"date\",\"bytes\":13}] reasons=[\"why\"] request_bytes=14 \
         response_bytes=15 added_us=16 upstream_first_byte_us=17 total_us=18 \
         pod=p0 namespace=n0 service_account=sa team=red cost_input_nanos=19 cache_reason=system_changed \
-        cache_where=system[0]+19 cache_rule=iso_time missed_nanos=20 rewrite_saving_nanos=-21 counted_tokens=22";
+        cache_where=system[0]+19 cache_rule=iso_time missed_nanos=20 rewrite_saving_nanos=-21 counted_tokens=22 \
+        notional_nanos=null usage_details=null";
     let actual = row(&store, "exchange");
     let actual: Vec<_> = actual
         .iter()
         .map(|(column, value)| format!("{column}={value}"))
         .collect();
     assert_eq!(actual.join(" "), expected);
+}
+
+#[test]
+fn what_a_plan_paid_and_what_usage_has_beside_the_buckets_have_columns_of_their_own() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut store = Store::open(&directory.path().join("db")).unwrap();
+    let record = Record {
+        cost: Cost::Notional {
+            total: Money::from_nanos(30),
+            version: "v".to_owned(),
+        },
+        usage: Some(Usage {
+            input: 4,
+            input_audio: 3,
+            ..Usage::default()
+        }),
+        ..full_record()
+    };
+    let reported = Record {
+        id: "other".to_owned(),
+        cost: Cost::Reported {
+            total: Money::from_nanos(31),
+        },
+        ..full_record()
+    };
+    let entries = [recorded(record), recorded(reported)];
+    store.commit("me", None, &entries).unwrap();
+    let columns = [
+        "cost_state",
+        "cost_nanos",
+        "notional_nanos",
+        "usage_details",
+    ];
+    let rows = columns.map(|column| {
+        let sql = format!("SELECT group_concat(coalesce({column}, '-'), ' ') FROM exchange");
+        let row = store.connection.query_row(&sql, [], |row| row.get(0));
+        row.map(|texts: String| texts).unwrap()
+    });
+    assert_eq!(rows[0], "notional reported");
+    assert_eq!(rows[1], "- 31");
+    assert_eq!(rows[2], "30 -");
+    assert!(
+        rows[3].contains("\"input_audio\":3") && rows[3].ends_with(" -"),
+        "{rows:?}"
+    );
 }
 
 #[test]
