@@ -26,13 +26,14 @@ pub(super) fn read_chunk(found: &mut Found, event: &Event<'_>) {
         return;
     }
     if let Some(chunk) = Object::read(event.data) {
-        let usage = found.answer.usage.take();
+        let (usage, reason) = (found.answer.usage.take(), found.answer.stop_reason.take());
         read_completion(found, &chunk);
         let answer = &mut found.answer;
-        // Who tells usage with the reason of the end or after it has said all that counts: some
-        // send no `[DONE]`.
+        // A chunk with both the end and the usage has said all that counts: not everybody who
+        // sends such a one (Perplexity) sends `[DONE]`.
         let told = answer.usage.is_some() && answer.stop_reason.is_some();
         answer.complete |= told && answer.error.is_none();
+        answer.stop_reason = answer.stop_reason.take().or(reason);
         answer.usage = answer.usage.or(usage);
     }
 }
