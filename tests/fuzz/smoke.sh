@@ -13,7 +13,7 @@ host=$(rustc -vV | sed -n 's/^host: //p')
 cargo build --release --locked --target "$host" --target-dir "$target"
 found=$(mktemp -d)
 trap 'rm -rf "$found" "$found.log"' EXIT
-for name in client_hello request event_stream edits rewrite; do
+for name in client_hello request event_stream frames edits rewrite; do
     echo "fuzz target $name, $seconds s"
     "$target/$host/release/$name" -max_total_time="$seconds" -max_len=65536 -print_final_stats=1 \
         "$found" ../../interceptor/core/tests/fixtures 2>"$found.log" || { cat "$found.log"; exit 1; }

@@ -24,11 +24,29 @@ pub struct Scripted {
     listening: tokio::task::JoinHandle<()>,
 }
 
-const HOSTS: [&str; 4] = [
+const HOSTS: [&str; 22] = [
     "api.anthropic.com",
     "api.openai.com",
     "api.groq.com",
     "elsewhere.example",
+    "api.cerebras.ai",
+    "api.cohere.com",
+    "api.deepseek.com",
+    "api.fireworks.ai",
+    "api.minimax.io",
+    "api.mistral.ai",
+    "api.moonshot.ai",
+    "api.perplexity.ai",
+    "api.together.xyz",
+    "api.voyageai.com",
+    "api.x.ai",
+    "api.z.ai",
+    "bedrock-runtime.us-east-1.amazonaws.com",
+    "contoso.openai.azure.com",
+    "generativelanguage.googleapis.com",
+    "openrouter.ai",
+    "router.requesty.ai",
+    "us-east5-aiplatform.googleapis.com",
 ];
 
 /// Connections that wait for the test to take them.

@@ -12,6 +12,8 @@ mod caps_cheaper;
 #[cfg(test)]
 mod caps_streams;
 #[cfg(test)]
+mod dialects;
+#[cfg(test)]
 mod faults;
 #[cfg(test)]
 mod nodes;

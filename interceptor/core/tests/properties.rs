@@ -17,7 +17,7 @@ use weir_core::catalog::{Catalog, Provider};
 use weir_core::edit::{Edit, Piece, UsageChunkFilter, apply, ask_for_usage};
 use weir_core::sse::EventParser;
 
-const APIS: [Api; 3] = [Api::Messages, Api::ChatCompletions, Api::Responses];
+const APIS: [Api; 15] = Api::ALL;
 
 /// Cuts `bytes` at the given places, in order.
 fn cut<'a>(bytes: &'a [u8], places: &[Index]) -> Vec<&'a [u8]> {
@@ -250,7 +250,7 @@ proptest! {
             for range in call.system.iter().chain(&call.tools).chain(&call.messages) {
                 prop_assert!(serde_json::from_slice::<serde_json::Value>(&body[range.clone()]).is_ok());
             }
-            if let Some(edit) = ask_for_usage(&call, &body) {
+            if let Some(edit) = ask_for_usage(Provider::OpenAi, &call, &body) {
                 let edited = apply(&body, &mut [edit]).unwrap();
                 prop_assert!(call::parse(api, &edited).unwrap().include_usage);
             }

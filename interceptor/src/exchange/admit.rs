@@ -3,12 +3,10 @@
 use bytes::Bytes;
 use weir_core::call::Call;
 use weir_core::caps::{Amounts, Cause, Decision, Exceeded, Ticket, Warning};
-use weir_core::catalog::Provider;
 use weir_core::edit;
 use weir_core::identity::{Caller, Subject};
 
 use super::entry::Entry;
-use crate::ledger::Edit;
 use crate::sidecar::unix_ms;
 
 /// The lowest limit on output that a call is clamped to, in tokens: less is no answer.
@@ -68,56 +66,6 @@ impl Entry {
                 Ok(())
             }
             Asked::Refused(exceeded) => Err(exceeded),
-        }
-    }
-
-    /// Whether the bytes of the request may change at all.
-    pub(super) fn may_edit(&self) -> bool {
-        !self.rules.config.observe && !self.signed && !self.is_encoded()
-    }
-
-    fn is_encoded(&self) -> bool {
-        let mut reasons = self.record.reasons.iter();
-        reasons.any(|reason| reason == "request_encoded")
-    }
-
-    /// Whether usage was asked for that the client did not ask for.
-    pub(super) fn asked_for_usage(&self) -> bool {
-        self.edits
-            .iter()
-            .any(|made| made.rule == edit::ASK_FOR_USAGE)
-    }
-
-    /// The body with every edit made. Without one, the very same bytes.
-    pub(super) fn edit(&mut self, body: Bytes) -> Bytes {
-        if self.is_encoded() {
-            return body;
-        }
-        let mut edits = self.rewrite(&body);
-        edits.append(&mut self.edits);
-        let Some(call) = &self.call else { return body };
-        if tells_usage_only_if_asked(self.session.provider) {
-            edits.extend(edit::ask_for_usage(call, &body));
-        }
-        if !self.may_edit() || edits.is_empty() {
-            return body;
-        }
-        match edit::apply(&body, &mut edits) {
-            Ok(edited) => {
-                self.record.edits.extend(edits.iter().map(|edit| {
-                    Edit {
-                        rule: edit.rule.to_string(),
-                        bytes: u64::try_from(edit.replacement.len().max(edit.range.len()))
-                            .unwrap_or(u64::MAX),
-                    }
-                }));
-                self.edits = edits;
-                Bytes::from(edited)
-            }
-            Err(error) => {
-                tracing::error!(%error, "expected edits that fit; the request goes as it came");
-                body
-            }
         }
     }
 
@@ -235,15 +183,6 @@ fn highest(mut low: u64, mut high: u64, fits: impl Fn(u64) -> bool) -> Option<u6
         }
     }
     Some(low)
-}
-
-/// Providers whose streams of Chat Completions tell the usage only where `stream_options` asks for
-/// it. The others tell it anyway, and some refuse fields that they do not know.
-fn tells_usage_only_if_asked(provider: Provider) -> bool {
-    matches!(
-        provider,
-        Provider::OpenAi | Provider::Azure | Provider::DeepSeek
-    )
 }
 
 #[cfg(test)]

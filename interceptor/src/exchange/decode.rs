@@ -1,12 +1,13 @@
 //! Reads through a Content-Encoding (RFC 9110, section 8.4) on the side of a body that passes
-//! unchanged.
+//! unchanged, and encodes again a body that was edited.
 //!
 //! A decoder writes into a sink as bytes come, keeps no more than its window, and stops where the
 //! sink says that it has had enough: a hostile body costs no memory.
 
 use std::io::{self, Write};
 
-use flate2::write::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
+use flate2::Compression;
+use flate2::write::{DeflateDecoder, GzEncoder, MultiGzDecoder, ZlibDecoder, ZlibEncoder};
 
 /// Windows above 8 MiB (2^23) are refused, as browsers refuse them for zstd (RFC 9659).
 const ZSTD_WINDOW_LOG_MAX: u32 = 23;
@@ -161,15 +162,47 @@ pub(crate) fn decode(encoding: Encoding, body: &[u8], bytes_max: usize) -> io::R
         .unwrap_or_default())
 }
 
+/// Encodes a whole body.
+///
+/// # Errors
+/// Memory for an encoder.
+pub(crate) fn encode(encoding: Encoding, body: &[u8]) -> io::Result<Vec<u8>> {
+    match encoding {
+        Encoding::Identity => Ok(body.to_vec()),
+        Encoding::Gzip => {
+            let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+            encoder.write_all(body)?;
+            encoder.finish()
+        }
+        Encoding::Deflate => {
+            let mut encoder = ZlibEncoder::new(Vec::new(), Compression::fast());
+            encoder.write_all(body)?;
+            encoder.finish()
+        }
+        Encoding::Brotli => {
+            let mut encoded = Vec::new();
+            let parameters = brotli::enc::BrotliEncoderParams {
+                quality: BROTLI_QUALITY,
+                ..Default::default()
+            };
+            brotli::BrotliCompress(&mut &*body, &mut encoded, &parameters)?;
+            Ok(encoded)
+        }
+        Encoding::Zstd => zstd::encode_all(body, zstd::DEFAULT_COMPRESSION_LEVEL),
+    }
+}
+
+/// Encoding must not cost more than it saves: low levels, as servers use for what they make anew.
+const BROTLI_QUALITY: i32 = 4;
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use flate2::Compression;
 
     fn encoded(plain: &[u8]) -> Vec<(Encoding, Vec<u8>)> {
-        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), Compression::default());
+        let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
         gzip.write_all(plain).unwrap();
-        let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), Compression::default());
+        let mut zlib = ZlibEncoder::new(Vec::new(), Compression::default());
         zlib.write_all(plain).unwrap();
         let mut bare = flate2::write::DeflateEncoder::new(Vec::new(), Compression::default());
         bare.write_all(plain).unwrap();
@@ -207,6 +240,20 @@ mod tests {
                     decoder.sink().unwrap().bytes,
                     plain,
                     "{encoding:?} split at {at}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_encoded_is_read_again() {
+        for plain in [&b""[..], b"x", &b"{\"stream\":true}".repeat(5000)] {
+            for (encoding, _) in encoded(b"") {
+                let encoded = encode(encoding, plain).unwrap();
+                assert_eq!(
+                    decode(encoding, &encoded, plain.len()).unwrap(),
+                    plain,
+                    "{encoding:?}"
                 );
             }
         }

@@ -18,6 +18,7 @@ use weir_core::rewrite::Plan;
 
 use super::admission::Priced;
 use super::credential::{SUBSCRIPTION, Sender};
+use super::edit::{Decoded, is_signed};
 use super::explain::{Bodies, Sketched};
 use super::growth::Growth;
 use crate::decrypt::Session;
@@ -45,6 +46,10 @@ pub(super) struct Entry {
     pub(super) call: Option<Call>,
     /// Which conversation the call belongs to.
     pub(super) conversation: u64,
+    /// The body without its encoding, if it has one; taken when the edits are made.
+    pub(super) decoded: Option<Decoded>,
+    /// Whether the client vouches for the bytes of the request: it is never edited then.
+    pub(super) signed: bool,
     pub(super) edits: Vec<edit::Edit>,
     /// What was, or would have been, done to the prompt.
     pub(super) plan: Option<Plan>,
@@ -53,8 +58,6 @@ pub(super) struct Entry {
     pub(super) growth: Option<Growth>,
     /// Tokens that were used, as far as they are known.
     pub(super) counted: Option<u64>,
-    /// Whether a signature covers the request.
-    pub(super) signed: bool,
     pub(super) ticket: Option<Ticket>,
     /// The body as it came and as it is sent, until they are sketched.
     pub(super) to_sketch: Option<Bodies>,
@@ -127,7 +130,9 @@ impl Entry {
             outcome: Outcome::ClientGone,
             ..Record::default()
         };
-        Self::of(context, rules, session, endpoint, said, record)
+        let mut entry = Self::of(context, rules, session, endpoint, said, record);
+        entry.signed = is_signed(request.headers(), request.uri().query());
+        entry
     }
 
     /// Opens the record of a call that is made inside a socket, whose own record is `carrier`.
@@ -173,12 +178,13 @@ impl Entry {
             said,
             call: None,
             conversation: 0,
+            decoded: None,
+            signed: false,
             edits: Vec::new(),
             plan: None,
             reserved: Amount::ZERO,
             growth: None,
             counted: None,
-            signed: false,
             ticket: None,
             to_sketch: None,
             sketched: None,

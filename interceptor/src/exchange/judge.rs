@@ -1,10 +1,9 @@
-//! Reads a call, reserves what it may cost or refuses it, and edits it.
+//! Reads a call, and reserves what it may cost or refuses it.
 
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::request::Parts;
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, header};
 use weir_core::api::Api;
 use weir_core::call;
 use weir_core::caps::Exceeded;
@@ -12,9 +11,10 @@ use weir_core::refusal::{self, Reason, Rendered};
 
 use super::admission;
 use super::decode::{self, Encoding};
+use super::edit::Decoded;
 use super::entry::{End, Entry};
 use super::response::{self, Response};
-use crate::ledger::{Edit, Outcome};
+use crate::ledger::Outcome;
 use crate::metrics::Bound;
 use crate::process::limits;
 
@@ -30,7 +30,6 @@ impl Entry {
         body: &Bytes,
     ) -> Result<(), String> {
         self.read = Some(Instant::now());
-        self.signed = is_signed(headers);
         self.record.request_bytes = u64::try_from(body.len()).unwrap_or(u64::MAX);
         let content_encoding = headers.get(header::CONTENT_ENCODING);
         let content_encoding = content_encoding.map(|value| value.to_str().unwrap_or("?"));
@@ -82,34 +81,13 @@ impl Entry {
         let call = call::parse(api, &decoded).map_err(|error| error.to_string())?;
         self.conversation =
             admission::conversation(self.record.identity.key_hash.as_deref(), &call, &decoded);
-        // Ranges of the decoded body are none of what is sent: such a call is never edited.
         self.record.reasons.push("request_encoded".to_owned());
+        // Ranges of the call are those of the decoded body.
+        self.decoded = Some(Decoded {
+            encoding,
+            bytes: Bytes::from(decoded),
+        });
         Ok(call)
-    }
-
-    /// The head to go with an edited body.
-    pub(super) fn edit_head(&mut self, mut head: Parts, body_bytes: usize) -> Parts {
-        if !self.edits.is_empty() && head.headers.contains_key(header::CONTENT_LENGTH) {
-            head.headers
-                .insert(header::CONTENT_LENGTH, HeaderValue::from(body_bytes));
-        }
-        // A chunk can only be taken out of an answer that is not encoded, and only one can be ended.
-        let wants_identity = self.asked_for_usage() || self.growth.is_some();
-        let identity = HeaderValue::from_static("identity");
-        if wants_identity
-            && self.may_edit()
-            && head
-                .headers
-                .get(header::ACCEPT_ENCODING)
-                .is_some_and(|accepted| *accepted != identity)
-        {
-            head.headers.insert(header::ACCEPT_ENCODING, identity);
-            self.record.edits.push(Edit {
-                rule: "accept-encoding".to_owned(),
-                bytes: 8,
-            });
-        }
-        head
     }
 
     /// Answers in the provider's place that a cap is spent.
@@ -158,12 +136,4 @@ impl Entry {
         self.finish(None, End::NotSent);
         rendered
     }
-}
-
-/// Whether a signature (AWS Signature Version 4) covers the request, so that no byte may change.
-fn is_signed(headers: &HeaderMap) -> bool {
-    headers
-        .get(header::AUTHORIZATION)
-        .is_some_and(|value| value.as_bytes().starts_with(b"AWS4-"))
-        || headers.contains_key("x-amz-content-sha256")
 }

@@ -5,6 +5,7 @@ mod admit;
 mod answer;
 mod credential;
 mod decode;
+mod edit;
 mod entry;
 mod explain;
 mod growth;
@@ -150,7 +151,8 @@ async fn exchange(
     if let Some(model) = entry.refused_for_no_price() {
         return Ok(entry.refuse_unpriced(api, &model));
     }
-    if let Err(exceeded) = entry.admit_leased(&body).await {
+    let plain = entry.plain(&body);
+    if let Err(exceeded) = entry.admit_leased(&plain).await {
         return Ok(entry.refuse(api, &exceeded));
     }
     let came = body.clone();

@@ -22,13 +22,15 @@ fn filtered(chunks: &[&[u8]]) -> Vec<u8> {
 fuzz_target!(|input: (Vec<u8>, u16)| {
     let (bytes, at) = input;
     let (one, two) = bytes.split_at(usize::from(at).min(bytes.len()));
-    for api in [Api::Messages, Api::ChatCompletions, Api::Responses] {
-        let read = |chunks: &[&[u8]]| {
-            let mut reader = AnswerReader::new(api, Form::EventStream);
-            chunks.iter().for_each(|chunk| reader.push(chunk));
-            reader.finish()
-        };
-        assert_eq!(read(&[&bytes]), read(&[one, two]));
+    for api in Api::ALL {
+        for form in [Form::EventStream, Form::Lines, Form::Plain] {
+            let read = |chunks: &[&[u8]]| {
+                let mut reader = AnswerReader::new(api, form);
+                chunks.iter().for_each(|chunk| reader.push(chunk));
+                reader.finish()
+            };
+            assert_eq!(read(&[&bytes]), read(&[one, two]));
+        }
     }
     let whole = filtered(&[&bytes]);
     assert_eq!(whole, filtered(&[one, two]));

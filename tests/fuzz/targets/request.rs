@@ -6,7 +6,7 @@ use weir_core::api::Api;
 use weir_core::call::parse;
 
 fuzz_target!(|body: &[u8]| {
-    for api in [Api::Messages, Api::ChatCompletions, Api::Responses] {
+    for api in Api::ALL {
         let Ok(call) = parse(api, body) else { continue };
         for range in call.system.iter().chain(&call.tools).chain(&call.messages) {
             assert!(body.get(range.clone()).is_some(), "{range:?}");

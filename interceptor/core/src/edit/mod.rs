@@ -7,7 +7,9 @@ mod terms;
 mod usage_of_streams;
 
 pub use terms::{lower_output_limit, name_model};
-pub use usage_of_streams::{ASK_FOR_USAGE, Piece, UsageChunkFilter, ask_for_usage};
+pub use usage_of_streams::{
+    ASK_FOR_USAGE, Piece, UsageChunkFilter, ask_for_usage, tells_usage_only_if_asked,
+};
 
 /// One byte range of a body and what stands there instead. An empty range is an insertion.
 #[derive(Clone, Debug, PartialEq, Eq)]

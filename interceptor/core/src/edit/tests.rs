@@ -3,6 +3,7 @@
 use super::*;
 use crate::api::Api;
 use crate::call;
+use crate::catalog::Provider;
 
 fn edit(range: Range<usize>, replacement: &str) -> Edit {
     Edit {
@@ -57,11 +58,15 @@ fn edits_that_do_not_fit_are_refused() {
 /// The body after the edit that asks for usage, if there is one.
 fn asked(body: &str) -> Option<String> {
     let call = call::parse(Api::ChatCompletions, body.as_bytes()).unwrap();
-    let edit = ask_for_usage(&call, body.as_bytes())?;
+    let edit = ask_for_usage(Provider::OpenAi, &call, body.as_bytes())?;
     let edited = apply(body.as_bytes(), &mut [edit]).unwrap();
     let again = call::parse(Api::ChatCompletions, &edited).unwrap();
     assert!(again.include_usage, "{body}");
-    assert_eq!(ask_for_usage(&again, &edited), None, "{body}");
+    assert_eq!(
+        ask_for_usage(Provider::OpenAi, &again, &edited),
+        None,
+        "{body}"
+    );
     Some(String::from_utf8(edited).unwrap())
 }
 
@@ -113,8 +118,14 @@ fn usage_is_not_asked_for_where_it_would_change_anything_else() {
         assert_eq!(asked(body), None, "{body}");
     }
     let body = br#"{"stream":true}"#;
-    for api in [Api::Messages, Api::Responses] {
-        assert_eq!(ask_for_usage(&call::parse(api, body).unwrap(), body), None);
+    for api in Api::ALL {
+        let call = call::parse(api, body).unwrap();
+        for provider in Provider::ALL {
+            let asks = matches!(api, Api::ChatCompletions | Api::Completions)
+                && [Provider::OpenAi, Provider::Azure, Provider::DeepSeek].contains(&provider);
+            let asked = ask_for_usage(provider, &call, body).is_some();
+            assert_eq!(asked, asks, "{provider:?} {api:?}");
+        }
     }
 }
 

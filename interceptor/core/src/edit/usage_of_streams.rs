@@ -12,17 +12,20 @@ use memchr::memmem;
 
 use crate::api::Api;
 use crate::call::Call;
+use crate::catalog::Provider;
 use crate::json::{self, Kind};
 use crate::sse::EventParser;
 
 use super::Edit;
 
 /// The edit by which a stream of Chat Completions will tell its usage; nothing if the call is of
-/// another kind, or asks by itself. Where there is an edit, the client did not ask: its answer
-/// has to pass a [`UsageChunkFilter`].
+/// another kind, asks by itself, or goes to a provider that is not to be asked. Where there is an
+/// edit, the client did not ask: its answer has to pass a [`UsageChunkFilter`].
 #[must_use]
-pub fn ask_for_usage(call: &Call, body: &[u8]) -> Option<Edit> {
-    if call.api != Api::ChatCompletions || !call.stream || call.include_usage {
+pub fn ask_for_usage(provider: Provider, call: &Call, body: &[u8]) -> Option<Edit> {
+    let has_options = matches!(call.api, Api::ChatCompletions | Api::Completions);
+    let asks = has_options && tells_usage_only_if_asked(provider);
+    if !asks || !call.stream || call.include_usage {
         return None;
     }
     let edit = |range: Range<usize>, replacement: &str| {
@@ -54,6 +57,17 @@ pub fn ask_for_usage(call: &Call, body: &[u8]) -> Option<Edit> {
     let start = options.start.checked_add(1)?;
     let comma = if members.is_empty() { "" } else { "," };
     edit(start..start, &format!(r#""include_usage":true{comma}"#))
+}
+
+/// Providers whose streams of Chat Completions tell the usage only where `stream_options` asks for
+/// it. The others tell it anyway, or are known to refuse fields that they do not know, or may pass
+/// the call on to somebody who does: there a stream tells its usage only if its client asks.
+#[must_use]
+pub const fn tells_usage_only_if_asked(provider: Provider) -> bool {
+    matches!(
+        provider,
+        Provider::OpenAi | Provider::Azure | Provider::DeepSeek
+    )
 }
 
 /// Bytes of an answer to pass on.

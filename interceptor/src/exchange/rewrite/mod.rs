@@ -294,7 +294,7 @@ impl Entry {
     /// Why a conversation that begins with this call is only watched.
     fn only_watched(&self, minimum_tokens: u64) -> Option<Only> {
         match self.record.identity.key_kind.as_deref() {
-            Some("aws_sigv4") => return Some(Only::Signed),
+            _ if self.signed => return Some(Only::Signed),
             Some("oauth") if is_flat_rate(self.session.provider) => {
                 return Some(Only::Subscription);
             }
