@@ -35,6 +35,18 @@ pub(crate) const NODE_OPENAI: Sdk = Sdk {
     calls: 5,
 };
 
+/// All four calls of each: plain and streamed, by the synchronous client and the asynchronous one.
+const PYTHON_OTHERS: [Sdk; 4] = [
+    other("gemini_calls.py"),
+    other("mistral_calls.py"),
+    other("groq_calls.py"),
+    other("cohere_calls.py"),
+];
+
+const fn other(script: &'static str) -> Sdk {
+    Sdk { script, calls: 4 }
+}
+
 impl Sdk {
     /// The command line that makes the calls called `part`.
     pub(crate) fn command(self, part: &str) -> Vec<PathBuf> {
@@ -106,6 +118,30 @@ fn every_call_is_on_all_three_books(sdk: Sdk, providers: Providers) {
     let expected = format!("weir: {} LLM calls, $", sdk.calls);
     assert!(summary.contains(&expected), "{summary}");
     assert!(!summary.contains("not inspected"), "{summary}");
+}
+
+#[test]
+fn the_python_sdks_of_other_dialects_agree_with_the_books() {
+    installation();
+    for sdk in PYTHON_OTHERS {
+        let world = World::new(Setup::default());
+        let said = success(&world.output(sdk.run(&world, &[], "all")));
+        world.books_agree();
+        let recorded: Vec<Value> = world
+            .records()
+            .iter()
+            .map(|record| {
+                let usage = record.usage;
+                serde_json::json!([usage.prompt(), usage.cache_read, usage.output])
+            })
+            .collect();
+        let reported: Vec<Value> = said
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        assert_eq!(reported, recorded, "{sdk:?}");
+        assert_eq!(reported.len(), sdk.calls, "{sdk:?}");
+    }
 }
 
 /// Uncached input, cache read, cache written, output, reasoning: as an SDK reports them.

@@ -422,15 +422,21 @@ const PUBLIC: &str = "/run/weir";
 const PLAIN: [&str; 4] = ["PATH", "HOME", "LANG", "PYENV_VERSION"];
 
 /// What the SDKs take as they are started.
-const KEYS: [(&str, &str); 2] = [
+const KEYS: [(&str, &str); 6] = [
     ("ANTHROPIC_API_KEY", "sk-ant-simulated"),
     ("OPENAI_API_KEY", "sk-simulated"),
+    ("GEMINI_API_KEY", "simulated"),
+    ("MISTRAL_API_KEY", "simulated"),
+    ("GROQ_API_KEY", "gsk_simulated"),
+    ("CO_API_KEY", "simulated"),
 ];
 
-const APIS: [(Api, &str); 3] = [
+const APIS: [(Api, &str); 5] = [
     (Api::Messages, "messages"),
     (Api::ChatCompletions, "chat_completions"),
     (Api::Responses, "responses"),
+    (Api::GenerateContent, "generate_content"),
+    (Api::CohereChat, "cohere_chat"),
 ];
 
 /// Resolvers look for an address besides loopback before they look up names.

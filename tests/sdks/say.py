@@ -7,6 +7,11 @@ def usage(found):
     print(json.dumps(found and found.to_dict()), flush=True)
 
 
+def counts(prompt, cached, output):
+    """All of the prompt, what of it came from the cache, and all of the answer."""
+    print(json.dumps([int(prompt), int(cached or 0), int(output)]), flush=True)
+
+
 def refusal(expected, call):
     try:
         call()

@@ -33,10 +33,14 @@ pub struct Billed {
 pub enum Api {
     /// Anthropic `POST /v1/messages`.
     Messages,
-    /// OpenAI `POST /v1/chat/completions`.
+    /// OpenAI `POST /v1/chat/completions`, and those who speak it too.
     ChatCompletions,
     /// OpenAI `POST /v1/responses`.
     Responses,
+    /// Gemini `generateContent` and `streamGenerateContent`.
+    GenerateContent,
+    /// Cohere `POST /v2/chat`.
+    CohereChat,
 }
 
 /// Tokens of a call in disjoint buckets, except for `reasoning`, which is part of `output`.

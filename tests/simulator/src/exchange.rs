@@ -20,6 +20,7 @@ use crate::directive::{Directive, Encoding};
 use crate::json::Json;
 use crate::models::{Model, Tier};
 use crate::openai::{self, socket};
+use crate::others;
 
 /// What the simulated providers know.
 #[derive(Debug)]
@@ -142,6 +143,9 @@ pub(crate) async fn answer(
         started,
         in_socket: false,
     };
+    if let Some(provider) = host(&parts, wire).and_then(others::provider) {
+        return others::answer(&call, provider, &parts);
+    }
     match (&parts.method, parts.uri.path()) {
         (&Method::POST, "/v1/messages") => anthropic::messages(&call).await,
         (&Method::POST, "/v1/messages/count_tokens") => anthropic::count_tokens(&call),
@@ -160,7 +164,14 @@ pub(crate) async fn answer(
     }
 }
 
-/// Which provider's host was called.
+/// The host that was called.
+fn host<'a>(parts: &'a http::request::Parts, wire: &'a Wire) -> Option<&'a str> {
+    let named = parts.headers.get(HOST).and_then(|host| host.to_str().ok());
+    let host = parts.uri.host().or(named).or(wire.server_name.as_deref())?;
+    host.split(':').next()
+}
+
+/// Whether `OpenAI`'s host was called.
 fn is_openai(parts: &http::request::Parts, wire: &Wire) -> bool {
     let host = parts.headers.get(HOST).and_then(|host| host.to_str().ok());
     let named = [parts.uri.host(), host, wire.server_name.as_deref()];
@@ -271,7 +282,12 @@ impl Call<'_> {
         } else {
             "application/json"
         };
-        headers.push((CONTENT_TYPE.as_str(), content_type.to_owned()));
+        if !headers
+            .iter()
+            .any(|(name, _)| *name == CONTENT_TYPE.as_str())
+        {
+            headers.push((CONTENT_TYPE.as_str(), content_type.to_owned()));
+        }
         if stream {
             headers.push(("cache-control", "no-cache".to_owned()));
         }

@@ -1,9 +1,9 @@
-//! Simulated Anthropic and OpenAI: the providers' wire formats, prompt-cache rules and prices, without a network.
+//! Simulated Anthropic, OpenAI, Gemini, Mistral, Groq and Cohere: the providers' wire formats, prompt-cache rules and prices, without a network.
 //!
 //! It shares no code with Weir, so that it can contradict it: its bill is what a provider would send at the end of the
 //! month. In reading order: [`Simulator`] listens and keeps the books; `connection` is one TLS connection, `exchange`
-//! one request and its answer; `anthropic` and `openai` are the two providers, each with its prompt, cache and wire
-//! format; `directive`, `play` and `body` are the stage directions that a test can put into a message; `models` are the
+//! one request and its answer; `anthropic` and `openai` are two providers, each with its prompt, cache and wire
+//! format, `others` speak further dialects; `directive`, `play` and `body` are the stage directions that a test can put into a message; `models` are the
 //! prices, `tokens` the tokenizer. [`agent`] is not a provider, but the scripted program that calls them in the demo.
 
 mod simulator;
@@ -15,6 +15,7 @@ mod exchange;
 
 mod anthropic;
 mod openai;
+mod others;
 
 mod directive;
 mod play;

@@ -27,6 +27,10 @@ pub(crate) struct Model {
 pub(crate) enum Provider {
     Anthropic,
     OpenAi,
+    Google,
+    Mistral,
+    Groq,
+    Cohere,
 }
 
 /// Pico-dollars per token: a price of 1 USD per million tokens is 1 000 000.
@@ -119,8 +123,11 @@ const fn usd(input: u64, output: u64, cache_read: u64, write_short: u64, write_l
 
 const PICO_PER_NANO: u64 = 1000;
 
+/// Longer than any prompt.
+const NEVER_CACHED: u64 = 1 << 40;
+
 /// Rates in this order: input, output, cache read, short write, long write.
-pub(crate) const MODELS: [Model; 9] = [
+pub(crate) const MODELS: [Model; 13] = [
     Model {
         id: "claude-opus-5-5",
         provider: Provider::Anthropic,
@@ -209,6 +216,46 @@ pub(crate) const MODELS: [Model; 9] = [
         preserved_thinking: false,
         rates: usd(5_0000, 30_0000, 5000, 0, 0),
         cliff: Some((272_000, usd(10_0000, 45_0000, 1_0000, 0, 0))),
+        fast: false,
+    },
+    Model {
+        id: "gemini-3.8-flash",
+        provider: Provider::Google,
+        cacheable_min: 4096,
+        breakpoints: false,
+        preserved_thinking: false,
+        rates: usd(7500, 3_7500, 750, 0, 0),
+        cliff: None,
+        fast: false,
+    },
+    Model {
+        id: "mistral-large-4",
+        provider: Provider::Mistral,
+        cacheable_min: 1024,
+        breakpoints: false,
+        preserved_thinking: false,
+        rates: usd(7000, 2_1000, 700, 0, 0),
+        cliff: None,
+        fast: false,
+    },
+    Model {
+        id: "openai/gpt-oss-120b",
+        provider: Provider::Groq,
+        cacheable_min: 1024,
+        breakpoints: false,
+        preserved_thinking: false,
+        rates: usd(1500, 6000, 750, 0, 0),
+        cliff: None,
+        fast: false,
+    },
+    Model {
+        id: "command-a-03-2025",
+        provider: Provider::Cohere,
+        cacheable_min: NEVER_CACHED,
+        breakpoints: false,
+        preserved_thinking: false,
+        rates: usd(2_5000, 10_0000, 2_5000, 0, 0),
+        cliff: None,
         fast: false,
     },
 ];

@@ -67,7 +67,15 @@ pub struct Simulator {
 
 impl Simulator {
     /// Host names the certificate is for, besides `localhost`.
-    pub const HOSTS: &[&str] = &["api.anthropic.com", "api.openai.com", "chatgpt.com"];
+    pub const HOSTS: &[&str] = &[
+        "api.anthropic.com",
+        "api.openai.com",
+        "chatgpt.com",
+        "generativelanguage.googleapis.com",
+        "api.mistral.ai",
+        "api.groq.com",
+        "api.cohere.com",
+    ];
 
     /// Starts listening. The work is done by tasks of the tokio runtime this is called in.
     ///

@@ -18,9 +18,11 @@ use http::{Method, Response};
 pub(crate) use chat::chat_completions;
 pub(crate) use responses::responses;
 
-use self::cache::{Cache, Wish};
-use self::prompt::Prompt;
-use crate::bill::Api;
+pub(crate) use self::cache::Wish;
+pub(crate) use self::prompt::Prompt;
+
+use self::cache::Cache;
+use crate::bill::{Api, Usage};
 use crate::body::Body;
 use crate::desk::Served;
 use crate::directive::Directive;
@@ -34,6 +36,21 @@ pub(crate) struct Memory {
     cache: Cache,
     /// Stored responses: the input and output items up to and including each, by its identifier.
     stored: HashMap<String, Vec<Json>>,
+}
+
+impl Memory {
+    /// What `prompt` reads from the cache and writes to it, from now on.
+    pub(crate) fn plan(
+        &mut self,
+        prompt: &Prompt,
+        model: &Model,
+        wish: Wish,
+        now: Duration,
+    ) -> Usage {
+        let plan = self.cache.plan(prompt, model, wish, now);
+        self.cache.commit(&plan, now);
+        plan.usage
+    }
 }
 
 /// `GET /v1/models`.
@@ -93,7 +110,9 @@ pub(crate) fn serve(
     let wish = wish(&body, model, api == Api::Responses)?;
     let prompt = match api {
         Api::Responses => Prompt::responses(&body, &[], model, key),
-        Api::ChatCompletions | Api::Messages => Prompt::chat(&body, model, key),
+        Api::ChatCompletions | Api::Messages | Api::GenerateContent | Api::CohereChat => {
+            Prompt::chat(&body, model, key)
+        }
     };
     let plan = memory.cache.plan(&prompt, model, wish, now);
     memory.cache.commit(&plan, now);

@@ -81,6 +81,18 @@ impl Prompt {
         self.segments.iter().scan(self.start, extend).collect()
     }
 
+    /// A prompt of another dialect: all texts in `parts`. `start` tells apart who has caches of their own.
+    pub(crate) fn texts(parts: &[Json], start: &[&str]) -> Self {
+        let mut prompt = Self {
+            start: Prefix::default().then(start),
+            segments: Vec::new(),
+        };
+        for part in parts {
+            part.strings(&mut |text| prompt.push("text", text.to_owned(), tokens::count(text)));
+        }
+        prompt
+    }
+
     /// Tokens of the whole prompt.
     pub(crate) fn tokens(&self) -> u64 {
         self.segments.iter().map(|segment| segment.tokens).sum()
