@@ -69,6 +69,8 @@ impl Entry {
             ..Usage::default()
         };
         let price = self.prices.price(&priced.context(), &usage);
+        // What a plan pays for reserved no money, so it can outgrow none.
+        let price = price.filter(|_| !priced.is_free);
         let money = price.map_or(self.reserved.money, |cost| cost.total);
         let wanted = Amount::of_call(money, growth.input.saturating_add(output));
         self.context.caps().extend(unix_ms(), ticket, wanted)?;
