@@ -282,8 +282,10 @@ fn refill(leases: &Arc<Leases>, uses: &[AccountUse]) {
     }
 }
 
+/// Of a cap that only warns nothing is leased: its spend is replayed if it ever is to hold.
 fn charges(uses: &[AccountUse]) -> Vec<Charge> {
     parts(uses)
+        .filter(|part| part.of.on_exceed != OnExceed::Warn)
         .map(|part| Charge {
             at_ms: charged_at(part.of),
             amount: part.need,
