@@ -146,7 +146,7 @@ async fn an_upgraded_connection_is_passed_through_in_both_directions() {
     let server = Scripted::http1().await;
     let world = World::start(&[&server.ca_pem], Config::default());
     let mut client = world.http1(server.addr, "api.openai.com").await;
-    let request = "GET /v1/realtime?model=x HTTP/1.1\r\nHost: api.openai.com\r\nConnection: \
+    let request = "GET /v1/live/sessions HTTP/1.1\r\nHost: api.openai.com\r\nConnection: \
         Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
         Sec-WebSocket-Version: 13\r\n\r\n";
     client.send(request).await;

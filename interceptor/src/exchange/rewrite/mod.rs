@@ -17,6 +17,7 @@ use weir_core::prompt::{self, Fingerprint, HashKey, Prompt, Section};
 use weir_core::rewrite::{self, Markable, Plan, Request, RuleSet, RulesId, Thread, Tree, Withheld};
 use weir_core::volatile::Rules;
 
+use super::credential::SUBSCRIPTION;
 use super::entry::Entry;
 use crate::process::config::{self, CacheMode};
 use store::Store;
@@ -295,6 +296,7 @@ impl Entry {
     fn only_watched(&self, minimum_tokens: u64) -> Option<Only> {
         match self.record.identity.key_kind.as_deref() {
             _ if self.signed => return Some(Only::Signed),
+            Some(SUBSCRIPTION) => return Some(Only::Subscription),
             Some("oauth") if is_flat_rate(self.session.provider) => {
                 return Some(Only::Subscription);
             }
