@@ -71,7 +71,9 @@ impl Way for Weir {
         let Some(thread) = Thread::of(&prompt, body, &KEY, &scope) else {
             return sent.body.to_owned();
         };
-        let minimum = PriceTable::builtin().min_cacheable_tokens(provider.as_str(), model);
+        let minimum = PriceTable::builtin()
+            .listing(provider.as_str(), model)
+            .min_cacheable_tokens;
         let minimum_bytes = usize::try_from(minimum.unwrap_or(1024) * 4).expect("a length");
         let begin = self.on && body.len() >= minimum_bytes;
         let first_system = |segment: &Segment| segment.section == Section::System;

@@ -164,7 +164,9 @@ fn cache_facts(row: &Spoken) -> String {
         cache_write: MANY,
         ..Usage::default()
     });
-    let minimum = prices.min_cacheable_tokens(context.provider, row.model);
+    let minimum = prices
+        .listing(context.provider, row.model)
+        .min_cacheable_tokens;
     let facts: Vec<String> = [
         minimum.map(|tokens| format!("from {tokens}")),
         (read != input).then(|| "reads".to_owned()),

@@ -10,11 +10,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use serde::{Deserialize, Serialize};
 use weir_core::call::Call;
 use weir_core::caps::{Amount, Amounts};
-use weir_core::catalog::Provider;
-use weir_core::estimate::{Estimate, Outputs, Ratios, Turn};
+use weir_core::estimate::{Outputs, Ratios, Turn};
 use weir_core::money::Money;
-use weir_core::pricing::{Context, PriceTable};
 use weir_core::usage::Usage;
+
+use super::priced::{Priced, Terms};
 
 /// Conversations whose last turn is remembered, about 60 bytes each.
 const CONVERSATIONS_MAX: usize = 8192;
@@ -67,44 +67,6 @@ pub(crate) struct Error {
     pub(crate) bias_permille: i64,
 }
 
-/// A call, as far as its price goes.
-#[derive(Clone, Copy)]
-pub(crate) struct Priced<'a> {
-    pub(crate) provider: Provider,
-    pub(crate) host: &'a str,
-    pub(crate) model: &'a str,
-    pub(crate) call: &'a Call,
-    pub(crate) at_unix: i64,
-    /// The host binds the call to a region.
-    pub(crate) regional: bool,
-    /// Whose answers are alike: the hash of a key, or a program.
-    pub(crate) workload: &'a str,
-    pub(crate) conversation: u64,
-    /// A plan pays for the call.
-    pub(crate) is_free: bool,
-    /// What a token of a model without a price counts, in pico-dollars.
-    pub(crate) flat_picos: Option<u64>,
-}
-
-impl<'a> Priced<'a> {
-    pub(crate) fn context(&self) -> Context<'a> {
-        Context {
-            provider: self.provider.priced_as(self.call.api).as_str(),
-            model: self.model,
-            at_unix: self.at_unix,
-            service_tier: self.call.service_tier.as_deref(),
-            speed: self.call.speed.as_deref(),
-            inference_geo: self.call.inference_geo.as_deref(),
-            regional: self.regional,
-            batch: false,
-        }
-    }
-
-    fn alias(&self) -> String {
-        format!("{} {}", self.host, self.model)
-    }
-}
-
 impl Memory {
     /// What was learned before the last restart. A file that can't be read is begun anew.
     pub(crate) fn open(state_dir: &Path) -> Self {
@@ -142,20 +104,36 @@ impl Memory {
         Ok(())
     }
 
-    /// What to reserve. No money, for a model without a price, where nothing can be known, and for
-    /// a call that a plan pays for.
+    /// Looks up what is known of a call, whatever its terms are so far.
+    pub(crate) fn terms(&self, priced: &Priced<'_>) -> Terms {
+        let (prices, context) = (priced.prices, priced.context());
+        let listing = prices.listing(context.provider, context.model);
+        let has_price = prices.quote_of(&listing, &context).is_some();
+        let learned = self.lock();
+        let model = || learned.kept.aliases.get(&priced.alias());
+        let alias = if has_price { None } else { model() };
+        let last = learned.turns.get(&priced.conversation).copied();
+        let ratios = &learned.kept.ratios;
+        let estimate = ratios.estimate(priced.host, priced.model, priced.call, last);
+        Terms {
+            listing,
+            alias: alias.map(|model| (model.clone(), prices.listing(context.provider, model))),
+            estimate,
+        }
+    }
+
+    /// What to reserve. No money where nothing counts under caps.
     ///
     /// At worst a token is one byte, all of the prompt is written to the cache for long, and the
     /// answer is as long as it may be, as often as it was asked for.
-    pub(crate) fn amounts(&self, prices: &PriceTable, priced: &Priced<'_>) -> Amounts {
+    pub(crate) fn amounts(&self, priced: &Priced<'_>) -> Amounts {
         let call = priced.call;
-        let model = self.model_of(prices, priced);
-        let model = model.as_deref().unwrap_or(priced.model);
+        let (model, listing) = priced.listed();
         let limit = call
             .max_output_tokens
-            .or_else(|| prices.max_output_tokens(priced.context().provider, model))
+            .or(listing.max_output_tokens)
             .unwrap_or(OUTPUT_TOKENS_MAX);
-        let input = self.prompt_tokens(priced);
+        let input = priced.terms.estimate.reserved;
         let usual = self.lock().kept.outputs.expected(priced.workload, model);
         let expected = Usage {
             input,
@@ -167,48 +145,16 @@ impl Memory {
             output: limit.saturating_mul(call.choices),
             ..Usage::default()
         };
-        let context = Context {
-            model,
-            ..priced.context()
-        };
-        let quote = prices.quote(&context).filter(|_| !priced.is_free);
-        let flat = priced
-            .flat_picos
-            .filter(|_| !priced.is_free && quote.is_none());
+        let price = priced.price();
         let amount = |usage: Usage| {
-            let price = quote.as_ref().and_then(|quote| quote.price(&usage));
+            let money = price.as_ref().and_then(|price| price.of(&usage));
             let tokens = usage.prompt().saturating_add(usage.output);
-            let money = match flat {
-                Some(picos) => at_flat_price(tokens, picos),
-                None => price.map_or(Money::ZERO, |cost| cost.total),
-            };
-            Amount::of_call(money, tokens)
+            Amount::of_call(money.unwrap_or(Money::ZERO), tokens)
         };
         Amounts {
             expected: amount(expected),
             worst: amount(worst),
         }
-    }
-
-    /// The model behind a name without a price, where an answer told it.
-    pub(crate) fn model_of(&self, prices: &PriceTable, priced: &Priced<'_>) -> Option<String> {
-        if prices.quote(&priced.context()).is_some() {
-            return None;
-        }
-        self.lock().kept.aliases.get(&priced.alias()).cloned()
-    }
-
-    /// About how many tokens the prompt has.
-    pub(crate) fn estimate(&self, priced: &Priced<'_>) -> Estimate {
-        let learned = self.lock();
-        let last = learned.turns.get(&priced.conversation).copied();
-        let ratios = &learned.kept.ratios;
-        ratios.estimate(priced.host, priced.model, priced.call, last)
-    }
-
-    /// How many tokens the prompt will hardly exceed.
-    pub(crate) fn prompt_tokens(&self, priced: &Priced<'_>) -> u64 {
-        self.estimate(priced).reserved
     }
 
     /// Learns from an answer, which names its model; tells the previous prompt of the
@@ -219,7 +165,7 @@ impl Memory {
         answered: Option<&str>,
         usage: &Usage,
     ) -> Option<u64> {
-        let estimate = self.estimate(priced);
+        let estimate = &priced.terms.estimate;
         let mut learned = self.lock();
         let learned = &mut *learned;
         learned.changed = true;
@@ -268,12 +214,6 @@ impl Error {
     }
 }
 
-/// What tokens cost that all cost the same.
-pub(crate) fn at_flat_price(tokens: u64, picos_per_token: u64) -> Money {
-    let picos = u128::from(tokens).saturating_mul(u128::from(picos_per_token));
-    Money::from_picos_rounded_up(picos)
-}
-
 /// Takes out any entry where a new one would be one too many: which does not matter much.
 fn make_room<K: Clone + Eq + std::hash::Hash, V>(map: &mut HashMap<K, V>, key: &K, most: usize) {
     if map.len() >= most && !map.contains_key(key) {
@@ -305,9 +245,14 @@ pub(crate) fn conversation(key: Option<&str>, call: &Call, body: &[u8]) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use weir_core::api::Api;
     use weir_core::call;
+    use weir_core::catalog::Provider;
+    use weir_core::pricing::PriceTable;
 
+    use super::super::priced::at_flat_price;
     use super::*;
 
     fn call_of(text_bytes: u64) -> Call {
@@ -328,7 +273,22 @@ mod tests {
             conversation: 7,
             is_free: false,
             flat_picos: None,
+            prices: PriceTable::builtin(),
+            terms: &UNKNOWN,
         }
+    }
+
+    static UNKNOWN: LazyLock<Terms> = LazyLock::new(Terms::default);
+
+    /// With what is known of the call by now.
+    fn amounts(memory: &Memory, priced: &Priced<'_>) -> Amounts {
+        let terms = &memory.terms(priced);
+        memory.amounts(&Priced { terms, ..*priced })
+    }
+
+    fn learn(memory: &Memory, priced: &Priced<'_>, answered: Option<&str>, usage: &Usage) {
+        let terms = &memory.terms(priced);
+        memory.learn(&Priced { terms, ..*priced }, answered, usage);
     }
 
     fn usage(input: u64, output: u64) -> Usage {
@@ -341,33 +301,56 @@ mod tests {
 
     #[test]
     fn the_model_of_a_deployment_is_known_after_its_first_answer() {
-        let (memory, prices) = (Memory::default(), PriceTable::builtin());
+        let memory = Memory::default();
         let call = call_of(10_000);
         let deployment = priced(Provider::Azure, "my-deployment", &call);
-        assert_eq!(
-            memory.amounts(prices, &deployment).expected.money,
-            Money::ZERO
+        assert_eq!(amounts(&memory, &deployment).expected.money, Money::ZERO);
+        learn(
+            &memory,
+            &deployment,
+            Some("gpt-6.1-sol"),
+            &usage(2_500, 100),
         );
-        memory.learn(&deployment, Some("gpt-6.1-sol"), &usage(2_500, 100));
-        assert!(memory.amounts(prices, &deployment).expected.money > Money::ZERO);
+        assert!(amounts(&memory, &deployment).expected.money > Money::ZERO);
         let other = Priced {
             host: "other.example",
             ..deployment
         };
-        assert_eq!(memory.amounts(prices, &other).expected.money, Money::ZERO);
+        assert_eq!(amounts(&memory, &other).expected.money, Money::ZERO);
     }
 
     #[test]
     fn a_call_that_a_plan_pays_for_reserves_tokens_and_no_money() {
-        let (memory, prices) = (Memory::default(), PriceTable::builtin());
+        let memory = Memory::default();
         let call = call_of(10_000);
         let free = Priced {
             is_free: true,
             ..priced(Provider::OpenAi, "gpt-6.1-sol", &call)
         };
-        let amounts = memory.amounts(prices, &free);
+        let amounts = amounts(&memory, &free);
         assert_eq!(amounts.worst.money, Money::ZERO);
         assert!(amounts.expected.tokens > 0);
+    }
+
+    #[test]
+    fn the_flat_price_is_for_what_has_no_other_and_no_plan() {
+        let memory = Memory::default();
+        let call = call_of(10_000);
+        let flat = Priced {
+            flat_picos: Some(1_000_000),
+            ..priced(Provider::Azure, "my-deployment", &call)
+        };
+        let at_worst = |priced: &Priced<'_>| amounts(&memory, priced).worst;
+        let by_tokens = at_flat_price(at_worst(&flat).tokens, 1_000_000);
+        assert_eq!(at_worst(&flat).money, by_tokens);
+        let free = Priced {
+            is_free: true,
+            ..flat
+        };
+        assert_eq!(at_worst(&free).money, Money::ZERO);
+        learn(&memory, &flat, Some("gpt-6.1-sol"), &usage(2_500, 100));
+        assert_ne!(at_worst(&flat).money, by_tokens);
+        assert_ne!(at_worst(&flat).money, Money::ZERO);
     }
 
     #[test]
@@ -377,7 +360,7 @@ mod tests {
         let call = call_of(100_000);
         let of = priced(Provider::OpenAi, "gpt-6.1-sol", &call);
         for _ in 0..50 {
-            memory.learn(&of, None, &usage(50_000, 9_000));
+            learn(&memory, &of, None, &usage(50_000, 9_000));
         }
         memory.save(dir.path()).unwrap();
         let again = Memory::open(dir.path());
@@ -385,14 +368,16 @@ mod tests {
             conversation: 8,
             ..of
         };
-        assert_eq!(again.estimate(&new), memory.estimate(&new));
-        let prices = PriceTable::builtin();
+        assert_eq!(again.terms(&new).estimate, memory.terms(&new).estimate);
         assert_eq!(
-            again.amounts(prices, &new).expected.money,
-            memory.amounts(prices, &new).expected.money
+            amounts(&again, &new).expected.money,
+            amounts(&memory, &new).expected.money
         );
         fs::write(dir.path().join(FILE), "{").unwrap();
-        assert_eq!(Memory::open(dir.path()).estimate(&new).expected, 25_000);
+        assert_eq!(
+            Memory::open(dir.path()).terms(&new).estimate.expected,
+            25_000
+        );
     }
 
     #[test]
@@ -400,7 +385,7 @@ mod tests {
         let memory = Memory::default();
         let call = call_of(100_000);
         let of = priced(Provider::OpenAi, "gpt-6.1-sol", &call);
-        memory.learn(&of, None, &usage(50_000, 100));
+        learn(&memory, &of, None, &usage(50_000, 100));
         assert_eq!(
             memory.error(),
             Error {
@@ -410,7 +395,7 @@ mod tests {
             }
         );
         for _ in 0..100 {
-            memory.learn(&of, None, &usage(50_000, 100));
+            learn(&memory, &of, None, &usage(50_000, 100));
         }
         assert!(memory.error().mean_permille < 20, "{:?}", memory.error());
     }
@@ -424,7 +409,7 @@ mod tests {
                 conversation,
                 ..priced(Provider::OpenAi, "m", &call)
             };
-            memory.learn(&of, None, &usage(1, 1));
+            learn(&memory, &of, None, &usage(1, 1));
         }
         assert_eq!(memory.lock().turns.len(), CONVERSATIONS_MAX);
     }

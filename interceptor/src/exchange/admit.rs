@@ -88,7 +88,12 @@ impl Entry {
             model: Some(to.to_owned()),
             ..call.clone()
         };
-        self.prices.rates(&self.priced_as(&cheaper).context(), 0)?;
+        let terms = self.terms_of(&cheaper);
+        let priced = self.priced_at(&cheaper, &terms);
+        self.prices
+            .quote_of(&terms.listing, &priced.context())?
+            .rates(0)?;
+        self.terms = terms;
         *call = cheaper;
         *amounts = self.amounts_of(call);
         let decision = self.context.caps().reserve_downgraded(
@@ -156,7 +161,7 @@ impl Entry {
     fn amounts_of(&self, call: &Call) -> Amounts {
         self.context
             .memory
-            .amounts(&self.prices, &self.priced_as(call))
+            .amounts(&self.priced_at(call, &self.terms))
     }
 
     fn subject<'a>(&'a self, caller: &'a Caller, call: &'a Call) -> Subject<'a> {

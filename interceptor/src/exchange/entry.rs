@@ -16,11 +16,11 @@ use weir_core::edit;
 use weir_core::pricing::{self, PriceTable};
 use weir_core::rewrite::Plan;
 
-use super::admission::Priced;
 use super::credential::{SUBSCRIPTION, Sender};
 use super::edit::{Decoded, is_signed};
 use super::explain::{Bodies, Sketched};
 use super::growth::Growth;
+use super::priced::{Priced, Terms};
 use crate::decrypt::Session;
 use crate::forward::SendError;
 use crate::ledger::{Cost, Outcome, Record, new_id};
@@ -44,6 +44,8 @@ pub(super) struct Entry {
     /// What the path says of the call; taken when the body has been read.
     pub(super) said: SaidByPath,
     pub(super) call: Option<Call>,
+    /// What is known of the call.
+    pub(super) terms: Terms,
     /// Which conversation the call belongs to.
     pub(super) conversation: u64,
     /// The body without its encoding, if it has one; taken when the edits are made.
@@ -177,6 +179,7 @@ impl Entry {
             sent: None,
             said,
             call: None,
+            terms: Terms::default(),
             conversation: 0,
             decoded: None,
             signed: false,
@@ -249,11 +252,17 @@ impl Entry {
 
     /// The call with what its price depends on, if it was read.
     pub(super) fn priced(&self) -> Option<Priced<'_>> {
-        Some(self.priced_as(self.call.as_ref()?))
+        Some(self.priced_at(self.call.as_ref()?, &self.terms))
     }
 
-    /// What the price of a call depends on, if it were this one.
-    pub(super) fn priced_as<'a>(&'a self, call: &'a Call) -> Priced<'a> {
+    /// Looks up what is known of a call, if it were this one.
+    pub(super) fn terms_of(&self, call: &Call) -> Terms {
+        let unknown = Terms::default();
+        self.context.memory.terms(&self.priced_at(call, &unknown))
+    }
+
+    /// What the price of a call depends on, if it were this one, on terms that were looked up.
+    pub(super) fn priced_at<'a>(&'a self, call: &'a Call, terms: &'a Terms) -> Priced<'a> {
         Priced {
             provider: self.session.provider,
             model: call.model.as_deref().unwrap_or_default(),
@@ -268,6 +277,8 @@ impl Entry {
                 Unpriced::Flat { picos_per_token } => Some(picos_per_token),
                 Unpriced::Allow | Unpriced::Refuse => None,
             },
+            prices: &self.prices,
+            terms,
         }
     }
 

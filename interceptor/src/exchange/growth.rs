@@ -29,7 +29,7 @@ impl Entry {
         self.growth = follows
             .then(|| self.priced())
             .flatten()
-            .map(|priced| self.context.memory.prompt_tokens(&priced))
+            .map(|priced| priced.terms.estimate.reserved)
             .map(|input| Growth {
                 input,
                 output: self.reserved.tokens.saturating_sub(input),
@@ -68,10 +68,10 @@ impl Entry {
             output,
             ..Usage::default()
         };
-        let price = self.prices.price(&priced.context(), &usage);
-        // What a plan pays for reserved no money, so it can outgrow none.
-        let price = price.filter(|_| !priced.is_free);
-        let money = price.map_or(self.reserved.money, |cost| cost.total);
+        let price = priced.price();
+        let money = price.and_then(|price| price.of(&usage));
+        // What has no price reserved no money, so it can outgrow none.
+        let money = money.unwrap_or(self.reserved.money);
         let wanted = Amount::of_call(money, growth.input.saturating_add(output));
         self.context.caps().extend(unix_ms(), ticket, wanted)?;
         self.reserved = self.reserved.max(wanted);

@@ -63,6 +63,7 @@ impl Entry {
         self.record.stream = call.stream;
         self.record.session.clone_from(&call.session);
         self.record.model_requested.clone_from(&call.model);
+        self.terms = self.terms_of(&call);
         self.call = Some(call);
     }
 

@@ -180,7 +180,7 @@ impl Entry {
         let Some(priced) = self.priced() else {
             return Vec::new();
         };
-        let amounts = self.context.memory.amounts(&self.prices, &priced);
+        let amounts = self.context.memory.amounts(&priced);
         let caller = self.record.caller();
         let subject = Subject {
             caller: &caller,

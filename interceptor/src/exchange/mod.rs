@@ -12,6 +12,7 @@ mod growth;
 mod judge;
 mod lease;
 mod linger;
+mod priced;
 mod request;
 mod response;
 mod rewrite;

@@ -6,11 +6,11 @@ use weir_core::cache::{self, CacheRules};
 use weir_core::caps::Amount;
 use weir_core::catalog::Provider;
 use weir_core::money::Money;
-use weir_core::pricing::{Context, PriceTable, Quote};
+use weir_core::pricing::{Context, Listing, PriceTable, Quote};
 use weir_core::usage::Usage;
 
-use super::admission::{self, Priced};
 use super::entry::{End, Entry};
+use super::priced::{self, Priced};
 use crate::ledger::{Cost, Outcome};
 use crate::process::config::Unpriced;
 
@@ -92,7 +92,7 @@ impl Entry {
     fn used_so_far(&self, answer: Option<&Answer>) -> Option<Usage> {
         let answer = answer?;
         let told = answer.usage.or_else(|| {
-            let input = self.context.memory.estimate(&self.priced()?).expected;
+            let input = self.terms.estimate.expected;
             (answer.delta_events > 0).then_some(Usage {
                 input,
                 ..Usage::default()
@@ -163,7 +163,7 @@ impl Entry {
     fn without_price(&self, usage: &Usage) -> Cost {
         match self.rules.config.pricing.unpriced {
             Unpriced::Flat { picos_per_token } => Cost::Estimated {
-                total: admission::at_flat_price(tokens(usage), picos_per_token),
+                total: priced::at_flat_price(tokens(usage), picos_per_token),
                 version: "flat".to_owned(),
             },
             Unpriced::Allow | Unpriced::Refuse => Cost::Unpriced,
@@ -173,7 +173,7 @@ impl Entry {
     /// Learns from the usage of an answer; tells the previous prompt of the conversation.
     fn learn(&self, priced: &Priced<'_>, answer: &Answer, usage: &Usage) -> Option<u64> {
         let (memory, metrics) = (&self.context.memory, &self.context.metrics);
-        metrics.estimated(memory.estimate(priced).expected, usage.prompt());
+        metrics.estimated(priced.terms.estimate.expected, usage.prompt());
         memory.learn(priced, answer.model.as_deref(), usage)
     }
 
@@ -181,22 +181,34 @@ impl Entry {
     ///
     /// Behind a gateway an answer may name a model that no table knows. At Bedrock it names the
     /// model without the profile that the price depends on, so that what was asked comes first.
-    fn known<'a>(
-        &'a self,
-        answered: Context<'a>,
-        asked: &'a str,
-    ) -> Option<(Context<'a>, Quote<'a>)> {
-        let as_asked = Context {
-            model: asked,
-            ..answered
+    fn known<'a>(&self, answered: Context<'a>, priced: &Priced<'a>) -> Option<Known<'a>> {
+        let prices = priced.prices;
+        let known = |model: &'a str, listing: Listing| {
+            let context = Context { model, ..answered };
+            let quote = prices.quote_of(&listing, &context)?;
+            Some(Known {
+                context,
+                listing,
+                quote,
+            })
         };
-        let tries = match self.session.provider {
-            Provider::Bedrock => [as_asked, answered],
-            _ => [answered, as_asked],
+        let as_asked = || known(priced.model, priced.terms.listing);
+        let as_answered = || {
+            let listing = prices.listing(answered.provider, answered.model);
+            known(answered.model, listing)
         };
-        tries
-            .into_iter()
-            .find_map(|context| Some((context, self.prices.quote(&context)?)))
+        let as_learned = || {
+            let (model, listing) = priced.listed();
+            known(model, *listing)
+        };
+        let asked_first =
+            answered.model == priced.model || self.session.provider == Provider::Bedrock;
+        let found = if asked_first {
+            as_asked().or_else(as_answered)
+        } else {
+            as_answered().or_else(as_asked)
+        };
+        found.or_else(as_learned)
     }
 
     fn price(&mut self, usage: &Usage, answer: &Answer, exact: bool) -> Cost {
@@ -213,11 +225,12 @@ impl Entry {
             inference_geo: answer.inference_geo.as_deref().or(asked.inference_geo),
             ..asked
         };
-        let known = self.known(answered, asked.model);
-        let rules = self.cache_rules(known.as_ref().map_or(&answered, |(context, _)| context));
+        let known = self.known(answered, &priced);
+        let rules = self.cache_rules(&priced, known.as_ref());
         let explained = self.explain(sketched, usage, rules);
         let previous = explained.expected_tokens().or(previous);
-        let found = known.and_then(|(context, quote)| {
+        let found = known.and_then(|known| {
+            let Known { context, quote, .. } = known;
             let rates = quote.rates(usage.prompt())?;
             let cost = rates.cost(usage)?;
             // Where a call had several passes, each is priced by its own model and length.
@@ -260,21 +273,18 @@ impl Entry {
         }
     }
 
-    pub(super) fn cache_rules(&self, context: &Context<'_>) -> CacheRules {
-        let minimum = self
-            .prices
-            .min_cacheable_tokens(context.provider, context.model)
-            .unwrap_or(MINIMUM_TOKENS);
+    fn cache_rules(&self, priced: &Priced<'_>, known: Option<&Known<'_>>) -> CacheRules {
+        let minimum = match known {
+            Some(known) => priced::minimum_tokens(&known.listing),
+            None => priced.minimum_tokens(),
+        };
         match self.session.provider {
             Provider::Anthropic => {
-                let marked = self
-                    .call
-                    .as_ref()
-                    .is_some_and(|call| call.cache_breakpoints > 0);
+                let marked = priced.call.cache_breakpoints > 0;
                 CacheRules::by_markers(marked, minimum)
             }
             _ => {
-                let rates = self.prices.rates(context, 0);
+                let rates = known.and_then(|known| known.quote.rates(0));
                 let charges = rates.is_some_and(|rates| rates.charges_for_writes());
                 CacheRules::automatic(charges, minimum)
             }
@@ -282,8 +292,12 @@ impl Entry {
     }
 }
 
-/// Where the table does not say: what most models have.
-const MINIMUM_TOKENS: u64 = 1024;
+/// A model whose price is known.
+struct Known<'a> {
+    context: Context<'a>,
+    listing: Listing,
+    quote: Quote<'a>,
+}
 
 /// All tokens, as limits on them count.
 fn tokens(usage: &Usage) -> u64 {

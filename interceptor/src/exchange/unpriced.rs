@@ -16,13 +16,7 @@ impl Entry {
             return None;
         }
         let priced = self.priced()?;
-        let has_price = priced.is_free
-            || self.prices.quote(&priced.context()).is_some()
-            || self
-                .context
-                .memory
-                .model_of(&self.prices, &priced)
-                .is_some();
+        let has_price = priced.is_free || priced.price().is_some();
         (!has_price).then(|| priced.model.to_owned())
     }
 

@@ -119,7 +119,7 @@ impl Turn {
 }
 
 /// What is estimated of a prompt, in tokens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Estimate {
     /// The most likely.
     pub expected: u64,

@@ -26,6 +26,8 @@ struct Provider {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Found<'a> {
     pub(super) model: &'a Model,
+    /// Where the model stands in the list.
+    pub(super) at: usize,
     /// The name itself asked for the fast mode.
     pub(super) fast: bool,
     /// Found with the model's maker, not with the provider that was asked for.
@@ -89,11 +91,18 @@ impl PriceList {
     pub(super) fn of_provider(&self, provider: &str, spellings: &[Spelling]) -> Option<Found<'_>> {
         let provider = self.providers.get(provider)?;
         let (at, fast) = provider.names.find(spellings)?;
-        let model = self.models.get(provider.range.clone())?.get(at)?;
+        let at = provider.range.start.saturating_add(at);
+        self.at(at, fast, false)
+    }
+
+    /// The model that was found there before.
+    pub(super) fn at(&self, at: usize, fast: bool, notional: bool) -> Option<Found<'_>> {
+        let model = self.models.get(at)?;
         Some(Found {
             model,
+            at,
             fast,
-            notional: false,
+            notional,
         })
     }
 

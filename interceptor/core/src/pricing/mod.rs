@@ -79,6 +79,25 @@ pub struct Quote<'a> {
     negotiated: Option<&'a Negotiated>,
 }
 
+/// What a table has of a model, looked up once: see [`PriceTable::listing`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Listing {
+    place: Option<Place>,
+    /// The most tokens that the model can answer with.
+    pub max_output_tokens: Option<u64>,
+    /// The shortest prompt that the provider caches for the model, in tokens.
+    pub min_cacheable_tokens: Option<u64>,
+}
+
+/// Where in a table a model stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
+    list: usize,
+    at: usize,
+    fast: bool,
+    notional: bool,
+}
+
 impl PriceTable {
     /// The table that is built in.
     #[must_use]
@@ -160,11 +179,36 @@ impl PriceTable {
     pub fn quote<'a>(&'a self, context: &Context<'a>) -> Option<Quote<'a>> {
         let spellings = model_name::spellings(context.model);
         let listed = self.find(context.provider, &spellings);
+        self.quoted(context, listed, &spellings)
+    }
+
+    /// The same, where [`PriceTable::listing`] has looked up this provider and model before.
+    #[must_use]
+    pub fn quote_of<'a>(&'a self, listing: &Listing, context: &Context<'a>) -> Option<Quote<'a>> {
+        let listed = listing.place.and_then(|place| {
+            let list = self.lists.get(place.list)?.as_ref();
+            Some((list, list.at(place.at, place.fast, place.notional)?))
+        });
+        // Only prices of one's own go by the name once more.
+        let spellings = if self.negotiated.is_empty() {
+            Vec::new()
+        } else {
+            model_name::spellings(context.model)
+        };
+        self.quoted(context, listed, &spellings)
+    }
+
+    fn quoted<'a>(
+        &'a self,
+        context: &Context<'a>,
+        listed: Option<(&'a PriceList, Found<'a>)>,
+        spellings: &[model_name::Spelling],
+    ) -> Option<Quote<'a>> {
         let id = listed.map(|(_, found)| found.model.id.as_str());
         let negotiated = self
             .negotiated
             .iter()
-            .find(|price| price.applies(context, &spellings, id));
+            .find(|price| price.applies(context, spellings, id));
         if listed.is_none() && !negotiated.is_some_and(Negotiated::stands_alone) {
             return None;
         }
@@ -173,6 +217,27 @@ impl PriceTable {
             listed,
             negotiated,
         })
+    }
+
+    /// Looks a model up: what its price and its limits are read from, as often as they are asked for.
+    #[must_use]
+    pub fn listing(&self, provider: &str, model: &str) -> Listing {
+        let spellings = model_name::spellings(model);
+        let found = self.find_at(provider, &spellings);
+        let limit = |pick: fn(&Model) -> Option<u64>| {
+            let own = found.and_then(|(_, found)| pick(found.model));
+            own.or_else(|| self.limit(provider, &spellings, pick))
+        };
+        Listing {
+            place: found.map(|(list, found)| Place {
+                list,
+                at: found.at,
+                fast: found.fast,
+                notional: found.notional,
+            }),
+            max_output_tokens: limit(|model| model.max_output_tokens),
+            min_cacheable_tokens: limit(|model| model.min_cacheable_tokens),
+        }
     }
 
     /// The rates of a call whose prompt has `prompt_tokens` (uncached, read and written together:
@@ -188,30 +253,23 @@ impl PriceTable {
         self.quote(context)?.price(usage)
     }
 
-    /// The most tokens that the model can answer with.
-    #[must_use]
-    pub fn max_output_tokens(&self, provider: &str, model: &str) -> Option<u64> {
-        self.limit(provider, model, |model| model.max_output_tokens)
-    }
-
-    /// The shortest prompt that the provider caches for the model, in tokens.
-    #[must_use]
-    pub fn min_cacheable_tokens(&self, provider: &str, model: &str) -> Option<u64> {
-        self.limit(provider, model, |model| model.min_cacheable_tokens)
-    }
-
     /// The most tokens that prompt and answer can have together.
     #[must_use]
     pub fn context_window(&self, provider: &str, model: &str) -> Option<u64> {
-        self.limit(provider, model, |model| model.context_window)
+        let spellings = model_name::spellings(model);
+        self.limit(provider, &spellings, |model| model.context_window)
     }
 
     /// Not every list tells every limit: the topmost that does.
-    fn limit(&self, provider: &str, model: &str, pick: fn(&Model) -> Option<u64>) -> Option<u64> {
-        let spellings = model_name::spellings(model);
+    fn limit(
+        &self,
+        provider: &str,
+        spellings: &[model_name::Spelling],
+        pick: fn(&Model) -> Option<u64>,
+    ) -> Option<u64> {
         self.lists
             .iter()
-            .find_map(|list| pick(find_in(list, provider, &spellings)?.model))
+            .find_map(|list| pick(find_in(list, provider, spellings)?.model))
     }
 
     fn find(
@@ -219,16 +277,22 @@ impl PriceTable {
         provider: &str,
         spellings: &[model_name::Spelling],
     ) -> Option<(&PriceList, Found<'_>)> {
-        let own = self.lists.iter().find_map(|list| {
-            Some((
-                list.as_ref(),
-                list.of_provider(listed_as(provider), spellings)?,
-            ))
-        });
+        let (at, found) = self.find_at(provider, spellings)?;
+        Some((self.lists.get(at)?.as_ref(), found))
+    }
+
+    /// The model, and in which of the lists it is.
+    fn find_at(
+        &self,
+        provider: &str,
+        spellings: &[model_name::Spelling],
+    ) -> Option<(usize, Found<'_>)> {
+        let mut lists = self.lists.iter().enumerate();
+        let own = lists
+            .find_map(|(at, list)| Some((at, list.of_provider(listed_as(provider), spellings)?)));
         own.or_else(|| {
-            self.lists
-                .iter()
-                .find_map(|list| Some((list.as_ref(), self.of_maker(list, provider, spellings)?)))
+            let mut lists = self.lists.iter().enumerate();
+            lists.find_map(|(at, list)| Some((at, self.of_maker(list, provider, spellings)?)))
         })
     }
 

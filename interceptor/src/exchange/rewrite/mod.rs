@@ -245,9 +245,7 @@ impl Entry {
         if is_idle || !rewrite::covers(call.api, body) {
             return Vec::new();
         }
-        let minimum = self.priced().map_or(0, |priced| {
-            self.cache_rules(&priced.context()).minimum_tokens
-        });
+        let minimum = self.priced().map_or(0, |priced| priced.minimum_tokens());
         let only = self.only_watched(minimum);
         let asked = Asked {
             call,
@@ -305,7 +303,7 @@ impl Entry {
         if self.rules.config.cache.mode != CacheMode::Rewrite || self.rules.config.observe {
             return Some(Only::Observed);
         }
-        let tokens = self.context.memory.prompt_tokens(&self.priced()?);
+        let tokens = self.priced()?.terms.estimate.reserved;
         (tokens < minimum_tokens).then_some(Only::BelowMinimum)
     }
 }

@@ -132,7 +132,9 @@ fn litellm_is_read_with_its_lengths_lifetimes_and_tiers() {
          openai    | gpt-6.1-sol            | -        | 1      | 0 | 2 10 0.1 2.5 5",
     );
     assert_eq!(
-        table.min_cacheable_tokens("anthropic", "claude-opus-9"),
+        table
+            .listing("anthropic", "claude-opus-9")
+            .min_cacheable_tokens,
         Some(512)
     );
     assert_eq!(import(LITELLM, None, "").unwrap().passed_over, 3);

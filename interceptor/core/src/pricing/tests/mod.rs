@@ -447,19 +447,14 @@ fn the_largest_usage_saturates() {
 #[test]
 fn limits_of_models_are_told() {
     let table = PriceTable::builtin();
-    assert_eq!(
-        table.max_output_tokens("anthropic", "claude-opus-5-5"),
-        Some(128_000)
-    );
-    assert_eq!(
-        table.max_output_tokens("openai", "gpt-5-pro"),
-        Some(272_000)
-    );
+    let output = |provider, model| table.listing(provider, model).max_output_tokens;
+    assert_eq!(output("anthropic", "claude-opus-5-5"), Some(128_000));
+    assert_eq!(output("openai", "gpt-5-pro"), Some(272_000));
+    assert_eq!(output("anthropic", "claude-next"), None);
     assert_eq!(
         table.context_window("anthropic", "claude-haiku-4-5"),
         Some(200_000)
     );
-    assert_eq!(table.max_output_tokens("anthropic", "claude-next"), None);
     let minimums = rows(
         "anthropic | claude-opus-5-5     | 512
          anthropic | claude-fable-5-2    | 512
@@ -477,7 +472,7 @@ fn limits_of_models_are_told() {
          groq      | openai/gpt-oss-120b | none",
     );
     for [provider, model, expected] in minimums {
-        let found = table.min_cacheable_tokens(provider, model);
+        let found = table.listing(provider, model).min_cacheable_tokens;
         assert_eq!(found, expected.parse().ok(), "{model}");
     }
 }
