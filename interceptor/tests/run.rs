@@ -34,7 +34,7 @@ impl World {
     }
 
     fn weir(&self, command: &[&str]) -> Command {
-        let mut weir = Command::new(env!("CARGO_BIN_EXE_weir"));
+        let mut weir = with_default_signals(env!("CARGO_BIN_EXE_weir"));
         weir.args(["run", "--config"]).arg(self.path("weir.toml"));
         weir.arg("--state-dir")
             .arg(self.path("state"))
@@ -238,6 +238,14 @@ fn hide_public_files() {
     mount(none, public, Some("tmpfs"), MsFlags::empty(), none).unwrap();
 }
 
+/// A program that no signal is ignored in, whatever is in this process: what was started by `nohup`
+/// or in the background of a script ignores some, and a shell can trap none of those.
+fn with_default_signals(program: &str) -> Command {
+    let mut command = Command::new("env");
+    command.arg("--default-signal").arg(program);
+    command
+}
+
 /// A command that says when it is ready.
 fn ready(mut weir: Command) -> (Child, BufReader<std::process::ChildStdout>) {
     let mut child = weir
@@ -321,7 +329,7 @@ impl Terminal {
     fn start(script: &str, world: &World) -> Self {
         let pty = nix::pty::openpty(None, None).unwrap();
         let slave = |file: &OwnedFd| Stdio::from(file.try_clone().unwrap());
-        let child = Command::new("setsid")
+        let child = with_default_signals("setsid")
             .args(["--ctty", "--wait", "bash", "-c", script])
             .env("WEIR", env!("CARGO_BIN_EXE_weir"))
             .env("WEIR_CONFIG", world.path("weir.toml"))
