@@ -41,6 +41,10 @@ pub enum Api {
     GenerateContent,
     /// Cohere `POST /v2/chat`.
     CohereChat,
+    /// Bedrock `InvokeModel`, plain and streamed.
+    InvokeModel,
+    /// Bedrock Converse, plain and streamed.
+    Converse,
 }
 
 /// Tokens of a call in disjoint buckets, except for `reasoning`, which is part of `output`.

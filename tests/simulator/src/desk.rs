@@ -50,9 +50,7 @@ impl Desk {
     ) -> Result<Served, Refused> {
         let served = match api {
             Api::Messages => anthropic::serve(&mut self.anthropic, key, body, now),
-            Api::ChatCompletions | Api::Responses | Api::GenerateContent | Api::CohereChat => {
-                openai::serve(&mut self.openai, api, key, body, now)
-            }
+            _ => openai::serve(&mut self.openai, api, key, body, now),
         };
         served.map_err(
             |Refusal {

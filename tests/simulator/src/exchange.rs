@@ -12,11 +12,13 @@ use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 
 use crate::anthropic;
+use crate::bedrock;
 use crate::bill::{Api, Billed, Books, Received, Terms, Usage};
 use crate::body::{Body, Event, Meter};
 use crate::clock::Clock;
 use crate::connection::Wire;
 use crate::directive::{Directive, Encoding};
+use crate::elsewhere;
 use crate::json::Json;
 use crate::models::{Model, Tier};
 use crate::openai::{self, socket};
@@ -73,6 +75,10 @@ pub(crate) struct Call<'a> {
     pub(crate) started: Duration,
     /// Whether it came as a message of a WebSocket.
     pub(crate) in_socket: bool,
+    /// Whether the host answers from one region, for a tenth more.
+    pub(crate) regional: bool,
+    /// The name that the caller's own resource has for the model.
+    pub(crate) deployment: Option<&'static str>,
 }
 
 /// A call that is not served.
@@ -134,6 +140,7 @@ pub(crate) async fn answer(
         body: body.clone(),
     });
     let openai = is_openai(&parts, wire);
+    let host = host(&parts, wire);
     let call = Call {
         state,
         wire,
@@ -142,8 +149,16 @@ pub(crate) async fn answer(
         number: state.number(),
         started,
         in_socket: false,
+        regional: host.is_some_and(|host| host.ends_with("-aiplatform.googleapis.com")),
+        deployment: None,
     };
-    if let Some(provider) = host(&parts, wire).and_then(others::provider) {
+    if host.is_some_and(bedrock::is_host) {
+        return bedrock::answer(&call, &parts);
+    }
+    if host.is_some_and(elsewhere::is_host) {
+        return elsewhere::answer(call, &parts).await;
+    }
+    if let Some(provider) = host.and_then(others::provider) {
         return others::answer(&call, provider, &parts);
     }
     match (&parts.method, parts.uri.path()) {

@@ -1,9 +1,9 @@
-//! Simulated Anthropic, OpenAI, Gemini, Mistral, Groq and Cohere: the providers' wire formats, prompt-cache rules and prices, without a network.
+//! Simulated Anthropic, OpenAI, Bedrock, Gemini, Mistral, Groq and Cohere: the providers' wire formats, prompt-cache rules and prices, without a network.
 //!
 //! It shares no code with Weir, so that it can contradict it: its bill is what a provider would send at the end of the
 //! month. In reading order: [`Simulator`] listens and keeps the books; `connection` is one TLS connection, `exchange`
 //! one request and its answer; `anthropic` and `openai` are two providers, each with its prompt, cache and wire
-//! format, `others` speak further dialects; `directive`, `play` and `body` are the stage directions that a test can put into a message; `models` are the
+//! format, `bedrock` is a third, which checks the signature of what arrives, `others` speak further dialects, `elsewhere` are the first two at other hosts; `directive`, `play` and `body` are the stage directions that a test can put into a message; `models` are the
 //! prices, `tokens` the tokenizer. [`agent`] is not a provider, but the scripted program that calls them in the demo.
 
 mod simulator;
@@ -14,7 +14,9 @@ mod connection;
 mod exchange;
 
 mod anthropic;
+mod bedrock;
 mod openai;
+mod elsewhere;
 mod others;
 
 mod directive;
@@ -35,6 +37,7 @@ pub mod tokens;
 
 pub mod agent;
 
+pub use bedrock::{ACCESS_KEY_ID, SECRET_ACCESS_KEY};
 pub use bill::{Api, Billed, Received, Usage};
 pub use clock::Clock;
 pub use desk::{Desk, Refused, Served};

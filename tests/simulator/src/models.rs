@@ -31,6 +31,7 @@ pub(crate) enum Provider {
     Mistral,
     Groq,
     Cohere,
+    Bedrock,
 }
 
 /// Pico-dollars per token: a price of 1 USD per million tokens is 1 000 000.
@@ -127,7 +128,7 @@ const PICO_PER_NANO: u64 = 1000;
 const NEVER_CACHED: u64 = 1 << 40;
 
 /// Rates in this order: input, output, cache read, short write, long write.
-pub(crate) const MODELS: [Model; 13] = [
+pub(crate) const MODELS: [Model; 17] = [
     Model {
         id: "claude-opus-5-5",
         provider: Provider::Anthropic,
@@ -255,6 +256,46 @@ pub(crate) const MODELS: [Model; 13] = [
         breakpoints: false,
         preserved_thinking: false,
         rates: usd(2_5000, 10_0000, 2_5000, 0, 0),
+        cliff: None,
+        fast: false,
+    },
+    Model {
+        id: "global.anthropic.claude-sonnet-4-6",
+        provider: Provider::Bedrock,
+        cacheable_min: 1024,
+        breakpoints: true,
+        preserved_thinking: false,
+        rates: usd(3_0000, 15_0000, 3000, 3_7500, 6_0000),
+        cliff: None,
+        fast: false,
+    },
+    Model {
+        id: "us.anthropic.claude-sonnet-4-6",
+        provider: Provider::Bedrock,
+        cacheable_min: 1024,
+        breakpoints: true,
+        preserved_thinking: false,
+        rates: usd(3_3000, 16_5000, 3300, 4_1250, 6_6000),
+        cliff: None,
+        fast: false,
+    },
+    Model {
+        id: "us.anthropic.claude-haiku-4-5-20251001-v1:0",
+        provider: Provider::Bedrock,
+        cacheable_min: 4096,
+        breakpoints: true,
+        preserved_thinking: false,
+        rates: usd(1_1000, 5_5000, 1100, 1_3750, 2_2000),
+        cliff: None,
+        fast: false,
+    },
+    Model {
+        id: "us.amazon.nova-lite-v1:0",
+        provider: Provider::Bedrock,
+        cacheable_min: 1024,
+        breakpoints: true,
+        preserved_thinking: false,
+        rates: usd(600, 2400, 150, 600, 600),
         cliff: None,
         fast: false,
     },

@@ -54,7 +54,7 @@ pub enum Protocols {
     Http1,
 }
 
-/// Simulated Anthropic and OpenAI on one address. Dropping it closes the listener and the idle connections; answers on
+/// The simulated providers on one address. Dropping it closes the listener and the idle connections; answers on
 /// their way have a second to finish.
 #[derive(Debug)]
 pub struct Simulator {
@@ -75,6 +75,9 @@ impl Simulator {
         "api.mistral.ai",
         "api.groq.com",
         "api.cohere.com",
+        "bedrock-runtime.us-east-1.amazonaws.com",
+        "us-east5-aiplatform.googleapis.com",
+        "weir-tests.openai.azure.com",
     ];
 
     /// Starts listening. The work is done by tasks of the tokio runtime this is called in.

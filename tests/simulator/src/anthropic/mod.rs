@@ -13,9 +13,11 @@ use std::time::Duration;
 
 use http::Response;
 
+pub(crate) use binding::sign;
 pub(crate) use cache::Cache;
+pub(crate) use prompt::{Prompt, Ttl};
+pub(crate) use wire::Wire;
 
-use self::prompt::Prompt;
 use crate::bill::Api;
 use crate::body::Body;
 use crate::desk::Served;
@@ -27,12 +29,8 @@ use crate::script::Script;
 
 /// `POST /v1/messages`.
 pub(crate) async fn messages(call: &Call<'_>) -> io::Result<Response<Body>> {
-    let request_id = request_id(call);
     let key = key(call).unwrap_or_default().to_owned();
-    let refuse = |refusal: &Refusal| {
-        call.refused(Api::Messages, &request_id, &key, refusal.status);
-        refused(call, refusal)
-    };
+    let refuse = |refusal: &Refusal| refuse(call, refusal);
     let request = match Request::read(call) {
         Ok(request) => request,
         Err(refusal) => return refuse(&refusal),
@@ -58,7 +56,7 @@ pub(crate) async fn messages(call: &Call<'_>) -> io::Result<Response<Body>> {
     let mut usage = plan.usage;
     usage.output = script.tokens();
     usage.reasoning = script.think;
-    let wire = wire::Wire {
+    let wire = Wire {
         id: format!("msg_01Simulated{:011}", call.number),
         model: request.body.text("model").unwrap_or_default(),
         speed: (request.tier == Tier::Fast).then_some("fast"),
@@ -68,7 +66,7 @@ pub(crate) async fn messages(call: &Call<'_>) -> io::Result<Response<Body>> {
             .unwrap_or("not_available"),
         script: &script,
         usage,
-        signature: binding::sign(&request.body),
+        signature: sign(&request.body),
     };
     let stream = request.body.is_true("stream");
     let answer = Answer {
@@ -77,7 +75,7 @@ pub(crate) async fn messages(call: &Call<'_>) -> io::Result<Response<Body>> {
         model: request.model,
         model_name: wire.model.to_owned(),
         tier: request.tier,
-        us: wire.geo == "us",
+        us: wire.geo == "us" || call.regional,
         key: key.clone(),
         usage,
         events: if stream { wire.stream() } else { wire.plain() },
@@ -106,7 +104,7 @@ pub(crate) fn serve(
     Ok(Served {
         usage: plan.usage,
         nanodollars: model.nanodollars(&plan.usage, Tier::Standard, false),
-        signature: binding::sign(&body),
+        signature: sign(&body),
         prefixes: prompt
             .blocks
             .iter()
@@ -240,7 +238,7 @@ impl Request {
             .at(&["tool_choice", "type"])
             .and_then(Json::as_str);
         let needs_answer = self.body.is_true("stream")
-            || self.thinks()
+            || thinks(&self.body)
             || self.body.at(&["output_config", "format"]).is_some()
             || matches!(forced, Some("any" | "tool"));
         if self.max_tokens == 0 && needs_answer {
@@ -251,20 +249,20 @@ impl Request {
         Ok(())
     }
 
-    fn thinks(&self) -> bool {
-        matches!(
-            self.body.at(&["thinking", "type"]).and_then(Json::as_str),
-            Some("enabled" | "adaptive")
-        )
-    }
-
     fn script(&self, directive: &Directive) -> Script {
         let mut directive = directive.clone();
-        directive.think = self
-            .thinks()
-            .then(|| directive.think.unwrap_or(DEFAULT_THINKING_TOKENS));
+        directive.think =
+            thinks(&self.body).then(|| directive.think.unwrap_or(DEFAULT_THINKING_TOKENS));
         Script::new(&directive, Some(self.max_tokens))
     }
+}
+
+/// Whether `body` asks the model to think.
+pub(crate) fn thinks(body: &Json) -> bool {
+    matches!(
+        body.at(&["thinking", "type"]).and_then(Json::as_str),
+        Some("enabled" | "adaptive")
+    )
 }
 
 /// The prompt of `body`, if the thinking blocks in it are where they belong.
@@ -303,7 +301,7 @@ fn find_model(body: &Json) -> Result<&'static Model, Refusal> {
 }
 
 /// The stage directions in the last user message.
-fn directive(body: &Json) -> Directive {
+pub(crate) fn directive(body: &Json) -> Directive {
     let messages = body.get("messages").map_or(&[][..], Json::items);
     let last = messages
         .iter()
@@ -358,6 +356,13 @@ fn headers(call: &Call<'_>) -> Vec<(&'static str, String)> {
             "2026-12-01T00:00:00Z".to_owned(),
         ),
     ]
+}
+
+/// Refuses a call of the Messages API.
+pub(crate) fn refuse(call: &Call<'_>, refusal: &Refusal) -> io::Result<Response<Body>> {
+    let key = key(call).unwrap_or_default();
+    call.refused(Api::Messages, &request_id(call), key, refusal.status);
+    refused(call, refusal)
 }
 
 fn refused(call: &Call<'_>, refusal: &Refusal) -> io::Result<Response<Body>> {

@@ -60,6 +60,7 @@ pub(crate) async fn chat_completions(call: &Call<'_>) -> io::Result<Response<Bod
         tier: request.tier_name(),
         script: &script,
         usage,
+        azure: call.deployment.is_some(),
         include_usage: options.is_true("include_usage"),
         obfuscate: options.get("include_obfuscation") != Some(&Json::Bool(false)),
     };
@@ -68,7 +69,7 @@ pub(crate) async fn chat_completions(call: &Call<'_>) -> io::Result<Response<Bod
         api,
         id: wire.id.clone(),
         model: request.model,
-        model_name: wire.model.to_owned(),
+        model_name: call.deployment.unwrap_or(wire.model).to_owned(),
         tier: request.tier,
         us: false,
         key: request.key.clone(),
@@ -91,6 +92,7 @@ struct Wire<'a> {
     usage: Usage,
     include_usage: bool,
     obfuscate: bool,
+    azure: bool,
 }
 
 impl Wire<'_> {
@@ -176,6 +178,10 @@ impl Wire<'_> {
             bytes: Bytes::from_static(b"data: [DONE]\n\n"),
             output,
         });
+        if self.azure {
+            let bytes = Bytes::from_static(PROMPT_FILTER);
+            events.insert(0, Event { bytes, output: 0 });
+        }
         events
     }
 
@@ -258,6 +264,11 @@ fn failure() -> Bytes {
     };
     format!("data: {}\n\n", object! { "error": error }).into()
 }
+
+/// What Azure found in the prompt, before there is an answer.
+const PROMPT_FILTER: &[u8] = br#"data: {"choices":[],"created":0,"id":"","model":"","object":"","prompt_filter_results":[{"prompt_index":0,"content_filter_results":{"hate":{"filtered":false,"severity":"safe"}}}]}
+
+"#;
 
 const FINGERPRINT: &str = "fp_simulated0";
 

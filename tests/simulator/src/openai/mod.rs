@@ -110,9 +110,7 @@ pub(crate) fn serve(
     let wish = wish(&body, model, api == Api::Responses)?;
     let prompt = match api {
         Api::Responses => Prompt::responses(&body, &[], model, key),
-        Api::ChatCompletions | Api::Messages | Api::GenerateContent | Api::CohereChat => {
-            Prompt::chat(&body, model, key)
-        }
+        _ => Prompt::chat(&body, model, key),
     };
     let plan = memory.cache.plan(&prompt, model, wish, now);
     memory.cache.commit(&plan, now);
@@ -293,7 +291,7 @@ fn refused(call: &Call<'_>, refusal: &Refusal) -> io::Result<Response<Body>> {
 }
 
 /// Refuses a call of a billed API.
-fn refuse(call: &Call<'_>, api: Api, refusal: &Refusal) -> io::Result<Response<Body>> {
+pub(crate) fn refuse(call: &Call<'_>, api: Api, refusal: &Refusal) -> io::Result<Response<Body>> {
     let key = call.bearer().unwrap_or_default();
     call.refused(api, &request_id(call), key, refusal.status);
     refused(call, refusal)

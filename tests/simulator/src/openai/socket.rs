@@ -88,6 +88,8 @@ async fn serve(
             number: state.number(),
             started: state.clock.now(),
             in_socket: true,
+            regional: false,
+            deployment: None,
         };
         let answer = super::responses(&call).await?;
         if !send(&mut socket, answer).await? {
