@@ -6,7 +6,7 @@ use std::{
     sync::OnceLock,
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use weir_simulator::Usage;
 
 use crate::world::{Providers, Setup, World, success};
@@ -35,16 +35,19 @@ pub(crate) const NODE_OPENAI: Sdk = Sdk {
     calls: 5,
 };
 
-/// All four calls of each: plain and streamed, by the synchronous client and the asynchronous one.
-const PYTHON_OTHERS: [Sdk; 4] = [
-    other("gemini_calls.py"),
-    other("mistral_calls.py"),
-    other("groq_calls.py"),
-    other("cohere_calls.py"),
-];
+/// The others: plain and streamed, by the synchronous client and the asynchronous one where there is one.
+const PYTHON_GEMINI: Sdk = other("gemini_calls.py", 4);
+const PYTHON_MISTRAL: Sdk = other("mistral_calls.py", 4);
+const PYTHON_GROQ: Sdk = other("groq_calls.py", 4);
+const PYTHON_COHERE: Sdk = other("cohere_calls.py", 4);
+const NODE_GEMINI: Sdk = other("gemini_calls.js", 2);
+/// Converse for three models and `InvokeModel` for two.
+const PYTHON_BEDROCK: Sdk = other("bedrock_calls.py", 10);
+/// The clients for Bedrock, Vertex AI and Azure, each.
+const PYTHON_ELSEWHERE: Sdk = other("elsewhere_calls.py", 4);
 
-const fn other(script: &'static str) -> Sdk {
-    Sdk { script, calls: 4 }
+const fn other(script: &'static str, calls: usize) -> Sdk {
+    Sdk { script, calls }
 }
 
 impl Sdk {
@@ -83,30 +86,35 @@ pub(crate) fn installation() -> &'static Path {
 }
 
 fn every_call_is_on_all_three_books(sdk: Sdk, providers: Providers) {
+    the_calls_are_on_all_three_books(
+        sdk,
+        "all",
+        Setup {
+            config: "",
+            providers,
+        },
+    );
+}
+
+fn the_calls_are_on_all_three_books(sdk: Sdk, part: &str, setup: Setup<'_>) {
     installation();
-    let world = World::new(Setup {
-        config: "",
-        providers,
-    });
-    let output = world.output(sdk.run(&world, &[], "all"));
+    let world = World::new(setup);
+    let output = world.output(sdk.run(&world, &[], part));
     let said = success(&output);
-    let reported: Vec<Value> = said
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
+    let reported = lines(&said);
     assert_eq!(reported.len(), sdk.calls, "{said}");
     world.books_agree();
     let records = world.records();
     assert_eq!(records.len(), sdk.calls, "{records:?}");
-    for (usage, record) in reported.iter().zip(&records) {
-        if !usage.is_null() {
-            assert_eq!(prompt_and_output(usage), totals(&record.usage), "{usage}");
-        }
+    for (said, record) in reported.iter().zip(&records) {
+        agrees(said, &record.usage);
     }
-    assert!(
-        records.iter().any(|record| record.usage.cache_read > 0),
-        "{records:?}"
-    );
+    if sdk != PYTHON_COHERE {
+        assert!(
+            records.iter().any(|record| record.usage.cache_read > 0),
+            "{records:?}"
+        );
+    }
     let total = &world.spend()["total"];
     assert_eq!(total["calls"], sdk.calls, "{total}");
     assert_eq!(
@@ -120,27 +128,31 @@ fn every_call_is_on_all_three_books(sdk: Sdk, providers: Providers) {
     assert!(!summary.contains("not inspected"), "{summary}");
 }
 
-#[test]
-fn the_python_sdks_of_other_dialects_agree_with_the_books() {
-    installation();
-    for sdk in PYTHON_OTHERS {
-        let world = World::new(Setup::default());
-        let said = success(&world.output(sdk.run(&world, &[], "all")));
-        world.books_agree();
-        let recorded: Vec<Value> = world
-            .records()
-            .iter()
-            .map(|record| {
-                let usage = record.usage;
-                serde_json::json!([usage.prompt(), usage.cache_read, usage.output])
-            })
-            .collect();
-        let reported: Vec<Value> = said
-            .lines()
-            .map(|line| serde_json::from_str(line).unwrap())
-            .collect();
-        assert_eq!(reported, recorded, "{sdk:?}");
-        assert_eq!(reported.len(), sdk.calls, "{sdk:?}");
+fn lines(said: &str) -> Vec<Value> {
+    said.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+/// What an SDK says of a call is what was recorded: a usage as it is, or counts as `say.py` has them.
+fn agrees(said: &Value, usage: &Usage) {
+    let written = usage.cache_write_short + usage.cache_write_long;
+    match said {
+        Value::Null => {}
+        Value::Array(counts) if counts.len() == 3 => {
+            let recorded = json!([usage.prompt(), usage.cache_read, usage.output]);
+            assert_eq!(*said, recorded);
+        }
+        Value::Array(_) => {
+            let recorded = json!([
+                usage.input_uncached,
+                usage.cache_read,
+                written,
+                usage.output
+            ]);
+            assert_eq!(*said, recorded);
+        }
+        said => assert_eq!(prompt_and_output(said), totals(usage), "{said}"),
     }
 }
 
@@ -214,6 +226,68 @@ fn the_node_sdk_of_openai_agrees_with_the_books() {
 }
 
 #[test]
+fn the_python_sdk_of_gemini_agrees_with_the_books() {
+    every_call_is_on_all_three_books(PYTHON_GEMINI, Providers::Nowhere4);
+}
+
+#[test]
+fn the_node_sdk_of_gemini_agrees_with_the_books() {
+    every_call_is_on_all_three_books(NODE_GEMINI, Providers::Nowhere4);
+}
+
+#[test]
+fn the_python_sdk_of_mistral_agrees_with_the_books() {
+    every_call_is_on_all_three_books(PYTHON_MISTRAL, Providers::Nowhere4);
+}
+
+#[test]
+fn the_python_sdk_of_groq_agrees_with_the_books() {
+    every_call_is_on_all_three_books(PYTHON_GROQ, Providers::Nowhere4);
+}
+
+#[test]
+fn the_python_sdk_of_cohere_agrees_with_the_books() {
+    every_call_is_on_all_three_books(PYTHON_COHERE, Providers::Nowhere4);
+}
+
+#[test]
+fn the_clients_for_other_hosts_agree_with_the_books() {
+    for part in ["bedrock", "vertex", "azure"] {
+        the_calls_are_on_all_three_books(PYTHON_ELSEWHERE, part, Setup::default());
+    }
+}
+
+/// The provider verifies each signature over the request as it arrives, so that nothing can have been edited.
+#[test]
+fn boto3_agrees_with_the_books_and_its_signatures_hold_in_every_mode() {
+    for config in ["", "[cache]\nmode = \"rewrite\"\n"] {
+        let setup = Setup {
+            config,
+            ..Setup::default()
+        };
+        the_calls_are_on_all_three_books(PYTHON_BEDROCK, "all", setup);
+    }
+}
+
+#[test]
+fn an_exception_in_a_stream_of_bedrock_reaches_boto3_and_its_cost_is_estimated() {
+    installation();
+    let world = World::new(Setup::default());
+    let said = success(&world.output(PYTHON_BEDROCK.run(&world, &[], "broken")));
+    assert_eq!(lines(&said)[0]["Code"], "throttlingException", "{said}");
+    let records = world.records();
+    let [record] = records.as_slice() else {
+        panic!("{records:?}");
+    };
+    // The usage would have come last: what was asked and what had been said by then are estimated.
+    assert_eq!(record.outcome, "provider_error", "{record:?}");
+    assert_eq!(record.cost, "estimated", "{record:?}");
+    let billed = world.simulator.total_nanodollars();
+    let off = record.nanodollars.abs_diff(billed);
+    assert!(off < billed / 5, "{} for {billed}", record.nanodollars);
+}
+
+#[test]
 fn a_provider_that_has_only_an_ipv6_address_is_reached_all_the_same() {
     every_call_is_on_all_three_books(NODE_ANTHROPIC, Providers::Nowhere6);
 }
@@ -224,11 +298,12 @@ const SPENT: &str = "[[cap]]\nname = \"pocket money\"\nwindow = \"day\"\nlimit_u
 #[test]
 fn a_spent_cap_is_an_exception_of_the_sdk_and_is_not_retried() {
     installation();
-    for (sdk, kinds) in [
-        (PYTHON_ANTHROPIC, 1),
-        (PYTHON_OPENAI, 2),
-        (NODE_ANTHROPIC, 1),
-        (NODE_OPENAI, 2),
+    for (sdk, kinds, status) in [
+        (PYTHON_ANTHROPIC, 1, 402),
+        (PYTHON_OPENAI, 2, 402),
+        (NODE_ANTHROPIC, 1, 402),
+        (NODE_OPENAI, 2, 402),
+        (PYTHON_BEDROCK, 4, 400),
     ] {
         let world = World::new(Setup {
             config: SPENT,
@@ -236,13 +311,10 @@ fn a_spent_cap_is_an_exception_of_the_sdk_and_is_not_retried() {
         });
         let output = world.output(sdk.run(&world, &[], "refused"));
         let said = success(&output);
-        let refusals: Vec<Value> = said
-            .lines()
-            .map(|line| serde_json::from_str(line).unwrap())
-            .collect();
+        let refusals = lines(&said);
         assert_eq!(refusals.len(), kinds, "{said}");
         for refusal in &refusals {
-            assert_eq!(refusal["status"], 402, "{sdk:?}: {refusal}");
+            assert_eq!(refusal["status"], status, "{sdk:?}: {refusal}");
             let message = refusal["message"].as_str().unwrap();
             for part in ["pocket money", "$0.000001", "reset"] {
                 assert!(message.contains(part), "{sdk:?}: {part}: {message}");

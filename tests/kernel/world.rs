@@ -22,7 +22,7 @@ use nix::{
 use rusqlite::Connection;
 use serde_json::Value;
 use tokio::runtime::{Builder, Runtime};
-use weir_simulator::{Api, Billed, Options, Simulator, Usage};
+use weir_simulator::{ACCESS_KEY_ID, Api, Billed, Options, SECRET_ACCESS_KEY, Simulator, Usage};
 
 /// A namespace with simulated providers. It is the calling thread's, and that of what the thread starts.
 pub(crate) struct World {
@@ -422,21 +422,26 @@ const PUBLIC: &str = "/run/weir";
 const PLAIN: [&str; 4] = ["PATH", "HOME", "LANG", "PYENV_VERSION"];
 
 /// What the SDKs take as they are started.
-const KEYS: [(&str, &str); 6] = [
+const KEYS: [(&str, &str); 9] = [
     ("ANTHROPIC_API_KEY", "sk-ant-simulated"),
     ("OPENAI_API_KEY", "sk-simulated"),
     ("GEMINI_API_KEY", "simulated"),
     ("MISTRAL_API_KEY", "simulated"),
     ("GROQ_API_KEY", "gsk_simulated"),
     ("CO_API_KEY", "simulated"),
+    ("AZURE_OPENAI_API_KEY", "simulated"),
+    ("AWS_ACCESS_KEY_ID", ACCESS_KEY_ID),
+    ("AWS_SECRET_ACCESS_KEY", SECRET_ACCESS_KEY),
 ];
 
-const APIS: [(Api, &str); 5] = [
+const APIS: [(Api, &str); 7] = [
     (Api::Messages, "messages"),
     (Api::ChatCompletions, "chat_completions"),
     (Api::Responses, "responses"),
     (Api::GenerateContent, "generate_content"),
     (Api::CohereChat, "cohere_chat"),
+    (Api::InvokeModel, "invoke_model"),
+    (Api::Converse, "converse"),
 ];
 
 /// Resolvers look for an address besides loopback before they look up names.

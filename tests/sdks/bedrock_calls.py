@@ -1,0 +1,127 @@
+"""Calls of boto3 to Bedrock, signed: what it reports as used, as a line of JSON for each."""
+
+import json
+import sys
+
+import boto3
+import say
+from botocore.exceptions import ClientError, EventStreamError
+
+CLAUDE = "global.anthropic.claude-sonnet-4-6"
+NOVA = "us.amazon.nova-lite-v1:0"
+PROMPT = "You keep a weir. " * 500
+SCHEMA = {"type": "object", "properties": {"gauge": {"type": "string"}}}
+QUESTION = "How high is the water? [[sim: tokens=40 tool=read_gauge]]"
+AGAIN = "And now? [[sim: tokens=150 events=20]]"
+
+# Converse, and what Nova takes as the body of InvokeModel.
+CONVERSE = {
+    "system": [{"text": PROMPT}, {"cachePoint": {"type": "default"}}],
+    "messages": [{"role": "user", "content": [{"text": QUESTION}]}],
+    "toolConfig": {"tools": [{"toolSpec": {"name": "read_gauge", "inputSchema": {"json": SCHEMA}}}]},
+    "inferenceConfig": {"maxTokens": 1000},
+}
+MESSAGES = {
+    "anthropic_version": "bedrock-2023-05-31",
+    "max_tokens": 1000,
+    "system": [{"type": "text", "text": PROMPT, "cache_control": {"type": "ephemeral"}}],
+    "tools": [{"name": "read_gauge", "description": "Reads a gauge.", "input_schema": SCHEMA}],
+    "messages": [{"role": "user", "content": QUESTION}],
+}
+
+
+def answered(message):
+    """The conversation with the result of the tool that `message` calls."""
+    [use] = [block["toolUse"] for block in message["content"] if "toolUse" in block]
+    result = {"toolResult": {"toolUseId": use["toolUseId"], "content": [{"text": "2 m"}]}}
+    return [*CONVERSE["messages"], message, {"role": "user", "content": [result, {"text": AGAIN}]}]
+
+
+def count(used):
+    say.buckets(
+        used["inputTokens"], used["cacheReadInputTokens"], used["cacheWriteInputTokens"], used["outputTokens"]
+    )
+
+
+def converse(client, model):
+    answer = client.converse(modelId=model, **CONVERSE)
+    count(answer["usage"])
+    assert answer["stopReason"] == "tool_use", answer
+    again = CONVERSE | {"messages": answered(answer["output"]["message"])}
+    events = list(client.converse_stream(modelId=model, **again)["stream"])
+    text = "".join(event["contentBlockDelta"]["delta"]["text"] for event in events if "contentBlockDelta" in event)
+    assert len(text.encode()) == 4 * 150, text
+    count(events[-1]["metadata"]["usage"])
+
+
+def chunks(client, model, body):
+    answer = client.invoke_model_with_response_stream(modelId=model, body=json.dumps(body))
+    return [json.loads(event["chunk"]["bytes"]) for event in answer["body"]]
+
+
+def invoke_claude(client):
+    answer = json.loads(client.invoke_model(modelId=CLAUDE, body=json.dumps(MESSAGES))["body"].read())
+    used = answer["usage"]
+    say.buckets(
+        used["input_tokens"], used["cache_read_input_tokens"], used["cache_creation_input_tokens"], used["output_tokens"]
+    )
+    counted(chunks(client, CLAUDE, MESSAGES)[-1])
+
+
+def counted(last):
+    used = last["amazon-bedrock-invocationMetrics"]
+    say.buckets(
+        used["inputTokenCount"],
+        used["cacheReadInputTokenCount"],
+        used["cacheWriteInputTokenCount"],
+        used["outputTokenCount"],
+    )
+
+
+def invoke_nova(client):
+    answer = json.loads(client.invoke_model(modelId=NOVA, body=json.dumps(CONVERSE))["body"].read())
+    used = answer["usage"]
+    say.buckets(
+        used["inputTokens"], used["cacheReadInputTokenCount"], used["cacheWriteInputTokenCount"], used["outputTokens"]
+    )
+    counted(chunks(client, NOVA, CONVERSE)[-1])
+
+
+def broken(client):
+    """A stream that begins well, and ends in an exception."""
+    failing = [{"role": "user", "content": [{"text": "How high is the water? [[sim: tokens=40 error_after=4]]"}]}]
+    events = client.converse_stream(modelId=CLAUDE, **CONVERSE | {"messages": failing})["stream"]
+    try:
+        list(events)
+    except EventStreamError as error:
+        print(json.dumps(error.response["Error"]), flush=True)
+    else:
+        raise AssertionError("the stream ended well")
+
+
+def refused(call):
+    try:
+        call()
+    except ClientError as error:
+        answer = error.response["ResponseMetadata"]
+        assert answer["RetryAttempts"] == 0, answer
+        say.refused(answer["HTTPStatusCode"], error.response["Error"]["Code"], str(error))
+    else:
+        raise AssertionError("the call was not refused")
+
+
+client = boto3.client("bedrock-runtime", region_name="us-east-1")
+match sys.argv[1:]:
+    case ["all"]:
+        converse(client, CLAUDE)
+        converse(client, "us.anthropic.claude-sonnet-4-6")
+        converse(client, NOVA)
+        invoke_claude(client)
+        invoke_nova(client)
+    case ["broken"]:
+        broken(client)
+    case ["refused"]:
+        refused(lambda: client.converse(modelId=CLAUDE, **CONVERSE))
+        refused(lambda: client.converse_stream(modelId=CLAUDE, **CONVERSE))
+        refused(lambda: client.invoke_model(modelId=CLAUDE, body=json.dumps(MESSAGES)))
+        refused(lambda: client.invoke_model_with_response_stream(modelId=NOVA, body=json.dumps(CONVERSE)))
