@@ -17,7 +17,7 @@ use crate::accept;
 use crate::alerts::{self, Alerts};
 use crate::capture::Capture;
 use crate::decrypt::{Leaves, Rejections};
-use crate::exchange::{self, CacheMemory, Keyring, Memory, Rewriter};
+use crate::exchange::{self, CacheMemory, Keyring, Memory, Pending, Rewriter};
 use crate::forward::{Dialer, Forwarder, connect};
 use crate::ledger::{Ledger, LedgerError, LedgerOptions, Spend};
 use crate::metrics::{Bound, Metrics};
@@ -57,6 +57,7 @@ pub(crate) struct Context {
     pub(crate) memory: Memory,
     pub(crate) cache: CacheMemory,
     pub(crate) rewriter: Rewriter,
+    pub(crate) pending: Pending,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) metrics: Metrics,
     /// One permit for each connection that may be open.
@@ -278,6 +279,7 @@ impl Sidecar {
             memory: Memory::open(parts.state.path()),
             cache: CacheMemory::default(),
             rewriter: Rewriter::open(parts.state.path())?,
+            pending: Pending::new(parts.state.path()),
             metrics: Metrics::new()?,
             connections: Arc::new(Semaphore::new(limits::CONNECTIONS_MAX)),
             bodies: Arc::new(Semaphore::new(limits::BODIES_BYTES_MAX / BODY_PERMIT_BYTES)),
@@ -366,6 +368,7 @@ impl Sidecar {
         }
         let context = Arc::clone(&self.context);
         let flushed = tokio::task::spawn_blocking(move || {
+            context.pending.give_up_all(&context);
             context.keep_learned();
             context.ledger.flush(timeout)
         })

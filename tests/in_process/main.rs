@@ -16,6 +16,8 @@ mod dialects;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod later;
+#[cfg(test)]
 mod nodes;
 #[cfg(test)]
 mod prices;

@@ -164,6 +164,7 @@ fn shown(answer: &Answer) -> Value {
         "service_tier": answer.service_tier,
         "speed": answer.speed,
         "inference_geo": answer.inference_geo,
+        "background": answer.background,
         "stop_reason": answer.stop_reason,
         "delta_events": answer.delta_events,
         "unread": answer.unread,

@@ -74,9 +74,14 @@ fn is_plain_stream(headers: &HeaderMap) -> bool {
 
 /// What reads the answer, if it can be read.
 fn reader(entry: &Entry, status: http::StatusCode, headers: &HeaderMap) -> Option<Decoder<Sink>> {
-    let (Endpoint::Call(api), Some(_)) = (entry.endpoint, &entry.call) else {
-        return None;
+    let tells = match entry.endpoint {
+        Endpoint::Call(_) => entry.call.is_some(),
+        Endpoint::Later(_) => status.is_success(),
+        _ => false,
     };
+    if !tells {
+        return None;
+    }
     let unreadable = |what: &str| {
         entry
             .context
@@ -86,7 +91,13 @@ fn reader(entry: &Entry, status: http::StatusCode, headers: &HeaderMap) -> Optio
             .inc();
         None
     };
-    let Some(form) = text(headers, CONTENT_TYPE).and_then(Form::of_content_type) else {
+    let form = text(headers, CONTENT_TYPE).and_then(Form::of_content_type);
+    let reader = match (entry.endpoint, form) {
+        (Endpoint::Call(api), Some(form)) => Some(AnswerReader::new(api, form)),
+        (Endpoint::Later(later), form) => Some(AnswerReader::later(later, form)),
+        _ => None,
+    };
+    let Some(mut reader) = reader else {
         // Proxies and load balancers answer errors with pages of their own.
         return if status.is_success() {
             unreadable("answer_type")
@@ -97,7 +108,6 @@ fn reader(entry: &Entry, status: http::StatusCode, headers: &HeaderMap) -> Optio
     let Some(encoding) = Encoding::of(text(headers, CONTENT_ENCODING)) else {
         return unreadable("answer_encoding");
     };
-    let mut reader = AnswerReader::new(api, form);
     for (name, value) in headers {
         if let Ok(value) = value.to_str() {
             reader.header(name.as_str(), value);

@@ -36,11 +36,13 @@ pub(super) struct Entry {
     pub(super) record: Record,
     /// The prices when the request came.
     pub(super) prices: Arc<PriceTable>,
-    opened: Instant,
+    pub(super) opened: Instant,
     /// When all of the request that is read had been read.
     pub(super) read: Option<Instant>,
     /// When the request was forwarded.
     pub(super) sent: Option<Instant>,
+    /// The batch or file whose results are asked for.
+    pub(super) results_of: String,
     /// What the path says of the call; taken when the body has been read.
     pub(super) said: SaidByPath,
     pub(super) call: Option<Call>,
@@ -134,6 +136,9 @@ impl Entry {
         };
         let mut entry = Self::of(context, rules, session, endpoint, said, record);
         entry.signed = is_signed(request.headers(), request.uri().query());
+        if let Endpoint::Later(_) = endpoint {
+            api::holder_of_results(path).clone_into(&mut entry.results_of);
+        }
         entry
     }
 
@@ -158,7 +163,7 @@ impl Entry {
         Self::of(context, rules, session, endpoint, said, record)
     }
 
-    fn of(
+    pub(super) fn of(
         context: Arc<Context>,
         rules: Arc<Rules>,
         session: Arc<Session>,
@@ -177,6 +182,7 @@ impl Entry {
             opened: Instant::now(),
             read: None,
             sent: None,
+            results_of: String::new(),
             said,
             call: None,
             terms: Terms::default(),
@@ -297,7 +303,7 @@ impl Entry {
 
     /// Writes the record and settles what was reserved. Only the first call does anything.
     pub(super) fn finish(&mut self, answer: Option<&Answer>, end: End) {
-        if std::mem::replace(&mut self.written, true) {
+        if std::mem::replace(&mut self.written, true) || self.waits(answer, end) {
             return;
         }
         self.record.timings.total_us = micros(self.opened.elapsed());

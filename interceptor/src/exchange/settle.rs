@@ -33,6 +33,9 @@ impl Entry {
                 _ => self.without_usage(end),
             };
             self.charge(answer);
+            self.note_for_later(answer);
+        } else if let (Endpoint::Later(later), Some(answer)) = (self.endpoint, answer) {
+            self.settle_later(later, answer);
         } else if self.is_free() || self.is_not_billed(end) {
             self.record.cost = nothing();
         }
@@ -42,6 +45,8 @@ impl Entry {
         if let Some(ticket) = self.ticket.take() {
             let warnings = self.context.caps().settle(ticket, spent);
             self.context.warn(&warnings);
+        } else if let Endpoint::Later(_) = self.endpoint {
+            self.spend_unreserved(spent);
         }
     }
 
@@ -128,7 +133,7 @@ impl Entry {
     /// Whether a request that is no call costs nothing. What is spent inside a socket is in the records of its calls.
     fn is_free(&self) -> bool {
         match self.endpoint {
-            Endpoint::Free(_) => true,
+            Endpoint::Free(_) | Endpoint::Later(_) => true,
             Endpoint::Socket(_) => self.record.reasons.is_empty(),
             Endpoint::Call(_) | Endpoint::Other(_) => false,
         }
@@ -140,7 +145,7 @@ impl Entry {
 
     /// Puts what the provider says that it charged over what a table says, and books a call that a
     /// plan pays for apart.
-    fn charge(&mut self, answer: Option<&Answer>) {
+    pub(super) fn charge(&mut self, answer: Option<&Answer>) {
         let cost = &mut self.record.cost;
         if let Some(total) = answer.and_then(|answer| answer.reported_cost) {
             *cost = Cost::Reported { total };
@@ -160,7 +165,7 @@ impl Entry {
     }
 
     /// What counts for usage of a model without a price.
-    fn without_price(&self, usage: &Usage) -> Cost {
+    pub(super) fn without_price(&self, usage: &Usage) -> Cost {
         match self.rules.config.pricing.unpriced {
             Unpriced::Flat { picos_per_token } => Cost::Estimated {
                 total: priced::at_flat_price(tokens(usage), picos_per_token),
@@ -300,12 +305,12 @@ struct Known<'a> {
 }
 
 /// All tokens, as limits on them count.
-fn tokens(usage: &Usage) -> u64 {
+pub(super) fn tokens(usage: &Usage) -> u64 {
     usage.prompt().saturating_add(usage.output)
 }
 
 /// The cost of what no provider bills.
-fn nothing() -> Cost {
+pub(super) fn nothing() -> Cost {
     let version = PriceTable::builtin().version().to_owned();
     Cost::Priced {
         total: Money::ZERO,

@@ -25,6 +25,8 @@ fn cases() -> Vec<Case> {
     for (folder, api) in folders.into_iter().zip(Api::ALL) {
         let found = fs::read_dir(root.join(folder)).unwrap();
         let mut found: Vec<PathBuf> = found.map(|entry| entry.unwrap().path()).collect();
+        // Its record stays open: `later.rs` has such answers.
+        found.retain(|path| !path.ends_with("in-the-background"));
         found.sort();
         cases.extend(found.into_iter().map(|path| {
             let stream = path.join("answer.sse");

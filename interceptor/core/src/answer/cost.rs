@@ -21,6 +21,15 @@ pub(super) fn of_usage(usage: &Object<'_>) -> Option<Money> {
     inside.or_else(|| usage.number("cost")).and_then(dollars)
 }
 
+/// The cost of a call as `OpenRouter` tells it afterwards. What a key of the user's own pays is
+/// charged by another.
+pub(super) fn of_generation(generation: &Object<'_>) -> Option<Money> {
+    if generation.is_true("is_byok") {
+        return None;
+    }
+    generation.number("total_cost").and_then(dollars)
+}
+
 /// Reads a number of JSON, such as `0.00014` or `1.4e-4`, as dollars, rounded up. Exact: no float
 /// is involved.
 fn dollars(number: &[u8]) -> Option<Money> {

@@ -94,6 +94,7 @@ fn part(pass: &Object<'_>) -> Part {
     let mut counts = Counts::default();
     counts.replace(pass);
     Part {
+        id: None,
         model: pass.name("model"),
         usage: counts.usage(),
     }

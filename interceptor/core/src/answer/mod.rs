@@ -5,7 +5,7 @@
 //! their end and a glance. Nothing here can fail: what is not understood is absent, and the bytes
 //! are on their way to the client in any case.
 
-use crate::api::Api;
+use crate::api::{Api, Later};
 use crate::frames::{Frame, FrameParser};
 use crate::json::{self, Kind};
 use crate::lines::LineParser;
@@ -18,6 +18,7 @@ mod cohere;
 mod cost;
 mod delta;
 mod gemini;
+mod later;
 mod messages;
 mod object;
 mod openai;
@@ -85,6 +86,8 @@ pub struct Answer {
     pub speed: Option<String>,
     /// `inference_geo` (Anthropic), which prices go by.
     pub inference_geo: Option<String>,
+    /// Whether it is made in the background (`OpenAI` Responses), so that it may be had later.
+    pub background: bool,
     /// Why the model stopped, in the provider's words.
     pub stop_reason: Option<String>,
     /// How many events brought a piece of the answer. Each has about a token or more: for a stream
@@ -117,6 +120,8 @@ pub const BYTES_PER_TOKEN: u64 = 4;
 /// One pass of a model within a call.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Part {
+    /// What the application calls it, if it is a call of a batch.
+    pub id: Option<String>,
     /// The model, if it is another than the answer's.
     pub model: Option<String>,
     /// What this pass used.
@@ -126,9 +131,18 @@ pub struct Part {
 /// Reads an answer as its decoded bytes pass.
 #[derive(Debug)]
 pub struct AnswerReader {
-    api: Api,
+    reads: Reads,
     bytes: Bytes,
     found: Found,
+}
+
+/// What an answer is read as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reads {
+    Call(Api),
+    /// Results of a batch by line.
+    Results,
+    Generation,
 }
 
 #[derive(Debug)]
@@ -145,6 +159,21 @@ impl AnswerReader {
     /// Before the first byte of an answer.
     #[must_use]
     pub fn new(api: Api, form: Form) -> Self {
+        Self::of(Reads::Call(api), form)
+    }
+
+    /// The same of an answer that tells of calls made before. Results come by line, whatever form
+    /// they are announced in.
+    #[must_use]
+    pub fn later(later: Later, form: Option<Form>) -> Self {
+        match later {
+            Later::MessageBatch | Later::File => Self::of(Reads::Results, Form::Lines),
+            Later::Response => Self::new(Api::Responses, form.unwrap_or(Form::Plain)),
+            Later::Generation => Self::of(Reads::Generation, Form::Plain),
+        }
+    }
+
+    fn of(reads: Reads, form: Form) -> Self {
         let bytes = match form {
             Form::Plain => Bytes::Plain(Vec::new()),
             Form::EventStream => Bytes::Stream(EventParser::new(ANSWER_BYTES_MAX)),
@@ -152,7 +181,7 @@ impl AnswerReader {
             Form::Lines => Bytes::Lines(LineParser::new(ANSWER_BYTES_MAX)),
         };
         Self {
-            api,
+            reads,
             bytes,
             found: Found::default(),
         }
@@ -167,16 +196,16 @@ impl AnswerReader {
     /// Takes the next bytes, content encoding undone.
     pub fn push(&mut self, bytes: &[u8]) {
         let found = &mut self.found;
-        let api = self.api;
+        let reads = self.reads;
         match &mut self.bytes {
             Bytes::Stream(parser) => parser.push(bytes, |event| {
-                found.with_text(event.data, |found| read_event(api, found, &event));
+                found.with_text(event.data, |found| reads.event(found, &event));
             }),
             Bytes::Frames(parser) => parser.push(bytes, |frame| {
-                found.with_text(frame.payload, |found| read_frame(api, found, &frame));
+                found.with_text(frame.payload, |found| reads.frame(found, &frame));
             }),
             Bytes::Lines(parser) => parser.push(bytes, |line| {
-                found.with_text(line, |found| read_line(api, found, line));
+                found.with_text(line, |found| reads.line(found, line));
             }),
             Bytes::Plain(body) if body.len().saturating_add(bytes.len()) <= ANSWER_BYTES_MAX => {
                 body.extend_from_slice(bytes);
@@ -188,9 +217,8 @@ impl AnswerReader {
 
     /// Takes the data of one event that did not come in a stream of bytes: a frame of a WebSocket.
     pub fn push_event(&mut self, data: &[u8]) {
-        let api = self.api;
-        self.found
-            .with_text(data, |found| read_line(api, found, data));
+        let reads = self.reads;
+        self.found.with_text(data, |found| reads.line(found, data));
     }
 
     /// About how many tokens of output were seen so far; nothing of a plain body.
@@ -213,18 +241,54 @@ impl AnswerReader {
     /// What was found, at the end of the answer, whatever ended it.
     #[must_use]
     pub fn finish(mut self) -> Answer {
-        let (api, found) = (self.api, &mut self.found);
+        let (reads, found) = (self.reads, &mut self.found);
         match self.bytes {
-            Bytes::Plain(body) => read_body(api, found, &body),
+            Bytes::Plain(body) => reads.body(found, &body),
             Bytes::TooLong => found.answer.unread = 1,
             Bytes::Stream(parser) => found.answer.unread = parser.skipped(),
             Bytes::Frames(parser) => found.answer.unread = parser.skipped(),
             Bytes::Lines(mut parser) => {
-                parser.finish(|line| read_line(api, found, line));
+                parser.finish(|line| reads.line(found, line));
                 found.answer.unread = parser.skipped();
             }
         }
         self.found.settle()
+    }
+}
+
+impl Reads {
+    fn event(self, found: &mut Found, event: &Event<'_>) {
+        if let Self::Call(api) = self {
+            read_event(api, found, event);
+        }
+    }
+
+    fn frame(self, found: &mut Found, frame: &Frame<'_>) {
+        if let Self::Call(api) = self {
+            read_frame(api, found, frame);
+        }
+    }
+
+    /// Reads a line, or another text that is an event by itself.
+    fn line(self, found: &mut Found, data: &[u8]) {
+        let event = Event {
+            name: &[],
+            data,
+            range: 0..0,
+        };
+        match self {
+            Self::Call(api) => read_event(api, found, &event),
+            Self::Results => later::read_result(found, data),
+            Self::Generation => {}
+        }
+    }
+
+    fn body(self, found: &mut Found, body: &[u8]) {
+        match self {
+            Self::Call(api) => read_body(api, found, body),
+            Self::Generation => later::read_generation(found, body),
+            Self::Results => {}
+        }
     }
 }
 
@@ -253,16 +317,6 @@ fn read_frame(api: Api, found: &mut Found, frame: &Frame<'_>) {
     }
 }
 
-/// Reads a line, or another text that is an event by itself.
-fn read_line(api: Api, found: &mut Found, data: &[u8]) {
-    let event = Event {
-        name: &[],
-        data,
-        range: 0..0,
-    };
-    read_event(api, found, &event);
-}
-
 fn read_body(api: Api, found: &mut Found, body: &[u8]) {
     if api == Api::GenerateContent && body.trim_ascii_start().starts_with(b"[") {
         gemini::read_array(found, body);
@@ -274,19 +328,23 @@ fn read_body(api: Api, found: &mut Found, body: &[u8]) {
     if json::document(body).is_err() {
         return;
     }
+    read_object(api, found, &object);
+}
+
+fn read_object(api: Api, found: &mut Found, object: &Object<'_>) {
     found.answer.complete = true;
     match api {
-        Api::Messages => messages::read_body(found, &object),
-        Api::ChatCompletions | Api::Completions => openai::read_completion(found, &object),
-        Api::Responses | Api::Realtime => openai::read_response(found, &object),
-        Api::Embeddings => openai::read_embeddings(found, &object),
-        Api::Images | Api::Audio => openai::read_media(found, &object),
-        Api::GenerateContent | Api::EmbedContent => gemini::read_content(found, &object),
-        Api::CachedContents => gemini::read_cache(found, &object),
-        Api::Interactions => gemini::read_interaction(found, &object),
-        Api::InvokeModel => bedrock::read_body(found, &object),
-        Api::Converse => bedrock::read_converse(found, &object),
-        Api::CohereChat => cohere::read_body(found, &object),
+        Api::Messages => messages::read_body(found, object),
+        Api::ChatCompletions | Api::Completions => openai::read_completion(found, object),
+        Api::Responses | Api::Realtime => openai::read_response(found, object),
+        Api::Embeddings => openai::read_embeddings(found, object),
+        Api::Images | Api::Audio => openai::read_media(found, object),
+        Api::GenerateContent | Api::EmbedContent => gemini::read_content(found, object),
+        Api::CachedContents => gemini::read_cache(found, object),
+        Api::Interactions => gemini::read_interaction(found, object),
+        Api::InvokeModel => bedrock::read_body(found, object),
+        Api::Converse => bedrock::read_converse(found, object),
+        Api::CohereChat => cohere::read_body(found, object),
     }
 }
 

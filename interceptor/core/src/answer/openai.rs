@@ -193,6 +193,7 @@ pub(super) fn read_response(found: &mut Found, response: &Object<'_>) {
     found.is_from(response, "model", "id");
     let answer = &mut found.answer;
     answer.service_tier = response.name("service_tier");
+    answer.background = response.is_true("background");
     let status = response.name("status");
     if matches!(status.as_deref(), Some("queued" | "in_progress")) {
         answer.complete = false;

@@ -125,6 +125,31 @@ impl Api {
     }
 }
 
+/// An answer that tells what calls used which were made before, by others than its own request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Later {
+    /// The results of a batch of Anthropic Messages, a line each.
+    MessageBatch,
+    /// The content of a file of `OpenAI`, or of those who speak like it: the output of a batch
+    /// has a line for each of its calls.
+    File,
+    /// A response of the Responses API, which may have been made in the background.
+    Response,
+    /// What `OpenRouter` charged for a call.
+    Generation,
+}
+
+impl Later {
+    const fn class(self) -> &'static str {
+        match self {
+            Self::MessageBatch => "batches",
+            Self::File => "files",
+            Self::Response => "responses",
+            Self::Generation => "generation",
+        }
+    }
+}
+
 /// What a request to a provider is for. The names are few and fixed: they may be metric labels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Endpoint {
@@ -132,6 +157,9 @@ pub enum Endpoint {
     Call(Api),
     /// A WebSocket in whose frames calls are made.
     Socket(Api),
+    /// A request for what came of calls that were made before: it costs nothing by itself, and is
+    /// never to be refused by a cap.
+    Later(Later),
     /// A request that costs nothing, by the class of its path. Never to be refused by a cap.
     Free(&'static str),
     /// Anything else, by the class of its path: it may cost money that Weir does not see.
@@ -146,6 +174,7 @@ impl Endpoint {
             Self::Call(api) => api.as_str(),
             Self::Socket(Api::Realtime) => "realtime",
             Self::Socket(_) => "responses_socket",
+            Self::Later(later) => later.class(),
             Self::Free(class) | Self::Other(class) => class,
         }
     }
@@ -208,6 +237,15 @@ fn told_by(provider: Provider, method: &str, path: &[&str]) -> Endpoint {
         ("hello", "api") => return Endpoint::Free("hello"),
         _ => {}
     }
+    if let Some(later) = asked_for_later(
+        provider,
+        method,
+        last,
+        before,
+        from_end.next().unwrap_or_default(),
+    ) {
+        return Endpoint::Later(later);
+    }
     let api = if method == "POST" {
         let model_is_in_path = path.contains(&"model");
         match last.rsplit_once(':') {
@@ -221,6 +259,31 @@ fn told_by(provider: Provider, method: &str, path: &[&str]) -> Endpoint {
         None
     };
     api.map_or_else(|| Endpoint::Other(class(path)), Endpoint::Call)
+}
+
+/// What a path with this end tells of calls that were made before.
+fn asked_for_later(
+    provider: Provider,
+    method: &str,
+    last: &str,
+    before: &str,
+    before_that: &str,
+) -> Option<Later> {
+    Some(match (method, last, before, before_that) {
+        ("GET", "results", _, "batches") if speaks_messages(provider) => Later::MessageBatch,
+        ("GET", "content", _, "files") => Later::File,
+        ("GET", _, "responses", _) | ("POST", "cancel", _, "responses") => Later::Response,
+        ("GET", "generation", "v1", _) if provider == Provider::OpenRouter => Later::Generation,
+        _ => return None,
+    })
+}
+
+/// What the results that a path leads to belong to: a batch, or a file.
+#[must_use]
+pub fn holder_of_results(path_and_query: &str) -> &str {
+    let path = path_and_query.split(['?', '#']).next().unwrap_or_default();
+    let mut from_end = path.rsplit('/').filter(|segment| !segment.is_empty());
+    from_end.nth(1).unwrap_or_default()
 }
 
 /// The API that a POST to a path with this end is a call of.

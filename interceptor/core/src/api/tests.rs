@@ -1,6 +1,7 @@
 //! What requests are recognised as.
 
-use super::Endpoint::{Call, Free, Other, Socket};
+use super::Endpoint::{Call, Free, Later, Other, Socket};
+use super::Later::{File, Generation, MessageBatch, Response};
 use super::*;
 
 #[test]
@@ -16,6 +17,7 @@ fn a_request_is_recognised_by_method_and_the_end_of_its_path() {
         (Provider::Cohere, COHERE),
         (Provider::Perplexity, PERPLEXITY),
         (Provider::Gateway, GATEWAY),
+        (Provider::OpenRouter, OPENROUTER),
     ] {
         for (request, expected) in cases {
             let (method, path) = request.split_once(' ').unwrap();
@@ -57,8 +59,9 @@ const ANTHROPIC: &[(&str, Endpoint)] = &[
     ("POST /v1/messages/batches", Other("batches")),
     (
         "GET /v1/messages/batches/msgbatch_1/results",
-        Other("batches"),
+        Later(MessageBatch),
     ),
+    ("GET /v1/messages/batches/msgbatch_1", Other("batches")),
     ("GET /v1/models", Free("models")),
     ("GET /v1/models/claude-opus-5", Free("models")),
     ("HEAD /api/hello", Free("hello")),
@@ -70,7 +73,17 @@ const OPENAI: &[(&str, Endpoint)] = &[
     ("POST /v1/responses", Call(Api::Responses)),
     ("POST /backend-api/codex/responses", Call(Api::Responses)),
     ("GET /v1/responses", Socket(Api::Responses)),
-    ("GET /v1/responses/resp_1", Other("responses")),
+    ("GET /v1/responses/resp_1", Later(Response)),
+    (
+        "GET /v1/responses/resp_1?stream=true&starting_after=7",
+        Later(Response),
+    ),
+    ("POST /v1/responses/resp_1/cancel", Later(Response)),
+    ("DELETE /v1/responses/resp_1", Other("responses")),
+    ("GET /v1/responses/resp_1/input_items", Other("responses")),
+    ("GET /v1/files/file-1/content", Later(File)),
+    ("GET /v1/files/file-1", Other("files")),
+    ("GET /api/v1/generation?id=gen-1", Other("generation")),
     ("POST /v1/responses/input_tokens", Free("input_tokens")),
     ("POST /v1/responses/compact", Call(Api::Responses)),
     ("POST /v1/threads/thread_1/messages", Other("threads")),
@@ -92,6 +105,27 @@ const OPENAI: &[(&str, Endpoint)] = &[
     ("POST ", Other("other")),
     ("POST ?", Other("other")),
 ];
+
+const OPENROUTER: &[(&str, Endpoint)] = &[
+    ("GET /api/v1/generation?id=gen-1", Later(Generation)),
+    ("POST /api/v1/generation", Other("generation")),
+    ("GET /api/v1/responses/resp_1", Later(Response)),
+];
+
+#[test]
+fn results_belong_to_a_batch_or_a_file() {
+    for (path, holder) in [
+        (
+            "/v1/messages/batches/msgbatch_1/results?x=/y/z",
+            "msgbatch_1",
+        ),
+        ("/v1/files/file-1/content/", "file-1"),
+        ("/content", ""),
+        ("", ""),
+    ] {
+        assert_eq!(holder_of_results(path), holder, "{path}");
+    }
+}
 
 const CONFIGURED: &[(&str, Endpoint)] = &[
     ("POST /api/v1/messages", Call(Api::Messages)),

@@ -445,10 +445,13 @@ Everything else on these hosts passes as it came, and is recorded by the class o
 - **Not read at all**: Gemini Live and Bedrock's bidirectional streams, `:predict` of Vertex AI, rerankers, OCR, Mistral's
   conversations, searches, videos, live sessions priced by the second, threads and assistants, managed agents, fine-tuning;
   xAI's gRPC; Cursor, Kiro and Amazon Q, whose hosts are not in the catalogue.
-- **Batches** (Anthropic, OpenAI, Gemini, Bedrock, Mistral): their making and their results pass and are recorded, unpriced. They
-  come back up to a day later, and only to whoever fetches them.
-- **Answers in the background** (`background: true`): the call is recorded with what was reserved for it; the later
-  `GET /v1/responses/{id}` passes unread. OpenRouter's `GET /api/v1/generation` does, too.
+- **Batches**: what they used is told by their results, up to a day later, and counts when those are fetched: a line each, at the
+  batch rate, once however often (`GET …/messages/batches/{id}/results`, `GET …/files/{id}/content` of OpenAI, Groq, Mistral and
+  others). Nothing is reserved when one is made. Those of Gemini and Bedrock pass and are recorded, unpriced.
+- **Answers in the background** (`background: true`): the record of the call is open, with what was reserved for it, until
+  `GET /v1/responses/{id}` tells its usage, also as a stream; after a day, or when Weir ends, it counts as reserved.
+- **Streams of OpenRouter that were cut** count as estimated. `GET /api/v1/generation` adds what they cost beyond that; an estimate
+  that was too high stays.
 - **Billed by something else than tokens**: recordings by the second, pictures by the piece, storage of Gemini's explicit
   caches by the hour, Realtime's transcription of what was said to it, which is a model of its own.
 - **Streams of Chat Completions that tell usage only if asked**, at hosts where asking could break the call (*if the program
