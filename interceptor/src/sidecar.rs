@@ -140,6 +140,9 @@ impl Context {
     fn count_others(&self) -> Result<(), LedgerError> {
         let others = self.ledger.poll_others()?;
         let mut caps = self.caps();
+        if caps.change(unix_ms(), others.changes) {
+            tracing::info!("caps were raised or reset, or a raise ended; see weir caps list");
+        }
         for spend in &others.spent {
             caps.record_spend(&spend.for_caps());
         }
@@ -215,7 +218,7 @@ impl Context {
 }
 
 /// The caps of a configuration; those of one that only observes refuse nothing.
-fn caps_of(config: &Config) -> Vec<caps::Cap> {
+pub(crate) fn caps_of(config: &Config) -> Vec<caps::Cap> {
     let mut caps = [config.caps.as_slice(), config.breakers.as_slice()].concat();
     if config.observe {
         caps.iter_mut()
@@ -417,7 +420,7 @@ async fn keep_house(context: Arc<Context>) {
         // One that was refused is not tried again.
         let changed = (!Arc::ptr_eq(&config, &live)).then(|| Arc::clone(&live));
         config = live;
-        if changed.is_none() && config.caps.is_empty() {
+        if changed.is_none() && config.caps.is_empty() && config.breakers.is_empty() {
             continue;
         }
         let at_work = Arc::clone(&context);

@@ -2,6 +2,7 @@
 //! 0 done, 1 failed, 2 usage.
 
 mod ca;
+mod caps;
 mod doctor;
 mod policy;
 mod prices;
@@ -45,6 +46,8 @@ enum Command {
     Report(ReportArguments),
     /// The same workload on two hosts, side by side: cache, price, completion, latency.
     Compare(CompareCommand),
+    /// What caps stand at, and to raise or reset them while they are in force.
+    Caps(caps::Arguments),
     /// What a configuration says, and what rewriting would do to a request.
     Policy(policy::Arguments),
     /// What models cost, which ones have no price, and price lists of others.
@@ -185,6 +188,7 @@ pub fn main() -> ExitCode {
         Command::Status(arguments) => status::run(&arguments, &mut out),
         Command::Report(arguments) => arguments.run(&mut out),
         Command::Compare(arguments) => arguments.run(&mut out),
+        Command::Caps(arguments) => caps::run(&arguments, &mut out),
         Command::Policy(arguments) => policy::run(&arguments, &mut out),
         Command::Prices(arguments) => prices::run(&arguments, &mut out),
         Command::Demo(arguments) => {

@@ -5,6 +5,7 @@
 //! advance. It waits for at most [`LEASE_WAIT`] and holds no lock meanwhile. Where the ledger does
 //! not answer, it is refused or, if Weir is to fail open, admitted, flagged and counted later.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -303,6 +304,28 @@ fn ask<'a>(part: &'a Part<'_>) -> Ask<'a> {
         from_ms: part.of.period_start_ms,
         seed: part.spent,
     }
+}
+
+/// The names of an account's limits in the books of leases, and since when spend counts in them, in
+/// milliseconds since 1970.
+pub(crate) fn leased_names(of: &AccountUse) -> Vec<(String, i64)> {
+    let named = |part: Part<'_>| (part.account, of.period_start_ms);
+    parts_of(of).map(named).collect()
+}
+
+/// What is like the name of each account of a cap, in all windows.
+pub(crate) fn like_all_of(of: &AccountUse) -> String {
+    format!("{:016x}:%", of.cap_id)
+}
+
+/// What nodes may spend of an account, of what they may of all by their names.
+pub(crate) fn held_of(of: &AccountUse, held: &HashMap<String, i64>) -> Amount {
+    let mut amount = Amount::ZERO;
+    for part in parts_of(of) {
+        let value = held.get(&part.account).copied().unwrap_or(0);
+        set(&mut amount, part.measure, value);
+    }
+    amount
 }
 
 fn parts(uses: &[AccountUse]) -> impl Iterator<Item = Part<'_>> {

@@ -37,7 +37,7 @@ pub(crate) use credential::Keyring;
 use entry::Entry;
 pub(crate) use explain::CacheMemory;
 pub(crate) use later::Pending;
-pub(crate) use lease::give_back;
+pub(crate) use lease::{give_back, held_of, leased_names, like_all_of};
 use linger::Lingering;
 use request::Read;
 use response::Response;

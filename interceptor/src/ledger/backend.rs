@@ -1,8 +1,10 @@
 //! The two databases that a ledger may be kept in, as the writer and the caps see them.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+use weir_core::caps::Change;
 use weir_core::lease::Slices;
 
 use super::frame::Entry;
@@ -133,6 +135,38 @@ impl Spends {
         match self {
             Self::Sqlite(spends) => spends.others(),
             Self::Postgres(spends) => spends.others(),
+        }
+    }
+
+    /// The latest changes of caps that people ever made, oldest first.
+    pub(super) fn history(&mut self) -> Result<Vec<Change>, LedgerError> {
+        match self {
+            Self::Sqlite(spends) => spends.history(),
+            Self::Postgres(spends) => spends.history(),
+        }
+    }
+
+    /// Writes a change down; returns its number. A reset forgets what the books of leases have as
+    /// spent, in the accounts that match one of `accounts`.
+    pub(super) fn change(
+        &mut self,
+        change: &Change,
+        accounts: &[String],
+    ) -> Result<i64, LedgerError> {
+        match self {
+            Self::Sqlite(spends) => spends.change(change),
+            Self::Postgres(spends) => spends.change(change, accounts),
+        }
+    }
+
+    /// What processes may spend of accounts beyond what is spent; of none where they do not lease.
+    pub(super) fn held(
+        &mut self,
+        accounts: &[(String, i64)],
+    ) -> Result<HashMap<String, i64>, LedgerError> {
+        match self {
+            Self::Sqlite(_) => Ok(HashMap::new()),
+            Self::Postgres(spends) => spends.held(accounts),
         }
     }
 }

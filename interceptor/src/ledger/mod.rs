@@ -19,6 +19,7 @@ mod store;
 mod postgres;
 
 mod backend;
+mod books;
 mod writer;
 
 use std::fs::DirBuilder;
@@ -31,8 +32,10 @@ use std::thread;
 use std::time::Duration;
 
 use backend::{Spends, Store};
+pub use books::Books;
 use frame::{Entry, EntryRef, encode};
 use journal::{Handed, Journal};
+pub use postgres::put_to;
 pub(crate) use postgres::{LEASE_WAIT, Leases, Outcome as LeaseOutcome};
 pub use record::{Bypass, Cost, Edit, Identity, Outcome, Record, Timings};
 use tokio::sync::broadcast;
@@ -197,6 +200,8 @@ pub struct Spend {
     pub amount: Money,
     /// How many tokens.
     pub tokens: u64,
+    /// The last change of caps that it came after, as [`caps::Spend::after_change`].
+    pub after_change: i64,
 }
 
 impl Spend {
@@ -212,6 +217,7 @@ impl Spend {
                 model: &self.model,
             },
             amount: caps::Amount::of_call(self.amount, self.tokens),
+            after_change: self.after_change,
         }
     }
 }
@@ -224,6 +230,8 @@ pub struct Others {
     /// Everything that is in flight at this moment, with the amount reserved: replaces what the
     /// last look returned.
     pub reserved: Vec<Spend>,
+    /// The changes of caps in force: of resets the latest of each account.
+    pub changes: Vec<caps::Change>,
 }
 
 /// Whether the ledger keeps up.

@@ -67,6 +67,16 @@ impl Invoker {
     }
 }
 
+/// The name of the user who typed the command line, also where that was with `sudo`; the number where
+/// there is no name.
+pub(crate) fn invoking_user() -> String {
+    let uid = Invoker::of_this_process().uid();
+    match User::from_uid(uid) {
+        Ok(Some(user)) => user.name,
+        _ => uid.to_string(),
+    }
+}
+
 /// `environment` is that of process `pid`, which runs as root.
 fn find(environment: Variables, proc: &Path, pid: u32) -> Invoker {
     let id =

@@ -36,6 +36,7 @@ use signals::Signals;
 use trust::Trust;
 
 pub use child::can_overlay;
+pub(crate) use invoker::invoking_user;
 pub use signals::{Ended, die_of};
 pub(crate) use trust::public_files;
 

@@ -2,8 +2,8 @@
 
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
-use weir::ledger::Ledger;
-use weir_core::lease::{Answer, Book, Charge, FREE_SHARE, LEASE_MS, Take};
+use weir::ledger::{Ledger, put_to};
+use weir_core::lease::{Book, Charge, LEASE_MS, Take};
 
 use super::options;
 use super::server::Server;
@@ -17,44 +17,6 @@ impl Dice {
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         i64::try_from(self.0 >> 1).unwrap() % bound
-    }
-}
-
-async fn take(client: &Client, take: &Take) -> Answer {
-    let row = client
-        .query_typed(
-            "SELECT state, now_allowed, now_spent, now_held
-             FROM weir.take($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
-            &[
-                (&take.account, Type::TEXT),
-                (&take.holder, Type::TEXT),
-                (&take.epoch, Type::INT8),
-                (&take.number, Type::INT8),
-                (&take.least, Type::INT8),
-                (&take.most, Type::INT8),
-                (&take.limit, Type::INT8),
-                (&take.from_ms, Type::INT8),
-                (&take.seed, Type::INT8),
-                (&FREE_SHARE, Type::INT8),
-            ],
-        )
-        .await
-        .unwrap()
-        .remove(0);
-    let number = take.number;
-    match row.get::<_, &str>(0) {
-        "granted" => Answer::Granted {
-            number,
-            allowed: row.get(1),
-        },
-        "short" => Answer::Short {
-            number,
-            allowed: row.get(1),
-            spent: row.get(2),
-            held: row.get(3),
-        },
-        "stale" => Answer::Stale,
-        _ => Answer::Unknown,
     }
 }
 
@@ -163,7 +125,7 @@ async fn the_database_answers_as_its_model_does() {
                 };
                 let expected = book.take(&question);
                 assert_eq!(
-                    take(&client, &question).await,
+                    put_to(&client, &question).await.unwrap(),
                     expected,
                     "step {step}: {question:?}"
                 );

@@ -12,6 +12,7 @@
 
 mod server;
 
+mod changes;
 mod lease;
 mod ledger;
 mod processes;

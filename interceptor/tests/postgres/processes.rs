@@ -20,7 +20,7 @@ echo "$status"
 const BODY: &str = r#"{"model": "claude-opus-5-5", "max_tokens": 1200, "stream": true, "messages":
     [{"role": "user", "content": "hello [[sim: tokens=1000 events=10 delay_ms=3]]"}]}"#;
 
-fn weir(directory: &Path, node: &str, command: &[&str]) -> Command {
+pub(super) fn weir(directory: &Path, node: &str, command: &[&str]) -> Command {
     let mut weir = Command::new(env!("CARGO_BIN_EXE_weir"));
     weir.args(["run", "--mode", "proxy", "--config"])
         .arg(directory.join("weir.toml"))
@@ -35,7 +35,7 @@ fn weir(directory: &Path, node: &str, command: &[&str]) -> Command {
     weir
 }
 
-fn prepare(directory: &Path, simulator: &Simulator, url: &str) {
+pub(super) fn prepare(directory: &Path, simulator: &Simulator, url: &str, limit_usd: &str) {
     let path = |name: &str| directory.join(name);
     std::fs::write(path("root.pem"), simulator.ca_pem()).unwrap();
     std::fs::write(path("body.json"), BODY).unwrap();
@@ -43,7 +43,7 @@ fn prepare(directory: &Path, simulator: &Simulator, url: &str) {
         "[admin]\nlisten = \"127.0.0.1:0\"\n[intercept]\nfail = \"closed\"\n\
          [upstream]\nresolve = {{ \"api.anthropic.com\" = \"{}\" }}\nextra_roots = [{:?}]\n\
          [ledger]\nurl = {:?}\n\
-         [[cap]]\nname = \"fleet\"\nper = []\nwindow = \"total\"\nlimit_usd = 1.00\nkind = \"strict\"\n",
+         [[cap]]\nname = \"fleet\"\nper = []\nwindow = \"total\"\nlimit_usd = {limit_usd}\nkind = \"strict\"\n",
         simulator.addr(),
         path("root.pem"),
         url
@@ -77,7 +77,7 @@ async fn processes_hold_one_cap_together_though_one_is_killed() {
     let server = Server::start();
     let simulator = Simulator::start(Options::default()).unwrap();
     let directory = tempfile::tempdir().unwrap();
-    prepare(directory.path(), &simulator, &server.url());
+    prepare(directory.path(), &simulator, &server.url(), "1.00");
     let nodes = ["one", "two", "three"].map(|name| node(directory.path(), name));
     let [one, two, three] = nodes;
     let all = tokio::task::spawn_blocking(move || {
@@ -115,7 +115,7 @@ async fn processes_hold_one_cap_together_though_one_is_killed() {
 async fn caps_go_on_where_they_stood_after_kill_9_at_any_instant() {
     let simulator = Simulator::start(Options::default()).unwrap();
     let directory = tempfile::tempdir().unwrap();
-    prepare(directory.path(), &simulator, "sqlite:weir.db");
+    prepare(directory.path(), &simulator, "sqlite:weir.db", "1.00");
     // Some in the middle of an answer, some at once after it.
     let mut made = 0;
     for kill_after in [1, 2, 7, 3, 5, 4, 8, 6] {

@@ -148,9 +148,13 @@ impl Account {
         self.spent.add(amount, at, rolling);
     }
 
-    /// Forgets what was spent.
+    /// Forgets what was spent, by whomever. What is granted stays, and can be spent again: who grants
+    /// it forgot the same before.
     pub(super) fn reset(&mut self) {
         self.spent = Tally::default();
+        if let Some(grant) = &mut self.grant {
+            grant.spent = Tally::default();
+        }
         self.warned = 0;
         self.exceeded_said_ms = None;
     }

@@ -1,5 +1,7 @@
 //! What people change of a cap while it is in force: raises and resets.
 
+use std::collections::HashMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::amount::Amount;
@@ -7,6 +9,8 @@ use super::amount::Amount;
 /// A change of what accounts of a cap may spend. It is written down and stays; it is never altered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
+    /// Its number in the ledger, from 1: a later one has a higher one.
+    pub number: i64,
     /// When it was made, in milliseconds since 1970.
     pub at_ms: i64,
     /// The cap.
@@ -39,21 +43,21 @@ pub enum ChangeKind {
 /// The changes of one cap.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Changes {
-    raises: Vec<Raise>,
-    resets: Vec<Reset>,
+    for_all: OfScope,
+    by_scope: HashMap<String, OfScope>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
+struct OfScope {
+    raises: Vec<Raise>,
+    /// The number of the latest reset; 0 where there is none.
+    reset: i64,
+}
+
+#[derive(Clone, Copy, Debug)]
 struct Raise {
-    scope: Option<String>,
     by: Amount,
     until_ms: i64,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Reset {
-    scope: Option<String>,
-    at_ms: i64,
 }
 
 impl Changes {
@@ -61,19 +65,13 @@ impl Changes {
     pub(super) fn of(cap: &str, all: &[Change]) -> Self {
         let mut changes = Self::default();
         for change in all.iter().filter(|change| change.cap == cap) {
-            let scope = change.scope.clone();
+            let of = match &change.scope {
+                None => &mut changes.for_all,
+                Some(scope) => changes.by_scope.entry(scope.clone()).or_default(),
+            };
             match change.kind {
-                ChangeKind::Raise { by, until_ms } => {
-                    changes.raises.push(Raise {
-                        scope,
-                        by,
-                        until_ms,
-                    });
-                }
-                ChangeKind::Reset => changes.resets.push(Reset {
-                    scope,
-                    at_ms: change.at_ms,
-                }),
+                ChangeKind::Raise { by, until_ms } => of.raises.push(Raise { by, until_ms }),
+                ChangeKind::Reset => of.reset = of.reset.max(change.number),
             }
         }
         changes
@@ -81,37 +79,23 @@ impl Changes {
 
     /// Whether there is none, so that the name of an account need not be made.
     pub(super) fn is_empty(&self) -> bool {
-        self.raises.is_empty() && self.resets.is_empty()
+        self.for_all.raises.is_empty() && self.for_all.reset == 0 && self.by_scope.is_empty()
     }
 
     /// By how much the limit of an account is raised at a moment.
     pub(super) fn raised_by(&self, scope: &str, now_ms: i64) -> Amount {
-        self.raises
-            .iter()
-            .filter(|raise| now_ms < raise.until_ms && concerns(raise.scope.as_ref(), scope))
+        self.concerning(scope)
+            .flat_map(|of| &of.raises)
+            .filter(|raise| now_ms < raise.until_ms)
             .fold(Amount::ZERO, |sum, raise| sum + raise.by)
     }
 
-    /// Whether what an account spent at a moment was forgotten later.
-    pub(super) fn forgets(&self, scope: &str, spent_at_ms: i64) -> bool {
-        self.resets
-            .iter()
-            .any(|reset| spent_at_ms < reset.at_ms && reset.concerns(scope))
+    /// The number of the latest reset of an account; 0 where there is none.
+    pub(super) fn last_reset(&self, scope: &str) -> i64 {
+        self.concerning(scope).map(|of| of.reset).max().unwrap_or(0)
     }
 
-    /// The resets that `earlier` does not have.
-    pub(super) fn new_resets(&self, earlier: &Self) -> Vec<Reset> {
-        let is_new = |reset: &&Reset| !earlier.resets.contains(reset);
-        self.resets.iter().filter(is_new).cloned().collect()
+    fn concerning(&self, scope: &str) -> impl Iterator<Item = &OfScope> {
+        std::iter::once(&self.for_all).chain(self.by_scope.get(scope))
     }
-}
-
-impl Reset {
-    pub(super) fn concerns(&self, scope: &str) -> bool {
-        concerns(self.scope.as_ref(), scope)
-    }
-}
-
-fn concerns(of: Option<&String>, scope: &str) -> bool {
-    of.is_none_or(|of| of == scope)
 }

@@ -120,6 +120,9 @@ pub struct Spend<'a> {
     pub subject: Subject<'a>,
     /// How much.
     pub amount: Amount,
+    /// The number of the last [`super::Change`] that it came after, in the order of the ledger,
+    /// whatever clocks say: a later reset forgets it. [`i64::MAX`] for what is not over yet.
+    pub after_change: i64,
 }
 
 /// An account that would count a call, for whoever grants parts of its limit.

@@ -118,15 +118,17 @@ impl Caps {
         }
     }
 
-    /// Puts the changes that people made in force, instead of those before.
-    pub fn change(&mut self, now_ms: i64, changes: Vec<Change>) {
+    /// Puts the changes that people made in force, instead of those before, and says whether they
+    /// are others. An account that was reset since starts again with what calls in flight hold.
+    pub fn change(&mut self, now_ms: i64, changes: Vec<Change>) -> bool {
         if changes == self.changes {
-            return;
+            return false;
         }
         for accounts in &mut self.caps {
             accounts.change(now_ms, Changes::of(&accounts.cap.name, &changes));
         }
         self.changes = changes;
+        true
     }
 
     /// Whether a call fits under every cap that counts it; if so, its amount is reserved in all
@@ -334,10 +336,32 @@ impl Caps {
     /// then by scope.
     #[must_use]
     pub fn states(&self, now_ms: i64) -> Vec<AccountState> {
-        self.caps
-            .iter()
-            .flat_map(|accounts| accounts.states(now_ms))
-            .collect()
+        let states = |accounts: &Accounts| {
+            let states = accounts.states(now_ms).into_iter();
+            states.map(|(_, state)| state).collect::<Vec<_>>()
+        };
+        self.caps.iter().flat_map(states).collect()
+    }
+
+    /// The same, as whoever grants parts of limits knows them.
+    #[must_use]
+    pub fn uses(&self, now_ms: i64) -> Vec<(AccountState, AccountUse)> {
+        let uses = |accounts: &Accounts| {
+            let states = accounts.states(now_ms).into_iter();
+            states
+                .map(|(key, state)| (state, accounts.account_use(key, Amount::ZERO)))
+                .collect::<Vec<_>>()
+        };
+        self.caps.iter().flat_map(uses).collect()
+    }
+
+    /// The account of a cap that is shown as `scope`, used or not; none where that is none of its
+    /// accounts.
+    #[must_use]
+    pub fn use_named(&self, cap: &str, scope: &str) -> Option<AccountUse> {
+        let mut caps = self.caps.iter();
+        let accounts = caps.find(|accounts| accounts.cap.name == cap)?;
+        accounts.use_named(scope)
     }
 
     /// The caps, in the order in which they were configured.

@@ -290,6 +290,8 @@ impl Entry {
                 host: &self.record.host,
                 model: self.record.model_requested.as_deref().unwrap_or_default(),
             },
+            // It is told now, whatever was reset before.
+            after_change: i64::MAX,
             amount,
         });
     }

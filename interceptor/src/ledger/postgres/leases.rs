@@ -179,31 +179,41 @@ impl Leases {
                 None => Arc::clone(client.insert(Arc::new(self.target.connect().await?))),
             }
         };
-        let rows = client
-            .query_typed(
-                "SELECT state, now_allowed, now_spent, now_held
-                 FROM weir.take($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
-                &[
-                    (&take.account, Type::TEXT),
-                    (&take.holder, Type::TEXT),
-                    (&take.epoch, Type::INT8),
-                    (&take.number, Type::INT8),
-                    (&take.least, Type::INT8),
-                    (&take.most, Type::INT8),
-                    (&take.limit, Type::INT8),
-                    (&take.from_ms, Type::INT8),
-                    (&take.seed, Type::INT8),
-                    (&FREE_SHARE, Type::INT8),
-                ],
-            )
+        put_to(&client, take)
             .await
-            .map_err(|error| failed(&self.target.name, &error))?;
-        Ok(rows.first().map_or(Answer::Stale, |row| answer(row, take)))
+            .map_err(|error| failed(&self.target.name, &error))
     }
 
     fn slices(&self) -> MutexGuard<'_, Slices> {
         self.slices.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Puts a question to the database of a ledger: what a node does, and what holds the database to
+/// [`weir_core::lease::Book`] in the tests.
+///
+/// # Errors
+/// What the database says, or the connection to it.
+pub async fn put_to(client: &Client, take: &Take) -> Result<Answer, tokio_postgres::Error> {
+    let rows = client
+        .query_typed(
+            "SELECT state, now_allowed, now_spent, now_held
+             FROM weir.take($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+            &[
+                (&take.account, Type::TEXT),
+                (&take.holder, Type::TEXT),
+                (&take.epoch, Type::INT8),
+                (&take.number, Type::INT8),
+                (&take.least, Type::INT8),
+                (&take.most, Type::INT8),
+                (&take.limit, Type::INT8),
+                (&take.from_ms, Type::INT8),
+                (&take.seed, Type::INT8),
+                (&FREE_SHARE, Type::INT8),
+            ],
+        )
+        .await?;
+    Ok(rows.first().map_or(Answer::Stale, |row| answer(row, take)))
 }
 
 fn answer(row: &tokio_postgres::Row, take: &Take) -> Answer {

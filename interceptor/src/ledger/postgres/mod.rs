@@ -12,12 +12,14 @@ mod target;
 mod schema;
 mod stage;
 
+mod changes;
 mod leases;
 mod spends;
 mod store;
 
 use std::time::Duration;
 
+pub use leases::put_to;
 pub(crate) use leases::{LEASE_WAIT, Leases, Outcome};
 pub(super) use spends::{Spends, copy};
 pub(super) use store::Store;

@@ -1,17 +1,20 @@
 //! What the caps and the reports read of a PostgreSQL ledger.
 
+use std::collections::HashMap;
+
 use rusqlite::Connection;
 use tokio_postgres::types::Type;
 
 use super::super::store::{self as sqlite};
 use super::super::{LedgerError, Others, Spend};
-use super::{Blocking, CALL_WAIT, Parameter, Target, block_on, failed, late, stage};
+use super::{Blocking, CALL_WAIT, Parameter, Target, block_on, changes, failed, late, stage};
+use crate::sidecar::unix_ms;
 
 /// A connection that only reads, and what it has read of other nodes.
 #[derive(Debug)]
 pub(in crate::ledger) struct Spends {
-    blocking: Blocking,
-    stage: Connection,
+    pub(super) blocking: Blocking,
+    pub(super) stage: Connection,
     own_instance: String,
     /// What was visible when it last looked.
     seen: String,
@@ -22,7 +25,10 @@ struct Look {
     /// What was visible in it.
     seen: String,
     spent: Vec<String>,
+    /// By their ids, those that came after a reset: after which.
+    after_change: HashMap<String, i64>,
     reserved: Vec<String>,
+    changes: Vec<String>,
 }
 
 impl Spends {
@@ -43,10 +49,12 @@ impl Spends {
         since_unix_ms: i64,
         each: &mut dyn FnMut(Spend),
     ) -> Result<(), LedgerError> {
-        let spent = "SELECT to_jsonb(e)::text FROM weir.exchange AS e
-            WHERE e.started_ms >= $1 ORDER BY e.started_ms";
-        let look = self.look(spent, &[(&since_unix_ms, Type::INT8)], None)?;
-        self.spends(&look.spent)
+        let spent = format!(
+            "SELECT to_jsonb(e)::text, e.id, {AFTER_CHANGE} FROM weir.exchange AS e
+             WHERE e.started_ms >= $1 ORDER BY e.started_ms"
+        );
+        let look = self.look(&spent, &[(&since_unix_ms, Type::INT8)], None)?;
+        self.spends(&look.spent, |id| after(&look, id))
             .map_err(LedgerError::Commit)?
             .into_iter()
             .for_each(each);
@@ -58,21 +66,36 @@ impl Spends {
     pub(in crate::ledger) fn others(&mut self) -> Result<Others, LedgerError> {
         // What is visible now and was not then. An xid that is yet to come is of another cluster,
         // from which this one was restored.
-        let spent = "SELECT to_jsonb(e)::text FROM weir.exchange AS e
-            WHERE e.tx >= pg_snapshot_xmin($1::text::pg_snapshot)
-            AND e.tx < pg_snapshot_xmax(pg_current_snapshot())
-            AND NOT pg_visible_in_snapshot(e.tx, $1::text::pg_snapshot)
-            AND e.instance <> $2 ORDER BY e.started_ms";
+        let spent = format!(
+            "SELECT to_jsonb(e)::text, e.id, {AFTER_CHANGE} FROM weir.exchange AS e
+             WHERE e.tx >= pg_snapshot_xmin($1::text::pg_snapshot)
+             AND e.tx < pg_snapshot_xmax(pg_current_snapshot())
+             AND NOT pg_visible_in_snapshot(e.tx, $1::text::pg_snapshot)
+             AND e.instance <> $2 ORDER BY e.started_ms"
+        );
         let (since, own) = (self.seen.clone(), self.own_instance.clone());
         let parameters: [Parameter<'_>; 2] = [(&since, Type::TEXT), (&own, Type::TEXT)];
         let in_flight = "SELECT exchange::text FROM weir.admission WHERE instance <> $1";
-        let look = self.look(spent, &parameters, Some((in_flight, &[(&own, Type::TEXT)])))?;
-        let others = Others {
-            spent: self.spends(&look.spent).map_err(LedgerError::Commit)?,
-            reserved: self.spends(&look.reserved).map_err(LedgerError::Commit)?,
-        };
+        let look = self.look(
+            &spent,
+            &parameters,
+            Some((in_flight, &[(&own, Type::TEXT)])),
+        )?;
+        let others = self.told(&look).map_err(LedgerError::Commit)?;
         self.seen = look.seen;
         Ok(others)
+    }
+
+    fn told(&mut self, look: &Look) -> rusqlite::Result<Others> {
+        Ok(Others {
+            spent: self.spends(&look.spent, |id| after(look, id))?,
+            reserved: self.spends(&look.reserved, |_| i64::MAX)?,
+            changes: {
+                let transaction = self.stage.transaction()?;
+                changes::staged(&transaction, &look.changes)?;
+                sqlite::in_force(&transaction, unix_ms())?
+            },
+        })
     }
 
     /// Answers of one or two questions, all of one snapshot, which is told.
@@ -95,16 +118,26 @@ impl Spends {
                     .await?;
                 let seen = "SELECT pg_current_snapshot()::text";
                 let seen = texts(&snapshot.query_typed(seen, &[]).await?);
-                let spent = texts(&snapshot.query_typed(spent, parameters).await?);
-                let reserved = match reserved {
-                    Some((sql, parameters)) => texts(&snapshot.query_typed(sql, parameters).await?),
-                    None => Vec::new(),
+                let spent = snapshot.query_typed(spent, parameters).await?;
+                let (reserved, changes) = match reserved {
+                    Some((sql, parameters)) => (
+                        texts(&snapshot.query_typed(sql, parameters).await?),
+                        texts(&snapshot.query_typed(CHANGES, &[]).await?),
+                    ),
+                    None => Default::default(),
                 };
                 snapshot.commit().await?;
+                let after = |row: &tokio_postgres::Row| (row.get(1), row.get(2));
                 Ok(Look {
                     seen: seen.concat(),
-                    spent,
+                    after_change: spent
+                        .iter()
+                        .map(after)
+                        .filter(|(_, after)| *after > 0)
+                        .collect(),
+                    spent: texts(&spent),
                     reserved,
+                    changes,
                 })
             };
             answers.await.map_err(|error| failed(&name, &error))
@@ -120,12 +153,20 @@ impl Spends {
         answers
     }
 
-    fn spends(&mut self, rows: &[String]) -> rusqlite::Result<Vec<Spend>> {
+    fn spends(
+        &mut self,
+        rows: &[String],
+        after_change: impl Fn(&str) -> i64,
+    ) -> rusqlite::Result<Vec<Spend>> {
         let transaction = self.stage.transaction()?;
         for row in rows {
             stage::insert(&transaction, "exchange", row)?;
         }
-        sqlite::spends(&transaction)
+        let mut spends = sqlite::spends(&transaction)?;
+        for spend in &mut spends {
+            spend.after_change = after_change(&spend.id);
+        }
+        Ok(spends)
     }
 }
 
@@ -165,9 +206,20 @@ pub(in crate::ledger) fn copy(
     Ok(stage)
 }
 
+fn after(look: &Look, id: &str) -> i64 {
+    look.after_change.get(id).copied().unwrap_or(0)
+}
+
 fn texts(rows: &[tokio_postgres::Row]) -> Vec<String> {
     rows.iter().map(|row| row.get(0)).collect()
 }
 
+/// The last reset that a row came after.
+const AFTER_CHANGE: &str = "coalesce((SELECT max(c.seq) FROM weir.cap_change AS c
+    WHERE c.kind = 'reset' AND NOT pg_visible_in_snapshot(e.tx, c.seen)), 0)";
+/// Raises, and of the resets of each account the latest. Which have ended is for each node's clock.
+const CHANGES: &str = "SELECT (to_jsonb(c) - 'seen')::text FROM weir.cap_change AS c
+    WHERE until_ms > (extract(epoch FROM now()) * 1000)::bigint - 86400000 OR seq IN
+    (SELECT max(seq) FROM weir.cap_change WHERE kind = 'reset' GROUP BY cap, scope)";
 /// Rows copied at once.
 const PAGE_ROWS: i64 = 5_000;

@@ -1,5 +1,6 @@
 //! The ledger's database: entries in, in whole batches; spend out, for the caps.
 
+mod changes;
 mod spends;
 
 use std::collections::HashSet;
@@ -14,6 +15,9 @@ use super::journal::{Position, create_private};
 use super::record::{Bypass, Cost, Outcome, Record};
 use super::{LedgerError, schema};
 
+pub(super) use changes::{
+    HISTORY_MAX, history, in_force, kind as change_kind, parts as change_parts,
+};
 pub(super) use spends::{Spends, spends};
 
 /// The connection that writes.
@@ -164,17 +168,24 @@ pub(super) fn open_read_only(path: &Path) -> Result<Connection, LedgerError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(at)?;
     connection.busy_timeout(READ_WAIT).map_err(at)?;
+    refuse_other_version(&connection, path)?;
+    Ok(connection)
+}
+
+fn refuse_other_version(connection: &Connection, path: &Path) -> Result<(), LedgerError> {
     let version: i64 = connection
         .pragma_query_value(None, "user_version", |row| row.get(0))
-        .map_err(at)?;
-    if version != schema::VERSION {
-        let reason = format!("its version is {version}, expected {}", schema::VERSION);
-        return Err(LedgerError::Schema {
+        .map_err(|source| LedgerError::Database {
             path: path.to_owned(),
-            reason,
-        });
+            source,
+        })?;
+    if version == schema::VERSION {
+        return Ok(());
     }
-    Ok(connection)
+    Err(LedgerError::Schema {
+        path: path.to_owned(),
+        reason: format!("its version is {version}, expected {}", schema::VERSION),
+    })
 }
 
 fn admissions(

@@ -3,12 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, Row, params};
+use weir_core::caps::Change;
 use weir_core::identity::Caller;
 use weir_core::money::Money;
 
 use super::super::record::{Identity, Record};
 use super::super::{LedgerError, Others, Spend};
-use super::{admissions, open_read_only, unsigned};
+use super::{admissions, changes, open_read_only, unsigned};
+use crate::sidecar::unix_ms;
 
 /// A connection that only reads, and what it has read of other processes.
 #[derive(Debug)]
@@ -84,7 +86,22 @@ impl Spends {
             .into_iter()
             .map(|(record, amount)| reserved(record, amount))
             .collect();
-        Ok((Others { spent, reserved }, seen))
+        let others = Others {
+            spent,
+            reserved,
+            changes: changes::in_force(&snapshot, unix_ms())?,
+        };
+        Ok((others, seen))
+    }
+
+    /// The latest changes of caps that people ever made, oldest first.
+    pub(in crate::ledger) fn history(&self) -> Result<Vec<Change>, LedgerError> {
+        changes::history(&self.connection).map_err(|source| self.unreadable(source))
+    }
+
+    /// Writes a change down; returns its number.
+    pub(in crate::ledger) fn change(&self, change: &Change) -> Result<i64, LedgerError> {
+        changes::add(&self.path, change)
     }
 
     fn newest(&self) -> rusqlite::Result<i64> {
@@ -144,6 +161,7 @@ fn spend(row: &Row<'_>) -> rusqlite::Result<Spend> {
         model: model.unwrap_or_default(),
         amount: Money::from_nanos(row.get::<_, Option<i64>>("cost_nanos")?.unwrap_or(0)),
         tokens: unsigned(row.get("counted_tokens")?),
+        after_change: row.get("after_change")?,
     })
 }
 
@@ -157,9 +175,12 @@ fn reserved(record: Record, amount: Money) -> Spend {
         model: record.model_requested.unwrap_or_default(),
         amount,
         tokens: record.counted_tokens,
+        after_change: i64::MAX,
     }
 }
 
 const SPEND_COLUMNS: &str = "id, started_ms, program, uid, user, cgroup, container, \
      pod, namespace, service_account, team, key_hash, provider, model_requested, host, session, \
-     cost_nanos, counted_tokens";
+     cost_nanos, counted_tokens, \
+     coalesce((SELECT c.seq FROM cap_change AS c WHERE c.kind = 'reset' AND c.exchange_seq < exchange.seq \
+     ORDER BY c.exchange_seq DESC, c.seq DESC LIMIT 1), 0) AS after_change";

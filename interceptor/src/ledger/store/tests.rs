@@ -296,3 +296,57 @@ fn how_far_a_journal_is_committed_is_remembered_until_it_is_forgotten() {
     store.forget("me").unwrap();
     assert_eq!(store.committed("me").unwrap(), Position::default());
 }
+
+#[test]
+fn a_reset_is_ordered_among_records_and_of_each_account_the_latest_is_in_force() {
+    use weir_core::caps::{Change, ChangeKind};
+
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("db");
+    let mut store = Store::open(&path).unwrap();
+    let mut spends = Spends::open(&path, "other").unwrap();
+    let reset = |scope: Option<&str>| Change {
+        number: 0,
+        at_ms: 1,
+        cap: "c".to_owned(),
+        scope: scope.map(str::to_owned),
+        kind: ChangeKind::Reset,
+        author: "a".to_owned(),
+        reason: "r".to_owned(),
+    };
+    let raise = |until_ms| Change {
+        kind: ChangeKind::Raise {
+            by: weir_core::caps::Amount::of_call(Money::MAX, u64::MAX),
+            until_ms,
+        },
+        ..reset(None)
+    };
+    let mut record = |id: &str| {
+        let record = Record {
+            id: id.to_owned(),
+            ..full_record()
+        };
+        store.commit("me", None, &[recorded(record)]).unwrap();
+    };
+    record("first");
+    for change in [reset(None), raise(0), raise(i64::MAX), reset(Some("x"))] {
+        spends.change(&change).unwrap();
+    }
+    record("second");
+    assert_eq!(spends.change(&reset(None)).unwrap(), 5);
+    record("third");
+    let others = spends.others().unwrap();
+    let after: Vec<_> = others
+        .spent
+        .iter()
+        .map(|spend| (spend.id.as_str(), spend.after_change))
+        .collect();
+    assert_eq!(after, [("first", 0), ("second", 4), ("third", 5)]);
+    let numbers: Vec<_> = others.changes.iter().map(|change| change.number).collect();
+    assert_eq!(numbers, [3, 4, 5]);
+    assert_eq!(spends.history().unwrap().len(), 5);
+    let ChangeKind::Raise { by, .. } = others.changes[0].kind else {
+        panic!("{:?}", others.changes[0])
+    };
+    assert_eq!(by.money, Money::MAX);
+}

@@ -246,6 +246,13 @@ pub fn default_breaker() -> Cap {
     }
 }
 
+/// An amount of dollars as it is written, `20`, `0.5` or `$20`; none where it is something else,
+/// negative, finer than a nano-dollar or too large.
+pub(crate) fn usd(text: &str) -> Option<Money> {
+    let text = text.strip_prefix('$').unwrap_or(text);
+    file::decimal(text, file::NANO_DIGITS).map(Money::from_nanos)
+}
+
 /// `[cache]`
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cache {

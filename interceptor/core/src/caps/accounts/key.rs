@@ -44,6 +44,36 @@ pub(super) fn scope_of(per: &[Dimension], key: &str) -> String {
     parts.join(", ")
 }
 
+/// The key of the account that is shown as `scope`: the way back from [`scope_of`]; none where no
+/// account is shown so. A value that looks like what follows it is taken to be as short as it can be.
+pub(super) fn key_of(per: &[Dimension], scope: &str) -> Option<String> {
+    if scope == SHARED_SCOPE {
+        return Some(SHARED_KEY.to_owned());
+    }
+    if per.is_empty() {
+        return (scope == "all").then(String::new);
+    }
+    let mut key = String::with_capacity(KEY_BYTES);
+    let mut rest = scope.strip_prefix(&named(per.first()?))?;
+    for (index, _) in per.iter().enumerate() {
+        let next = per.get(index.saturating_add(1)).map(named);
+        let (value, after) = match next {
+            Some(next) => rest.split_once(&format!(", {next}"))?,
+            None => (rest, ""),
+        };
+        match value {
+            UNKNOWN => key.push_str("0?"),
+            known => key.push_str(&format!("{}:{known}", known.len())),
+        }
+        rest = after;
+    }
+    Some(key)
+}
+
+fn named(dimension: &Dimension) -> String {
+    format!("{}=", dimension.as_str())
+}
+
 /// The account that callers beyond the most share. No other key starts with a letter: that of a
 /// cap kept by nothing is empty.
 pub(super) const SHARED_KEY: &str = "others";

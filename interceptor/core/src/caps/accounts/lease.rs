@@ -4,6 +4,7 @@ use super::super::account::Account;
 use super::super::amount::{Amount, Limits};
 use super::super::decision::AccountUse;
 use super::Accounts;
+use super::key::key_of;
 
 impl Accounts {
     /// The account that counts a subject, as whoever grants parts of its limit wants it.
@@ -26,6 +27,12 @@ impl Accounts {
             amount,
             granted: account.and_then(Account::granted),
         }
+    }
+
+    /// The account that is shown as `scope`, whether or not it has ever been used.
+    pub(in crate::caps) fn use_named(&self, scope: &str) -> Option<AccountUse> {
+        let key = key_of(&self.cap.per, scope)?;
+        Some(self.account_use(&key, Amount::ZERO))
     }
 
     /// Lets this process spend so much in the window that starts at a moment; nothing where that

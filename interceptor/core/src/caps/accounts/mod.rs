@@ -98,14 +98,13 @@ impl Accounts {
     /// Puts changes in force instead of those before; what a reset that is new forgets is forgotten.
     pub(super) fn change(&mut self, now_ms: i64, changes: Changes) {
         self.advance(now_ms);
-        let resets = changes.new_resets(&self.changes);
-        self.changes = changes;
-        if resets.is_empty() {
+        let before = std::mem::replace(&mut self.changes, changes);
+        if self.changes.is_empty() {
             return;
         }
         for (key, account) in &mut self.by_key {
             let scope = scope_of(&self.cap.per, key);
-            if resets.iter().any(|reset| reset.concerns(&scope)) {
+            if self.changes.last_reset(&scope) > before.last_reset(&scope) {
                 account.reset();
             }
         }
@@ -272,16 +271,17 @@ impl Accounts {
         }
     }
 
-    pub(super) fn states(&self, now_ms: i64) -> Vec<AccountState> {
+    /// Keys and states of the accounts in which something is spent or reserved, by scope.
+    pub(super) fn states(&self, now_ms: i64) -> Vec<(&str, AccountState)> {
         let is_in_force = self.cap.window.as_rolling().is_some() || now_ms < self.period.end_ms;
-        let mut states: Vec<AccountState> = self
+        let mut states: Vec<(&str, AccountState)> = self
             .by_key
             .iter()
             .filter(|(_, account)| is_in_force && self.is_live(account))
-            .map(|(key, account)| self.state(key, account, now_ms))
-            .filter(|state| state.spent + state.reserved != Amount::ZERO)
+            .map(|(key, account)| (&**key, self.state(key, account, now_ms)))
+            .filter(|(_, state)| state.spent + state.reserved != Amount::ZERO)
             .collect();
-        states.sort_by(|a, b| a.scope.cmp(&b.scope));
+        states.sort_by(|(_, a), (_, b)| a.scope.cmp(&b.scope));
         states
     }
 
@@ -407,9 +407,7 @@ impl Accounts {
         self.advance(spend.at_ms);
         let key = self.key(&spend.subject);
         let is_forgotten = !self.changes.is_empty()
-            && self
-                .changes
-                .forgets(&scope_of(&self.cap.per, &key), spend.at_ms);
+            && spend.after_change < self.changes.last_reset(&scope_of(&self.cap.per, &key));
         (!is_forgotten).then(|| self.account(key).1)
     }
 

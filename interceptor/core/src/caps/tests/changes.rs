@@ -4,6 +4,7 @@ use super::*;
 
 fn raise(scope: Option<&str>, by: i64, until_ms: i64) -> Change {
     Change {
+        number: 1,
         at_ms: NOON,
         cap: "each".to_owned(),
         scope: scope.map(str::to_owned),
@@ -16,9 +17,9 @@ fn raise(scope: Option<&str>, by: i64, until_ms: i64) -> Change {
     }
 }
 
-fn reset(scope: Option<&str>, at_ms: i64) -> Change {
+fn reset(scope: Option<&str>, number: i64) -> Change {
     Change {
-        at_ms,
+        number,
         kind: ChangeKind::Reset,
         ..raise(scope, 0, 0)
     }
@@ -75,7 +76,7 @@ fn a_reset_forgets_what_is_spent_but_not_what_is_in_flight_and_happens_once() {
     spend_at(&mut caps, NOON, "ann", 8);
     spend_at(&mut caps, NOON, "bob", 8);
     let ticket = admitted(reserve(&mut caps, "ann", 2));
-    let resets = vec![reset(Some("user=ann"), NOON + 1)];
+    let resets = vec![reset(Some("user=ann"), 2)];
     caps.change(NOON + 1, resets.clone());
     assert_eq!(held(&caps.states(NOON)[0]), (Money::ZERO, cents(2)));
     assert_eq!(held(&caps.states(NOON)[1]), (cents(8), Money::ZERO));
@@ -85,18 +86,22 @@ fn a_reset_forgets_what_is_spent_but_not_what_is_in_flight_and_happens_once() {
 }
 
 #[test]
-fn what_a_reset_forgot_is_not_remembered_by_a_restart() {
+fn a_reset_forgets_what_came_before_it_in_the_ledger_whatever_clocks_say() {
     let mut caps = each();
-    caps.change(NOON, vec![reset(Some("user=ann"), NOON)]);
-    for user in ["ann", "bob"] {
+    caps.change(NOON, vec![reset(Some("user=ann"), 7)]);
+    let spend = |caps: &mut Caps, user: &str, at_ms, after_change| {
         let caller = caller(user);
-        for at_ms in [NOON - 1, NOON] {
-            caps.replay(&Spend {
-                at_ms,
-                subject: subject(&caller),
-                amount: call(4),
-            });
-        }
+        caps.replay(&Spend {
+            at_ms,
+            subject: subject(&caller),
+            amount: call(4),
+            after_change,
+        });
+    };
+    for user in ["ann", "bob"] {
+        // The first began after the second, by a clock that was set back.
+        spend(&mut caps, user, NOON + 1, 6);
+        spend(&mut caps, user, NOON, 7);
     }
     let spent: Vec<Money> = caps
         .states(NOON)
@@ -110,13 +115,76 @@ fn what_a_reset_forgot_is_not_remembered_by_a_restart() {
         per: vec![Dimension::User],
         ..cap("each", cents(10))
     }]);
-    let ann = caller("ann");
-    caps.replay(&Spend {
-        at_ms: NOON - 1,
-        subject: subject(&ann),
-        amount: call(4),
-    });
+    spend(&mut caps, "ann", NOON, 6);
     assert_eq!(caps.states(NOON), []);
+    let ann = caller("ann");
+    caps.replace_elsewhere(
+        NOON,
+        [Spend {
+            at_ms: NOON - 1,
+            subject: subject(&ann),
+            amount: call(2),
+            after_change: i64::MAX,
+        }],
+    );
+    assert_eq!(held(&caps.states(NOON)[0]), (Money::ZERO, cents(2)));
+}
+
+#[test]
+fn a_second_reset_is_one_and_the_same_again_is_none() {
+    let mut caps = each();
+    let spent = |caps: &Caps| caps.states(NOON).first().map(|state| state.spent.money);
+    for number in 1..=2 {
+        spend_at(&mut caps, NOON, "ann", 7);
+        assert!(caps.change(NOON, vec![reset(None, number)]));
+        assert_eq!(spent(&caps), None);
+        spend_at(&mut caps, NOON, "ann", 3);
+        assert!(!caps.change(NOON, vec![reset(None, number)]));
+        assert_eq!(spent(&caps), Some(cents(3)));
+    }
+}
+
+#[test]
+fn an_account_is_found_by_what_it_is_shown_as() {
+    let caps = Caps::new(vec![
+        cap("one", cents(1)),
+        Cap {
+            per: vec![Dimension::User, Dimension::Team],
+            ..cap("two", cents(1))
+        },
+    ]);
+    let key = |cap, scope| caps.use_named(cap, scope).map(|of| of.key);
+    let some = |key: &str| Some(key.to_owned());
+    assert_eq!(key("one", "all"), some(""));
+    assert_eq!(key("two", "all others"), some("others"));
+    assert_eq!(key("two", "user=ann, team=a=b"), some("3:ann3:a=b"));
+    assert_eq!(key("two", "user=ü, team=unknown"), some("2:ü0?"));
+    for (cap, scope) in [
+        ("one", "user=ann"),
+        ("two", "all"),
+        ("two", "user=ann"),
+        ("two", "team=a, user=ann"),
+        ("two", ""),
+        ("gone", "all"),
+    ] {
+        assert_eq!(key(cap, scope), None, "{cap} {scope}");
+    }
+}
+
+#[test]
+fn what_is_granted_after_a_reset_can_be_spent_again() {
+    let mut caps = each();
+    caps.set_leased(true);
+    let ann = caller("ann");
+    let of = caps
+        .accounts_of(NOON, &subject(&ann), amounts(1, 1))
+        .remove(0);
+    caps.grant("each", &of.key, of.period_start_ms, money(5));
+    spend_at(&mut caps, NOON, "ann", 5);
+    assert_eq!(refused(reserve(&mut caps, "ann", 1)).cause, Cause::Grant);
+    caps.change(NOON, vec![reset(Some("user=ann"), 1)]);
+    admitted(reserve(&mut caps, "ann", 5));
+    assert_eq!(refused(reserve(&mut caps, "ann", 1)).cause, Cause::Grant);
 }
 
 #[test]
@@ -148,6 +216,7 @@ fn where_limits_are_leased_a_process_spends_what_it_was_granted() {
         at_ms: NOON,
         subject: subject(&ann),
         amount: call(4),
+        after_change: 0,
     });
     let again = caps
         .accounts_of(NOON, &subject(&ann), amounts(1, 1))

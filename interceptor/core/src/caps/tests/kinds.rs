@@ -159,6 +159,7 @@ fn what_a_rolling_window_holds_is_replayed_in_any_order() {
             at_ms: NOON - minutes_ago * 60_000,
             subject: subject(&ann),
             amount: call(amount),
+            after_change: 0,
         });
     }
     assert_eq!(caps.states(NOON)[0].spent.money, cents(15));

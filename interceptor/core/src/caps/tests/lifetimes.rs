@@ -49,6 +49,7 @@ fn what_was_spent_before_a_restart_still_counts() {
             at_ms,
             subject: subject(&ann),
             amount: call(amount),
+            after_change: 0,
         });
     }
     let spent: Vec<Money> = caps
@@ -69,6 +70,7 @@ fn spend_of_a_window_that_has_passed_is_not_counted() {
         at_ms: NOON - DAY,
         subject: subject(&ann),
         amount: call(50),
+        after_change: 0,
     };
     caps.record_spend(&spend);
     assert_eq!(caps.states(NOON)[0].spent.money, cents(1));
@@ -87,6 +89,7 @@ fn other_processes_in_flight_calls_count_until_they_are_replaced() {
         at_ms: NOON,
         subject: subject(&ann),
         amount: call(amount),
+        after_change: 0,
     };
     caps.replace_elsewhere(NOON, [spend(50), spend(30)]);
     assert_eq!(
@@ -132,6 +135,7 @@ fn a_reload_keeps_what_caps_that_count_the_same_have_counted() {
         at_ms: NOON,
         subject: subject(&ann),
         amount: call(40),
+        after_change: 0,
     });
     let state = |caps: &Caps| -> Vec<(String, Money, Money)> {
         let states = caps.states(NOON).into_iter();

@@ -1,0 +1,114 @@
+//! `weir caps`: what caps stand at by the ledger, and to raise or reset them while they are in force.
+
+mod change;
+mod list;
+#[cfg(test)]
+mod tests;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use anyhow::bail;
+use clap::{Args, Subcommand};
+use weir_core::caps::{Cap, Caps, Change};
+
+use super::Places;
+use crate::ledger::Books;
+use crate::sidecar::{caps_of, unix_ms};
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Each cap and breaker, each of its accounts, and what was changed of it by whom and why.
+    List(list::Arguments),
+    /// Allow more for a time. Holds within a second in every Weir on the ledger, survives
+    /// restarts, and ends by itself.
+    Raise(change::RaiseArguments),
+    /// Forget what was spent in the window. Holds within a second in every Weir on the ledger; calls
+    /// in flight still count.
+    Reset(change::ResetArguments),
+}
+
+pub(super) fn run(arguments: &Arguments, out: &mut impl Write) -> anyhow::Result<ExitCode> {
+    match &arguments.command {
+        Command::List(arguments) => list::run(arguments, out),
+        Command::Raise(arguments) => change::raise(arguments, out),
+        Command::Reset(arguments) => change::reset(arguments, out),
+    }
+}
+
+/// The configured caps, with what the ledger has of them.
+struct Standing {
+    caps: Caps,
+    /// Changes that are in force.
+    changes: Vec<Change>,
+    books: Books,
+    now_ms: i64,
+    /// For messages: where the caps are configured.
+    source: String,
+}
+
+impl Standing {
+    fn of(places: &Places) -> anyhow::Result<Self> {
+        let config = places.config()?;
+        let mut books = Books::open(&places.ledger(&config)?)?;
+        let now_ms = unix_ms();
+        let mut caps = Caps::new(caps_of(&config));
+        let mut spent = Vec::new();
+        let since = caps.replay_since_ms(now_ms).unwrap_or(now_ms);
+        let others = books.read(since, |spend| spent.push(spend))?;
+        caps.change(now_ms, others.changes.clone());
+        for spend in spent.iter().chain(&others.spent) {
+            caps.record_spend(&spend.for_caps());
+        }
+        caps.replace_elsewhere(now_ms, others.reserved.iter().map(|spend| spend.for_caps()));
+        Ok(Self {
+            caps,
+            changes: others.changes,
+            books,
+            now_ms,
+            source: match &config.source {
+                Some(path) => path.display().to_string(),
+                None => "the built-in configuration".to_owned(),
+            },
+        })
+    }
+
+    fn cap(&self, name: &str) -> anyhow::Result<&Cap> {
+        let Some(cap) = self.caps.caps().find(|cap| cap.name == name) else {
+            let names: Vec<String> = self.caps.caps().map(|cap| quoted(&cap.name)).collect();
+            bail!(
+                "expected the name of a cap or breaker of {}, found {}: there is {}",
+                self.source,
+                quoted(name),
+                if names.is_empty() {
+                    "none".to_owned()
+                } else {
+                    names.join(", ")
+                }
+            );
+        };
+        Ok(cap)
+    }
+}
+
+/// What programs and configurations named, without what would steer the terminal.
+fn plain(text: &str) -> String {
+    let escaped = |character: char| -> String {
+        if character.is_control() {
+            character.escape_default().collect()
+        } else {
+            character.into()
+        }
+    };
+    text.chars().map(escaped).collect()
+}
+
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", plain(text))
+}
