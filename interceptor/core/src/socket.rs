@@ -9,7 +9,9 @@
 use crate::answer::Object;
 use crate::api::Api;
 use crate::call::{self, Call, Unreadable};
+use crate::caps::Exceeded;
 use crate::json::Kind;
+use crate::refusal;
 
 /// A message of the application that asks for a response.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,14 +108,28 @@ pub fn said(message: &[u8]) -> Option<Said> {
 /// The message that tells an application why its call was refused: the error of the API, as events
 /// have it. `body` is what the API would be answered with over HTTP, an object.
 #[must_use]
-pub fn refusal(status: u16, body: &[u8], create: Option<&Create>) -> Vec<u8> {
+pub fn refusal(status: u16, body: &[u8], lane: Option<&str>) -> Vec<u8> {
     let mut head = format!(r#"{{"type":"error","status":{status},"#);
-    let lane = create.and_then(|create| create.lane.as_deref());
     if let Some(lane) = lane.and_then(|lane| serde_json::to_string(lane).ok()) {
         head.push_str(&format!(r#""stream_id":{lane},"#));
     }
     let members = body.strip_prefix(b"{").unwrap_or(b"}");
     [head.as_bytes(), members].concat()
+}
+
+/// The messages that tell an application that a response ends here, by the cap that is in its way:
+/// the one that ends responses of the API, then the error. `request_id` is Weir's own for the call.
+#[must_use]
+pub fn end(
+    api: Api,
+    exceeded: &Exceeded,
+    request_id: &str,
+    response_id: Option<&str>,
+    lane: Option<&str>,
+) -> Vec<Vec<u8>> {
+    let (failed, status, body) =
+        refusal::end_in_socket(api, exceeded, request_id, response_id, lane);
+    vec![failed, refusal(status, &body, lane)]
 }
 
 #[cfg(test)]
@@ -204,7 +220,7 @@ mod tests {
         let event = refusal(
             402,
             br#"{"error":{"type":"insufficient_quota"}}"#,
-            create.as_ref(),
+            create.as_ref().and_then(|create| create.lane.as_deref()),
         );
         let event: serde_json::Value = serde_json::from_slice(&event).unwrap();
         assert_eq!(event["type"], "error");

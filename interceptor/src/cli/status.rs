@@ -138,8 +138,28 @@ fn describe(status: &Value) -> String {
             lines.push_str(&format!("  {title:<15}  {line}\n"));
         }
     }
+    if let Some(estimates) = status.get("estimates").and_then(describe_estimates) {
+        lines.push_str(&format!("  estimates        {estimates}\n"));
+    }
     lines.push_str(&format!("  log              {}\n", text("log")));
     lines
+}
+
+/// How far estimates of prompts were off; nothing, where none could be compared.
+fn describe_estimates(estimates: &Value) -> Option<String> {
+    let count = |key: &str| estimates.get(key).and_then(Value::as_i64);
+    let prompts = count("prompts").filter(|prompts| *prompts > 0)?;
+    let (mean, bias) = (count("mean_permille")?, count("bias_permille")?);
+    let percent = |permille: i64| {
+        let permille = permille.unsigned_abs();
+        format!("{}.{} %", permille.div_euclid(10), permille.rem_euclid(10))
+    };
+    let direction = if bias < 0 { "low" } else { "high" };
+    Some(format!(
+        "of {prompts} prompts: off by {}, {} too {direction}",
+        percent(mean),
+        percent(bias)
+    ))
 }
 
 /// What is left of a cap, and until when.
@@ -199,6 +219,7 @@ mod tests {
                  "limit": "$30.00", "resets_at_unix": null},
             ],
             "bypasses": {"no_sni": 3}, "not_redirected": {}, "log": "/x/weir-7.log",
+            "estimates": {"prompts": 12, "mean_permille": 42, "bias_permille": -7},
         });
         let expected = "weir 7, mode ebpf, up 1 h 2 min, fail open, observing only\n  \
                         not ready: no heartbeat\n  \
@@ -207,8 +228,11 @@ mod tests {
                         resets at 2026-11-24T00:00:00Z\n  \
                         cap              ever (all): $1.50 of $30.00 spent\n  \
                         not inspected    no sni 3\n  \
+                        estimates        of 12 prompts: off by 4.2 %, 0.7 % too low\n  \
                         log              /x/weir-7.log\n";
         assert_eq!(describe(&status), expected);
+        let none = json!({"prompts": 0, "mean_permille": 0, "bias_permille": 0});
+        assert_eq!(describe_estimates(&none), None);
         assert_eq!(
             describe(&json!({"id": "8-1", "error": "x"})),
             "weir 8-1: x\n"

@@ -23,7 +23,6 @@ use super::entry::{End, Entry};
 use super::response::BoxError;
 use super::response::ClientBody;
 use crate::forward::UpstreamBody;
-use crate::ledger::Outcome;
 use crate::metrics::Bound;
 
 /// Makes the response to the application of the provider's.
@@ -269,15 +268,7 @@ impl Observed {
         let Some(exceeded) = self.ends_by.take() else {
             return;
         };
-        tracing::info!(
-            cap = exceeded.cap, scope = exceeded.scope, limit = %exceeded.limit,
-            spent = %exceeded.spent, "ended an answer"
-        );
-        let reason = refusal::Reason::CapExceeded(&exceeded).as_str();
-        let metrics = &self.entry.context.metrics;
-        metrics.caps.ended.with_label_values(&[reason]).inc();
-        self.entry.record.reasons.push(reason.to_owned());
-        self.entry.record.outcome = Outcome::CutOff { cap: exceeded.cap };
+        self.entry.note_cut_off(*exceeded);
         self.filter = None;
         self.end(End::CutOff);
     }

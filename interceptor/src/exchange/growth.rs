@@ -1,9 +1,11 @@
 //! A reservation that follows its stream: raised in steps as output is seen, until nothing is left.
 
 use weir_core::caps::{Amount, Cause, Exceeded};
+use weir_core::refusal::Reason;
 use weir_core::usage::Usage;
 
 use super::entry::Entry;
+use crate::ledger::Outcome;
 use crate::sidecar::unix_ms;
 
 /// Output that is reserved ahead of what was seen, in tokens: what a step of the reservation adds.
@@ -57,6 +59,19 @@ impl Entry {
             Err(exceeded) if exceeded.cause == Cause::Grant => self.lease_more(exceeded),
             extended => extended,
         }
+    }
+
+    /// Notes that the answer ends here, by the cap that is in its way.
+    pub(super) fn note_cut_off(&mut self, exceeded: Exceeded) {
+        tracing::info!(
+            cap = exceeded.cap, scope = exceeded.scope, limit = %exceeded.limit,
+            spent = %exceeded.spent, "ended an answer"
+        );
+        let reason = Reason::CapExceeded(&exceeded).as_str();
+        let ended = &self.context.metrics.caps.ended;
+        ended.with_label_values(&[reason]).inc();
+        self.record.reasons.push(reason.to_owned());
+        self.record.outcome = Outcome::CutOff { cap: exceeded.cap };
     }
 
     fn extend(&mut self, growth: Growth, output: u64) -> Result<(), Box<Exceeded>> {

@@ -26,6 +26,7 @@ use crate::caps::{Cause, Exceeded};
 use details::Details;
 use message::message;
 
+pub(crate) use stream::end_in_socket;
 pub use stream::end_of_stream;
 
 /// Why Weir answers in the provider's place.

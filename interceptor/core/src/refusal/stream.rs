@@ -33,17 +33,38 @@ pub fn end_of_stream(api: Api, exceeded: &Exceeded, request_id: &str) -> Vec<u8>
     }
 }
 
+/// What ends a response inside a socket: the event that is its end, and the status and body of the
+/// error. `response_id` is the provider's, if it has told one; `lane` that of the response.
+pub(crate) fn end_in_socket(
+    api: Api,
+    exceeded: &Exceeded,
+    request_id: &str,
+    response_id: Option<&str>,
+    lane: Option<&str>,
+) -> (Vec<u8>, u16, Vec<u8>) {
+    let reason = Reason::CapExceeded(exceeded);
+    let message = message::ended(exceeded, request_id);
+    let shape = Shape::of(&reason);
+    let id = response_id.unwrap_or(request_id);
+    let failed = Failed {
+        r#type: match api {
+            Api::Realtime => "response.done",
+            _ => "response.failed",
+        },
+        stream_id: lane,
+        response: FailedResponse::of(api, id, shape.openai_code, &message),
+    };
+    let failed = json(&failed);
+    let body = json_body(api, &reason, message, request_id);
+    (failed, shape.status_at(api), body)
+}
+
 fn end_of_responses(reason: &Reason<'_>, message: &str, request_id: &str) -> Vec<u8> {
     let code = Shape::of(reason).openai_code;
     let failed = json(&Failed {
         r#type: "response.failed",
-        response: FailedResponse {
-            id: request_id,
-            object: "response",
-            status: "failed",
-            error: FailedError { code, message },
-            output: [],
-        },
+        stream_id: None,
+        response: FailedResponse::of(Api::Responses, request_id, code, message),
     });
     let mut bytes = event("response.failed", &failed);
     let body = json_body(Api::Responses, reason, message.to_owned(), request_id);
@@ -58,6 +79,8 @@ fn end_of_responses(reason: &Reason<'_>, message: &str, request_id: &str) -> Vec
 #[derive(Serialize)]
 struct Failed<'a> {
     r#type: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stream_id: Option<&'a str>,
     response: FailedResponse<'a>,
 }
 
@@ -66,11 +89,43 @@ struct FailedResponse<'a> {
     id: &'a str,
     object: &'static str,
     status: &'static str,
-    error: FailedError<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<FailedError<'a>>,
+    /// Where Realtime has the error.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status_details: Option<FailedDetails<'a>>,
     output: [(); 0],
 }
 
+impl<'a> FailedResponse<'a> {
+    fn of(api: Api, id: &'a str, code: &'static str, message: &'a str) -> Self {
+        let error = FailedError { code, message };
+        let is_realtime = api == Api::Realtime;
+        Self {
+            id,
+            object: if is_realtime {
+                "realtime.response"
+            } else {
+                "response"
+            },
+            status: "failed",
+            error: (!is_realtime).then_some(error),
+            status_details: is_realtime.then_some(FailedDetails {
+                r#type: "failed",
+                error,
+            }),
+            output: [],
+        }
+    }
+}
+
 #[derive(Serialize)]
+struct FailedDetails<'a> {
+    r#type: &'static str,
+    error: FailedError<'a>,
+}
+
+#[derive(Clone, Copy, Serialize)]
 struct FailedError<'a> {
     code: &'static str,
     message: &'a str,

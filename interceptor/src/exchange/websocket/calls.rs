@@ -7,6 +7,7 @@ use http::Uri;
 use weir_core::answer::{AnswerReader, Form};
 use weir_core::api::Api;
 use weir_core::call::{self, Call};
+use weir_core::caps::Exceeded;
 use weir_core::refusal::Reason;
 use weir_core::socket::{self, Create, Said, Step};
 
@@ -38,6 +39,12 @@ struct Open {
     lane: Option<String>,
     event_id: Option<String>,
     response_id: Option<String>,
+}
+
+/// Why a call is not forwarded.
+enum Refused {
+    Cap(Box<Exceeded>),
+    NoPrice(String),
 }
 
 /// What is to be done with a message of the application.
@@ -106,10 +113,19 @@ impl Calls {
         entry.read = Some(Instant::now());
         entry.record.request_bytes = u64::try_from(message.len()).unwrap_or(u64::MAX);
         entry.take_call(self.named(create.call.clone()), message);
-        if let Err(exceeded) = entry.admit_at_once() {
-            let rendered = entry.refused(self.api, &exceeded);
-            let event = socket::refusal(rendered.status, &rendered.body, Some(&create));
-            return Verdict::Refuse(event);
+        let refused = match entry.refused_for_no_price() {
+            Some(model) => Err(Refused::NoPrice(model)),
+            None => entry.admit_at_once().map_err(Refused::Cap),
+        };
+        if let Err(refused) = refused {
+            let rendered = match refused {
+                Refused::Cap(exceeded) => entry.refused(self.api, &exceeded),
+                Refused::NoPrice(model) => {
+                    entry.denied(self.api, &Reason::Unpriced { model: &model })
+                }
+            };
+            let lane = create.lane.as_deref();
+            return Verdict::Refuse(socket::refusal(rendered.status, &rendered.body, lane));
         }
         entry.sending();
         self.open.push(Open {
@@ -138,20 +154,15 @@ impl Calls {
         )
     }
 
-    /// Reads a message of the provider.
-    pub(super) fn said(&mut self, message: &[u8]) {
-        let Some(said) = socket::said(message) else {
-            return;
-        };
+    /// Reads a message of the provider. What is returned ends the socket after it: its response has
+    /// outgrown its cap.
+    pub(super) fn said(&mut self, message: &[u8]) -> Option<Vec<Vec<u8>>> {
+        let said = socket::said(message)?;
         if said.step == Step::Unrelated {
-            return;
+            return None;
         }
-        let Some(at) = self.find(&said).or_else(|| self.begun_unasked(&said)) else {
-            return;
-        };
-        let Some(open) = self.open.get_mut(at) else {
-            return;
-        };
+        let at = self.find(&said).or_else(|| self.begun_unasked(&said))?;
+        let open = self.open.get_mut(at)?;
         if open.response_id.is_none() {
             open.response_id = said.response_id;
             open.entry.first_byte();
@@ -162,7 +173,11 @@ impl Calls {
         open.reader.push_event(message);
         if matches!(said.step, Step::Ends | Step::Fails) {
             self.open.remove(at).finish(End::Complete);
+            return None;
         }
+        let seen = open.reader.output_tokens_seen();
+        let exceeded = open.entry.grow(seen).err()?;
+        Some(self.open.remove(at).cut_off(self.api, *exceeded))
     }
 
     /// Which call a message is about.
@@ -226,5 +241,15 @@ impl Open {
     fn finish(mut self, end: End) {
         let answer = self.reader.finish();
         self.entry.finish(Some(&answer), end);
+    }
+
+    /// Ends the response by the cap that is in its way; what its application is to be told.
+    fn cut_off(mut self, api: Api, exceeded: Exceeded) -> Vec<Vec<u8>> {
+        let id = self.response_id.as_deref();
+        let lane = self.lane.as_deref();
+        let events = socket::end(api, &exceeded, &self.entry.record.id, id, lane);
+        self.entry.note_cut_off(exceeded);
+        self.finish(End::CutOff);
+        events
     }
 }

@@ -5,7 +5,8 @@
 //! the provider. What the provider sends is passed on at once and read on the side; each response is one record.
 //!
 //! A compressed message builds on those before it. So after one was refused the provider could not read the next: such a
-//! socket is closed (RFC 6455, code 1008), unless both sides agreed to compress each message by itself.
+//! socket is closed (RFC 6455, code 1008), unless both sides agreed to compress each message by itself. It is closed too
+//! after a response that outgrew its cap was ended: only so the provider stops to generate it.
 
 mod calls;
 mod frames;
@@ -23,7 +24,7 @@ use tungstenite::protocol::frame::{CloseFrame, Frame, FrameHeader};
 
 pub(super) use calls::Calls;
 use calls::Verdict;
-use frames::{Content, Frames, Inflate, Piece};
+use frames::{Content, Frames, Inflate, Piece, Sender};
 
 use super::entry::End;
 use crate::metrics::Bound;
@@ -93,13 +94,17 @@ where
     let up = Up {
         calls: calls.clone(),
         context,
-        frames: Frames::new(limits::BODY_BYTES_MAX, compression.of_client()),
+        frames: Frames::new(
+            Sender::Client,
+            limits::BODY_BYTES_MAX,
+            compression.of_client(),
+        ),
         held: Held::default(),
         refusals,
     };
     let down = Down {
         calls: calls.clone(),
-        frames: Frames::new(MESSAGE_BYTES_MAX, compression.of_server()),
+        frames: Frames::new(Sender::Server, MESSAGE_BYTES_MAX, compression.of_server()),
         refused,
     };
     let both = tokio::try_join!(
@@ -154,7 +159,7 @@ impl Ended {
 
 /// What is sent to the application in the provider's place.
 struct Refusal {
-    event: Vec<u8>,
+    events: Vec<Vec<u8>>,
     /// Whether the socket can't go on after it.
     is_last: bool,
 }
@@ -320,7 +325,10 @@ impl Up {
             Verdict::Refuse(event) => event,
         };
         let is_last = self.frames.builds_on_earlier_messages();
-        let refusal = Refusal { event, is_last };
+        let refusal = Refusal {
+            events: vec![event],
+            is_last,
+        };
         if self.refusals.send(refusal).await.is_err() || is_last {
             // The other direction says goodbye.
             return std::future::pending().await;
@@ -384,7 +392,14 @@ impl Down {
             let (piece, count) = self.frames.next(rest);
             at = at.saturating_add(count);
             match piece {
-                Piece::End(Content::Message(message)) => self.calls.lock().said(&message),
+                Piece::End(Content::Message(message)) => {
+                    let ended = self.calls.lock().said(&message);
+                    if let Some(events) = ended {
+                        write(client, bytes.get(sent..at).unwrap_or_default()).await?;
+                        let is_last = true;
+                        return self.refuse(Refusal { events, is_last }, client).await;
+                    }
+                }
                 Piece::End(Content::TooLong) => self.calls.lock().unread("socket_message_too_long"),
                 Piece::Message | Piece::Control | Piece::Unread => {}
             }
@@ -416,7 +431,7 @@ impl Down {
         write(client, &bytes).await?;
         if refusal.is_last {
             drop(client.shutdown().await);
-            return Err(Ended::here("a compressed call was refused"));
+            return Err(Ended::here("nothing can follow what was refused"));
         }
         Ok(())
     }
@@ -426,19 +441,19 @@ impl Refusal {
     /// As it stands on the wire.
     fn frames(&self) -> Result<Vec<u8>, tungstenite::Error> {
         let mut bytes = Vec::new();
-        let header = FrameHeader {
-            opcode: OpCode::Data(Data::Text),
-            ..FrameHeader::default()
-        };
-        header.format(
-            u64::try_from(self.event.len()).unwrap_or(u64::MAX),
-            &mut bytes,
-        )?;
-        bytes.extend_from_slice(&self.event);
+        for event in &self.events {
+            let header = FrameHeader {
+                opcode: OpCode::Data(Data::Text),
+                ..FrameHeader::default()
+            };
+            let length = u64::try_from(event.len()).unwrap_or(u64::MAX);
+            header.format(length, &mut bytes)?;
+            bytes.extend_from_slice(event);
+        }
         if self.is_last {
             let close = CloseFrame {
                 code: CloseCode::Policy,
-                reason: "Weir refused a call".into(),
+                reason: "Weir: a spending cap or a rule is in the way".into(),
             };
             Frame::close(Some(close)).format(&mut bytes)?;
         }

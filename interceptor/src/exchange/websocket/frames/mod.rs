@@ -31,6 +31,28 @@ pub(super) enum Content {
     TooLong,
 }
 
+/// Who sends the bytes of a direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sender {
+    /// The application: it masks each frame (RFC 6455, section 5.1).
+    Client,
+    /// The provider, which masks none.
+    Server,
+}
+
+impl Sender {
+    /// Whether the first bytes of a header, all of it or not, can be those of a frame: the rest
+    /// need not be waited for.
+    fn may_begin_with(self, header: &[u8]) -> bool {
+        let opcode_is_known = |byte: u8| matches!(byte & 0x0f, 0..=2 | 8..=10);
+        let is_masked_as_due = |byte: u8| (byte & 0x80 != 0) == (self == Self::Client);
+        header
+            .first()
+            .is_none_or(|byte| byte & 0x30 == 0 && opcode_is_known(*byte))
+            && header.get(1).is_none_or(|byte| is_masked_as_due(*byte))
+    }
+}
+
 /// Why a direction is not read any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Broken {
@@ -42,6 +64,7 @@ pub(super) enum Broken {
 
 /// Reads one direction.
 pub(super) struct Frames {
+    sender: Sender,
     message_bytes_max: usize,
     inflate: Option<Inflate>,
     /// The bytes of a header that is not complete.
@@ -70,8 +93,9 @@ struct Message {
 
 impl Frames {
     /// Before the first byte. A message longer than `message_bytes_max`, decompressed or not, is not kept.
-    pub(super) fn new(message_bytes_max: usize, inflate: Option<Inflate>) -> Self {
+    pub(super) fn new(sender: Sender, message_bytes_max: usize, inflate: Option<Inflate>) -> Self {
         Self {
+            sender,
             message_bytes_max,
             inflate,
             header: Vec::new(),
@@ -135,6 +159,9 @@ impl Frames {
         let missing = HEADER_BYTES_MAX.saturating_sub(before).min(bytes.len());
         self.header
             .extend_from_slice(bytes.get(..missing).unwrap_or_default());
+        if !self.sender.may_begin_with(&self.header) {
+            return self.stop(Broken::Framing, bytes.len());
+        }
         let mut cursor = Cursor::new(&self.header);
         let parsed = FrameHeader::parse(&mut cursor);
         let taken = usize::try_from(cursor.position())
@@ -160,7 +187,7 @@ impl Frames {
         let in_order = is_control || continues == self.message.is_some();
         let compressed_as_agreed =
             !header.rsv1 || (self.inflate.is_some() && !is_control && !continues);
-        if !in_order || !compressed_as_agreed || header.rsv2 || header.rsv3 {
+        if !in_order || !compressed_as_agreed {
             return self.stop(Broken::Framing, taken);
         }
         if !is_control && !continues {
@@ -319,5 +346,7 @@ const USUAL_RATIO: usize = 4;
 /// The least that the room for a message grows by, in bytes.
 const DECOMPRESSED_BYTES_MIN: usize = 4096;
 
+#[cfg(test)]
+mod made;
 #[cfg(test)]
 mod tests;

@@ -1,42 +1,15 @@
 //! Messages are the same however the bytes are cut, masked, fragmented and compressed.
 
 use flate2::{Compress, Compression, FlushCompress};
-use tungstenite::protocol::frame::coding::Control;
 
+use super::made::{MASK, PING, REST, TEXT, frame};
 use super::*;
 
 const MESSAGE_BYTES_MAX: usize = 1 << 20;
 
-/// A frame as it stands on the wire.
-fn frame(
-    opcode: OpCode,
-    payload: &[u8],
-    is_final: bool,
-    rsv1: bool,
-    mask: Option<[u8; 4]>,
-) -> Vec<u8> {
-    let header = FrameHeader {
-        is_final,
-        rsv1,
-        rsv2: false,
-        rsv3: false,
-        opcode,
-        mask,
-    };
-    let mut bytes = Vec::new();
-    header.format(payload.len() as u64, &mut bytes).unwrap();
-    let masked = payload
-        .iter()
-        .enumerate()
-        .map(|(at, byte)| byte ^ mask.map_or(0, |mask| mask[at % 4]));
-    bytes.extend(masked);
-    bytes
+fn of_client(message_bytes_max: usize, inflate: Option<Inflate>) -> Frames {
+    Frames::new(Sender::Client, message_bytes_max, inflate)
 }
-
-const TEXT: OpCode = OpCode::Data(Data::Text);
-const REST: OpCode = OpCode::Data(Data::Continue);
-const PING: OpCode = OpCode::Control(Control::Ping);
-const MASK: Option<[u8; 4]> = Some([0x5a, 0, 0xff, 7]);
 
 /// What was read of `bytes`, pushed in pieces of `size`; and what kind each byte was of.
 fn read(frames: &mut Frames, bytes: &[u8], size: usize) -> (Vec<Content>, String) {
@@ -62,8 +35,8 @@ fn read(frames: &mut Frames, bytes: &[u8], size: usize) -> (Vec<Content>, String
     (contents, kinds)
 }
 
-fn messages(bytes: &[u8], size: usize, inflate: Option<Inflate>) -> Vec<String> {
-    let mut frames = Frames::new(MESSAGE_BYTES_MAX, inflate);
+fn messages(sender: Sender, bytes: &[u8], size: usize, inflate: Option<Inflate>) -> Vec<String> {
+    let mut frames = Frames::new(sender, MESSAGE_BYTES_MAX, inflate);
     let (contents, _) = read(&mut frames, bytes, size);
     assert_eq!(frames.broken(), None);
     assert!(frames.is_between_messages());
@@ -79,7 +52,7 @@ fn messages(bytes: &[u8], size: usize, inflate: Option<Inflate>) -> Vec<String> 
 #[test]
 fn messages_are_found_however_they_are_cut() {
     let [medium, long] = [300, 70_000].map(|length| "x".repeat(length));
-    for mask in [None, MASK] {
+    for (sender, mask) in [(Sender::Server, None), (Sender::Client, MASK)] {
         let bytes = [
             frame(TEXT, b"one", true, false, mask),
             frame(TEXT, b"", true, false, mask),
@@ -92,10 +65,10 @@ fn messages_are_found_however_they_are_cut() {
         .concat();
         for size in 1..bytes.len() {
             let expected = ["one", "", "in pieces", medium.as_str()];
-            assert_eq!(messages(&bytes, size, None), expected, "{size}");
+            assert_eq!(messages(sender, &bytes, size, None), expected, "{size}");
         }
         let bytes = frame(TEXT, long.as_bytes(), true, false, mask);
-        assert_eq!(messages(&bytes, 1000, None), [long.as_str()]);
+        assert_eq!(messages(sender, &bytes, 1000, None), [long.as_str()]);
     }
 }
 
@@ -114,7 +87,7 @@ fn every_byte_is_of_a_message_or_of_a_control_frame() {
     .map(|(kind, count)| kind.repeat(count))
     .concat();
     for size in 1..=bytes.len() {
-        let (_, kinds) = read(&mut Frames::new(MESSAGE_BYTES_MAX, None), &bytes, size);
+        let (_, kinds) = read(&mut of_client(MESSAGE_BYTES_MAX, None), &bytes, size);
         assert_eq!(kinds, expected, "{size}");
     }
 }
@@ -152,18 +125,18 @@ fn compressed_messages_are_read_with_and_without_what_came_before() {
         let bytes = compressed(&said, starts_afresh);
         for size in [1, 7, bytes.len()] {
             let inflate = Inflate::new(starts_afresh);
-            let found = messages(&bytes, size, Some(inflate));
+            let found = messages(Sender::Client, &bytes, size, Some(inflate));
             assert!(found == said, "{size}: {:?}", found.iter().map(String::len));
         }
     }
     // What is not compressed may stand between.
     let bytes = [
-        frame(TEXT, b"plain", true, false, None),
+        frame(TEXT, b"plain", true, false, MASK),
         compressed(&["c"], false),
     ]
     .concat();
     assert_eq!(
-        messages(&bytes, 3, Some(Inflate::new(false))),
+        messages(Sender::Client, &bytes, 3, Some(Inflate::new(false))),
         ["plain", "c"]
     );
 }
@@ -176,7 +149,7 @@ fn a_message_beyond_the_bound_is_passed_over_and_the_next_is_read() {
     ]
     .concat();
     for size in 1..bytes.len() {
-        let (contents, _) = read(&mut Frames::new(100, None), &bytes, size);
+        let (contents, _) = read(&mut of_client(100, None), &bytes, size);
         assert_eq!(
             contents,
             [Content::TooLong, Content::Message(b"next".to_vec())]
@@ -186,7 +159,7 @@ fn a_message_beyond_the_bound_is_passed_over_and_the_next_is_read() {
 
 #[test]
 fn a_compressed_message_beyond_the_bound_ends_the_reading() {
-    let mut frames = Frames::new(100, Some(Inflate::new(false)));
+    let mut frames = of_client(100, Some(Inflate::new(false)));
     let bytes = compressed(&[&"x".repeat(101), "next"], false);
     let (contents, kinds) = read(&mut frames, &bytes, 5);
     assert_eq!(contents, [Content::TooLong]);
@@ -196,26 +169,46 @@ fn a_compressed_message_beyond_the_bound_ends_the_reading() {
 
 #[test]
 fn what_is_no_frame_ends_the_reading_and_takes_every_byte() {
+    let text = |mask| frame(TEXT, b"x", true, false, mask);
+    let begun = frame(TEXT, b"x", false, false, None);
+    let (client, server) = (Sender::Client, Sender::Server);
     let broken = [
-        ("not a frame", b"GET / HTTP/1.1\r\n".to_vec()),
-        ("an opcode that is none", vec![0x83, 0, 1, 2]),
+        ("not a frame", client, b"GET / HTTP/1.1\r\n".to_vec()),
+        ("an opcode that is none", client, vec![0x83, 0x80]),
+        ("a reserved bit", server, vec![0xa1, 0]),
         (
             "compressed without agreement",
+            server,
             frame(TEXT, b"x", true, true, None),
         ),
-        ("the rest of nothing", frame(REST, b"x", true, false, None)),
+        (
+            "the rest of nothing",
+            server,
+            frame(REST, b"x", true, false, None),
+        ),
         (
             "a message inside another",
-            [
-                frame(TEXT, b"x", false, false, None),
-                frame(TEXT, b"y", true, false, None),
-            ]
-            .concat(),
+            server,
+            [begun, text(None)].concat(),
         ),
+        ("a client that does not mask", client, text(None)),
+        ("a server that does", server, text(MASK)),
+        (
+            "a ping that is not masked",
+            client,
+            frame(PING, b"?", true, false, None),
+        ),
+        // Nothing is waited for that makes no difference.
+        (
+            "a header of which more is to come",
+            client,
+            vec![0x81, 0x7e],
+        ),
+        ("a first byte", client, vec![0x87]),
     ];
-    for (what, bytes) in broken {
+    for (what, sender, bytes) in broken {
         for size in 1..=bytes.len() {
-            let mut frames = Frames::new(MESSAGE_BYTES_MAX, None);
+            let mut frames = Frames::new(sender, MESSAGE_BYTES_MAX, None);
             let (contents, kinds) = read(&mut frames, &bytes, size);
             assert_eq!(contents, [], "{what}");
             assert_eq!(kinds.len(), bytes.len(), "{what}");

@@ -4,12 +4,16 @@ use flate2::{Compress, Compression, FlushCompress};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio_rustls::{client, server};
-use tungstenite::protocol::frame::FrameHeader;
-use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 use weir::ledger::{Cost, Outcome};
 use weir::process::config::{Cap, Config, Fail, Window};
 use weir_core::money::Money;
 use weir_tests::{Scripted, Wire, World};
+
+mod ends;
+#[path = "../../../interceptor/src/exchange/websocket/frames/made.rs"]
+mod made;
+
+use made::{MASK, PING, REST, TEXT, frame};
 
 /// Both ends of a socket through the sidecar.
 struct Socket {
@@ -49,37 +53,6 @@ const RESPONSES: &str = "/v1/responses";
 const DEFLATE: &str = "Sec-WebSocket-Extensions: permessage-deflate\r\n";
 const DEFLATE_AFRESH: &str =
     "Sec-WebSocket-Extensions: permessage-deflate; client_no_context_takeover\r\n";
-
-/// A frame as it stands on the wire.
-fn frame(
-    opcode: OpCode,
-    payload: &[u8],
-    is_final: bool,
-    rsv1: bool,
-    mask: Option<[u8; 4]>,
-) -> Vec<u8> {
-    let header = FrameHeader {
-        is_final,
-        rsv1,
-        rsv2: false,
-        rsv3: false,
-        opcode,
-        mask,
-    };
-    let mut bytes = Vec::new();
-    header.format(payload.len() as u64, &mut bytes).unwrap();
-    let masked = payload
-        .iter()
-        .enumerate()
-        .map(|(at, byte)| byte ^ mask.map_or(0, |mask| mask[at % 4]));
-    bytes.extend(masked);
-    bytes
-}
-
-const TEXT: OpCode = OpCode::Data(Data::Text);
-const REST: OpCode = OpCode::Data(Data::Continue);
-const PING: OpCode = OpCode::Control(Control::Ping);
-const MASK: Option<[u8; 4]> = Some([1, 0x80, 0xff, 0x5a]);
 
 /// A message of the application.
 fn said(message: &Value) -> Vec<u8> {
@@ -402,14 +375,22 @@ async fn what_cannot_be_read_passes_unless_the_policy_says_otherwise() {
         .down(&told(&event("response.completed", "resp_1", usage())))
         .await;
     assert_eq!(world.record().await.reasons, ["socket_extension"]);
+    // Not a byte is held back, of a frame that could not be one whatever came after it.
+    for broken in [&b"\x83no frame at all"[..], b"\x87", b"\x81\x7e"] {
+        let mut socket = open(&world, &server, RESPONSES, "").await;
+        world.record().await;
+        socket.up(broken).await;
+    }
     let mut socket = open(&world, &server, RESPONSES, "").await;
     world.record().await;
-    socket.up(b"\x83no frame at all").await;
+    // RFC 6455, section 5.1: a client masks, a server does not.
+    let unmasked = frame(TEXT, create().to_string().as_bytes(), true, false, None);
+    socket.up(&unmasked).await;
     socket.down(b"\x83nor is this").await;
     socket.up(&said(&create())).await;
     assert_eq!(
         world.metric("weir_unreadable_total{what=\"socket_framing\"}"),
-        2
+        5
     );
     world.no_more_records().await;
 

@@ -1,0 +1,114 @@
+//! What ends a call inside a socket, or keeps it from being made; and keys in its subprotocols.
+
+use serde_json::{Value, json};
+use weir::ledger::Outcome;
+use weir::process::config::{Cap, Config, Unpriced, Window};
+use weir_core::money::Money;
+
+use super::{RESPONSES, create, event, open, opened, said, started, told};
+
+#[tokio::test]
+async fn a_call_without_a_price_is_refused_inside_a_socket_too() {
+    let mut config = Config::default();
+    config.pricing.unpriced = Unpriced::Refuse;
+    let (server, world) = started(config).await;
+    let mut socket = open(&world, &server, RESPONSES, "").await;
+    opened(&world).await;
+    let mut message = create();
+    message["model"] = "nobody-knows-this".into();
+    socket.application.send(said(&message)).await;
+    let error = socket.message().await;
+    assert_eq!(error["status"], 402, "{error}");
+    assert_eq!(error["error"]["code"], "unpriced_model", "{error}");
+    let record = world.record().await;
+    assert_eq!(record.outcome, Outcome::Denied);
+    assert_eq!(record.reasons, ["unpriced"]);
+    socket.up(&said(&create())).await;
+}
+
+/// Enough for what is reserved first, 2048 tokens at 10 USD a million, and not for twice that.
+fn three_cents() -> Config {
+    let limit = Money::from_nanos(30_000_000);
+    Config {
+        caps: vec![Cap::new("pocket money", Window::Total, limit)],
+        ..Config::default()
+    }
+}
+
+#[tokio::test]
+async fn a_response_that_outgrows_its_cap_ends_in_the_apis_own_events() {
+    for (path, last) in [
+        (RESPONSES, "response.failed"),
+        ("/v1/realtime?model=gpt-6-sol", "response.done"),
+    ] {
+        let (server, world) = started(three_cents()).await;
+        let mut socket = open(&world, &server, path, "").await;
+        opened(&world).await;
+        let in_lane = |mut message: Value| {
+            message["stream_id"] = "a".into();
+            message
+        };
+        socket.up(&said(&in_lane(create()))).await;
+        let created = in_lane(event("response.created", "resp_1", Value::Null));
+        socket.down(&told(&created)).await;
+        let delta = json!({ "type": "response.output_text.delta", "response_id": "resp_1",
+            "stream_id": "a", "delta": "two ".repeat(2000) });
+        let delta = told(&delta);
+        socket.down(&delta).await;
+        world.no_more_records().await;
+        // The message that is too much passes: it was sent already when it was read.
+        socket.down(&delta).await;
+        let ended = socket.message().await;
+        assert_eq!(ended["type"], last, "{ended}");
+        assert_eq!(ended["stream_id"], "a", "{ended}");
+        assert_eq!(ended["response"]["id"], "resp_1", "{ended}");
+        assert_eq!(ended["response"]["status"], "failed", "{ended}");
+        let pointers = ["/response/error", "/response/status_details/error"];
+        let error = pointers.iter().find_map(|pointer| ended.pointer(pointer));
+        assert_eq!(error.unwrap()["code"], "insufficient_quota", "{ended}");
+        let error = socket.message().await;
+        assert_eq!(error["type"], "error", "{error}");
+        let message = error["error"]["message"].as_str().unwrap();
+        assert!(message.starts_with("Weir ended this answer: "), "{message}");
+        let (goodbye, _) = socket.application.rest().await;
+        assert_eq!(
+            (goodbye[0], &goodbye[2..4]),
+            (0x88, &1008_u16.to_be_bytes()[..])
+        );
+        // The provider generates no more.
+        assert_eq!(socket.provider.rest().await.0, b"");
+        let record = world.record().await;
+        let cap = "pocket money".to_owned();
+        assert_eq!(record.outcome, Outcome::CutOff { cap });
+        // What passed is charged: some 4000 tokens.
+        let spent = record.cost.spent().nanos();
+        assert!((40_000_000..42_000_000).contains(&spent), "{spent}");
+    }
+}
+
+#[tokio::test]
+async fn a_key_among_the_subprotocols_tells_who_calls_and_is_not_at_rest() {
+    let (server, world) = started(Config::default()).await;
+    let key = "sk-canary-4ZQ7vN3tWx81";
+    let protocols = format!("Sec-WebSocket-Protocol: realtime, openai-insecure-api-key.{key}\r\n");
+    let mut socket = open(&world, &server, "/v1/realtime?model=gpt-6-sol", &protocols).await;
+    opened(&world).await;
+    socket
+        .up(&said(&json!({ "type": "response.create" })))
+        .await;
+    drop(socket);
+    let record = world.record().await;
+    assert_eq!(record.model_requested.as_deref(), Some("gpt-6-sol"));
+    let identity = &record.identity;
+    assert_eq!(identity.key_kind.as_deref(), Some("api_key"));
+    assert_eq!(identity.key_tail.as_deref(), Some("Wx81"));
+    let hash = identity.key_hash.clone().unwrap();
+    let stored = world.stored();
+    assert_eq!(stored.len(), 2);
+    let database = std::fs::read(world.state().join("weir.db-wal")).unwrap();
+    let has = |text: &str| {
+        let mut windows = database.windows(text.len());
+        windows.any(|window| window == text.as_bytes())
+    };
+    assert!(has(&hash) && !has(key) && !has("4ZQ7vN3t"));
+}
