@@ -99,12 +99,14 @@ fn style(call: &Markable<'_>) -> Option<Style> {
             Provider::Anthropic | Provider::Vertex | Provider::Azure | Provider::OpenRouter,
         ) => Some(Style::Member),
         (Api::InvokeModel, Provider::Bedrock) if is_claude => Some(Style::Member),
-        (Api::Converse, Provider::Bedrock) => {
-            let is_nova = memmem::find(call.model.as_bytes(), b"amazon.nova").is_some();
-            (is_claude || is_nova).then_some(Style::Block)
-        }
+        (Api::Converse, Provider::Bedrock) => (is_claude || is_nova(call)).then_some(Style::Block),
         _ => None,
     }
+}
+
+/// Whether it is a model of Amazon's own, which caches its system prompt and the messages, and refuses a marker elsewhere.
+fn is_nova(call: &Markable<'_>) -> bool {
+    memmem::find(call.model.as_bytes(), b"amazon.nova").is_some()
 }
 
 /// Whether the conversation will most probably go on: tools were called, or it did so before.
@@ -153,7 +155,7 @@ fn wanted(call: &Markable<'_>, automatic: bool, by_client: bool) -> Vec<usize> {
             wanted.push(before);
         }
     }
-    if call.prefix_is_shared || by_client {
+    if (call.prefix_is_shared || by_client) && !is_nova(call) {
         wanted.extend(in_section(Section::Tools));
     }
     wanted.retain(|index| segments.get(*index).is_some_and(|s| s.marker.is_none()));
