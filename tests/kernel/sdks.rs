@@ -36,11 +36,11 @@ pub(crate) const NODE_OPENAI: Sdk = Sdk {
 };
 
 /// The others: plain and streamed, by the synchronous client and the asynchronous one where there is one.
-const PYTHON_GEMINI: Sdk = other("gemini_calls.py", 4);
-const PYTHON_MISTRAL: Sdk = other("mistral_calls.py", 4);
-const PYTHON_GROQ: Sdk = other("groq_calls.py", 4);
-const PYTHON_COHERE: Sdk = other("cohere_calls.py", 4);
-const NODE_GEMINI: Sdk = other("gemini_calls.js", 2);
+const PYTHON_GEMINI: Sdk = other("gemini_calls.py", 8);
+const PYTHON_MISTRAL: Sdk = other("mistral_calls.py", 6);
+const PYTHON_GROQ: Sdk = other("groq_calls.py", 6);
+const PYTHON_COHERE: Sdk = other("cohere_calls.py", 6);
+const NODE_GEMINI: Sdk = other("gemini_calls.js", 3);
 /// Converse for three models and `InvokeModel` for two.
 const PYTHON_BEDROCK: Sdk = other("bedrock_calls.py", 10);
 /// The clients for Bedrock, Vertex AI and Azure, each.
@@ -231,6 +231,22 @@ fn the_python_sdk_of_gemini_agrees_with_the_books() {
 }
 
 #[test]
+fn tokens_are_counted_for_nothing_by_the_python_sdk_of_gemini() {
+    installation();
+    let world = World::new(Setup::default());
+    let said = success(&world.output(PYTHON_GEMINI.run(&world, &[], "counted")));
+    world.calls_agree();
+    let records = world.records();
+    let [counted, used] = records.as_slice() else {
+        panic!("{records:?}");
+    };
+    assert_eq!(lines(&said)[0], used.usage.prompt(), "{said}");
+    agrees(&lines(&said)[1], &used.usage);
+    assert_eq!((counted.api.as_str(), counted.nanodollars), ("", 0));
+    assert_eq!(counted.outcome, "completed", "{counted:?}");
+}
+
+#[test]
 fn the_node_sdk_of_gemini_agrees_with_the_books() {
     every_call_is_on_all_three_books(NODE_GEMINI, Providers::Nowhere4);
 }
@@ -257,15 +273,39 @@ fn the_clients_for_other_hosts_agree_with_the_books() {
     }
 }
 
+const REWRITE: &str = "[cache]\nmode = \"rewrite\"\n";
+
+#[test]
+fn a_conversation_of_boto3_is_marked_for_the_cache_unless_it_is_signed() {
+    installation();
+    for (part, is_marked) in [("growing", false), ("unsigned growing", true)] {
+        let world = World::new(Setup {
+            config: REWRITE,
+            ..Setup::default()
+        });
+        let said = success(&world.output(PYTHON_BEDROCK.run(&world, &[], part)));
+        world.books_agree();
+        let records = world.records();
+        assert_eq!(records.len(), 6, "{records:?}");
+        for (said, record) in lines(&said).iter().zip(&records) {
+            agrees(said, &record.usage);
+        }
+        for (model, calls) in ["claude", "nova"].into_iter().zip(records.chunks(3)) {
+            let read: Vec<u64> = calls.iter().map(|call| call.usage.cache_read).collect();
+            assert_eq!(read[2] > 0, is_marked, "{model}: {read:?}");
+        }
+    }
+}
+
 /// The provider verifies each signature over the request as it arrives, so that nothing can have been edited.
 #[test]
 fn boto3_agrees_with_the_books_and_its_signatures_hold_in_every_mode() {
-    for config in ["", "[cache]\nmode = \"rewrite\"\n"] {
+    for (config, part) in [("", "all"), (REWRITE, "all"), (REWRITE, "unsigned")] {
         let setup = Setup {
             config,
             ..Setup::default()
         };
-        the_calls_are_on_all_three_books(PYTHON_BEDROCK, "all", setup);
+        the_calls_are_on_all_three_books(PYTHON_BEDROCK, part, setup);
     }
 }
 

@@ -434,11 +434,12 @@ const KEYS: [(&str, &str); 9] = [
     ("AWS_SECRET_ACCESS_KEY", SECRET_ACCESS_KEY),
 ];
 
-const APIS: [(Api, &str); 7] = [
+const APIS: [(Api, &str); 8] = [
     (Api::Messages, "messages"),
     (Api::ChatCompletions, "chat_completions"),
     (Api::Responses, "responses"),
     (Api::GenerateContent, "generate_content"),
+    (Api::EmbedContent, "embed_content"),
     (Api::CohereChat, "cohere_chat"),
     (Api::InvokeModel, "invoke_model"),
     (Api::Converse, "converse"),

@@ -1,6 +1,7 @@
-"""Calls of boto3 to Bedrock, signed: what it reports as used, as a line of JSON for each."""
+"""Calls of boto3 to Bedrock, signed or with an API key: what it reports as used, as a line of JSON for each."""
 
 import json
+import os
 import sys
 
 import boto3
@@ -52,6 +53,20 @@ def converse(client, model):
     text = "".join(event["contentBlockDelta"]["delta"]["text"] for event in events if "contentBlockDelta" in event)
     assert len(text.encode()) == 4 * 150, text
     count(events[-1]["metadata"]["usage"])
+
+
+def growing(client, model):
+    """A conversation that nobody marked for the cache."""
+    tool = {"name": "read_gauge", "description": PROMPT, "inputSchema": {"json": SCHEMA}}
+    call = {"modelId": model, "system": [{"text": PROMPT}], "toolConfig": {"tools": [{"toolSpec": tool}]}}
+    messages = list(CONVERSE["messages"])
+    for _ in range(3):
+        answer = client.converse(messages=messages, **call)
+        count(answer["usage"])
+        message = answer["output"]["message"]
+        [use] = [block["toolUse"] for block in message["content"] if "toolUse" in block]
+        result = {"toolUseId": use["toolUseId"], "content": [{"text": QUESTION}]}
+        messages += [message, {"role": "user", "content": [{"toolResult": result}]}]
 
 
 def chunks(client, model, body):
@@ -110,14 +125,19 @@ def refused(call):
         raise AssertionError("the call was not refused")
 
 
+if sys.argv[1].startswith("unsigned"):
+    os.environ["AWS_BEARER_TOKEN_BEDROCK"] = "bedrock-api-key-simulated"
 client = boto3.client("bedrock-runtime", region_name="us-east-1")
 match sys.argv[1:]:
-    case ["all"]:
+    case ["all" | "unsigned"]:
         converse(client, CLAUDE)
         converse(client, "us.anthropic.claude-sonnet-4-6")
         converse(client, NOVA)
         invoke_claude(client)
         invoke_nova(client)
+    case ["growing" | "unsigned growing"]:
+        growing(client, CLAUDE)
+        growing(client, NOVA)
     case ["broken"]:
         broken(client)
     case ["refused"]:

@@ -39,6 +39,8 @@ pub enum Api {
     Responses,
     /// Gemini `generateContent` and `streamGenerateContent`.
     GenerateContent,
+    /// Gemini `embedContent` and `batchEmbedContents`.
+    EmbedContent,
     /// Cohere `POST /v2/chat`.
     CohereChat,
     /// Bedrock `InvokeModel`, plain and streamed.

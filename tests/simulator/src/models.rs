@@ -128,7 +128,7 @@ const PICO_PER_NANO: u64 = 1000;
 const NEVER_CACHED: u64 = 1 << 40;
 
 /// Rates in this order: input, output, cache read, short write, long write.
-pub(crate) const MODELS: [Model; 17] = [
+pub(crate) const MODELS: [Model; 18] = [
     Model {
         id: "claude-opus-5-5",
         provider: Provider::Anthropic,
@@ -226,6 +226,16 @@ pub(crate) const MODELS: [Model; 17] = [
         breakpoints: false,
         preserved_thinking: false,
         rates: usd(7500, 3_7500, 750, 0, 0),
+        cliff: None,
+        fast: false,
+    },
+    Model {
+        id: "gemini-embedding-001",
+        provider: Provider::Google,
+        cacheable_min: NEVER_CACHED,
+        breakpoints: false,
+        preserved_thinking: false,
+        rates: usd(1500, 0, 1500, 0, 0),
         cliff: None,
         fast: false,
     },

@@ -20,6 +20,7 @@ pub(super) fn answer(call: &Call<'_>, provider: Provider) -> Answered {
     let wire = Wire {
         asked: &asked,
         id: &id,
+        number: call.number,
         created: call.started.as_secs(),
         is_groq: provider == Provider::Groq,
     };
@@ -31,15 +32,20 @@ pub(super) fn answer(call: &Call<'_>, provider: Provider) -> Answered {
 struct Wire<'a> {
     asked: &'a Asked,
     id: &'a str,
+    number: u64,
     created: u64,
     is_groq: bool,
 }
 
 impl Wire<'_> {
     fn plain(&self) -> Vec<Event> {
-        let message = object! { "role": "assistant", "content": self.asked.script.text() };
+        let mut message = vec![
+            ("role".to_owned(), "assistant".into()),
+            ("content".to_owned(), self.asked.script.text().into()),
+        ];
+        message.extend(self.tool_calls());
         let choice = object! {
-            "index": 0_u64, "message": message, "finish_reason": self.finish_reason(),
+            "index": 0_u64, "message": Json::Object(message), "finish_reason": self.finish_reason(),
         };
         let mut body = self.head("chat.completion");
         body.push(("choices".to_owned(), vec![choice].into()));
@@ -54,6 +60,9 @@ impl Wire<'_> {
             events.push(self.chunk(object! { "content": text }, None, output));
         }
         let output = self.asked.usage.output;
+        if let Some(calls) = self.tool_calls() {
+            events.push(self.chunk(Json::Object(vec![calls]), None, output));
+        }
         let last = object! { "content": "" };
         events.push(self.chunk(last, Some(self.finish_reason()), output));
         events.push(Event {
@@ -90,11 +99,24 @@ impl Wire<'_> {
         ]
     }
 
+    fn tool_calls(&self) -> Option<(String, Json)> {
+        let (name, arguments) = self.asked.script.tool.as_ref()?;
+        let function = object! { "name": name.as_str(), "arguments": arguments.as_str() };
+        let call = object! {
+            "index": 0_u64,
+            // Mistral insists on nine letters and digits.
+            "id": format!("call{:05}", self.number % 100_000),
+            "type": "function",
+            "function": function,
+        };
+        Some(("tool_calls".to_owned(), vec![call].into()))
+    }
+
     const fn finish_reason(&self) -> &'static str {
-        if self.asked.script.cut {
-            "length"
-        } else {
-            "stop"
+        match (&self.asked.script.tool, self.asked.script.cut) {
+            (_, true) => "length",
+            (Some(_), false) => "tool_calls",
+            (None, false) => "stop",
         }
     }
 

@@ -21,52 +21,86 @@ pub(super) fn answer(call: &Call<'_>) -> Answered {
     let events = if stream {
         events(&asked, &id)
     } else {
-        let text = object! { "type": "text", "text": asked.script.text() };
         asked.whole(&object! {
             "id": id.as_str(),
             "finish_reason": finish_reason(&asked),
-            "message": object! { "role": "assistant", "content": vec![text] },
+            "message": message(&asked, &id),
             "usage": usage(&asked),
         })
     };
     Ok(asked.answer(Api::CohereChat, id, events, stream))
 }
 
+/// Where a tool is called, the text is the plan to do so.
+fn message(asked: &Asked, id: &str) -> Json {
+    let text = asked.script.text();
+    match tool_call(asked, id) {
+        Some(call) => {
+            object! { "role": "assistant", "tool_plan": text, "tool_calls": vec![call] }
+        }
+        None => {
+            let text = object! { "type": "text", "text": text };
+            object! { "role": "assistant", "content": vec![text] }
+        }
+    }
+}
+
+fn tool_call(asked: &Asked, id: &str) -> Option<Json> {
+    let (name, arguments) = asked.script.tool.as_ref()?;
+    let function = object! { "name": name.as_str(), "arguments": arguments.as_str() };
+    Some(object! { "id": format!("{name}_{id}"), "type": "function", "function": function })
+}
+
 fn events(asked: &Asked, id: &str) -> Vec<Event> {
     let message = object! { "role": "assistant", "content": Vec::<Json>::new() };
-    let begun = object! { "type": "text", "text": "" };
-    let mut events = vec![
-        event(
-            0,
-            object! { "type": "message-start", "id": id, "delta": object! { "message": message } },
-        ),
-        event(
-            0,
-            object! {
-                "type": "content-start", "index": 0_u64,
-                "delta": object! { "message": object! { "content": begun } },
-            },
-        ),
-    ];
-    for (text, output) in asked.pieces() {
-        let content = object! { "content": object! { "text": text } };
-        let delta = object! { "message": content };
-        events.push(event(
-            output,
-            object! { "type": "content-delta", "index": 0_u64, "delta": delta },
-        ));
-    }
+    let delta = object! { "message": message };
+    let start = object! { "type": "message-start", "id": id, "delta": delta };
+    let mut events = vec![event(0, start)];
     let output = asked.usage.output;
-    events.push(event(
-        output,
-        object! { "type": "content-end", "index": 0_u64 },
-    ));
+    match tool_call(asked, id) {
+        Some(call) => plan_events(&mut events, asked, call),
+        None => text_events(&mut events, asked),
+    }
     let delta = object! { "finish_reason": finish_reason(asked), "usage": usage(asked) };
     events.push(event(
         output,
         object! { "type": "message-end", "delta": delta },
     ));
     events
+}
+
+fn text_events(events: &mut Vec<Event>, asked: &Asked) {
+    let begun = object! { "type": "text", "text": "" };
+    events.push(of_message("content-start", object! { "content": begun }, 0));
+    for (text, output) in asked.pieces() {
+        let content = object! { "content": object! { "text": text } };
+        events.push(of_message("content-delta", content, output));
+    }
+    let end = object! { "type": "content-end", "index": 0_u64 };
+    events.push(event(asked.usage.output, end));
+}
+
+fn plan_events(events: &mut Vec<Event>, asked: &Asked, call: Json) {
+    for (text, output) in asked.pieces() {
+        events.push(of_message(
+            "tool-plan-delta",
+            object! { "tool_plan": text },
+            output,
+        ));
+    }
+    let output = asked.usage.output;
+    let begun = object! { "tool_calls": call };
+    events.push(of_message("tool-call-start", begun, output));
+    let end = object! { "type": "tool-call-end", "index": 0_u64 };
+    events.push(event(output, end));
+}
+
+fn of_message(name: &str, message: Json, output: u64) -> Event {
+    let delta = object! { "message": message };
+    event(
+        output,
+        object! { "type": name, "index": 0_u64, "delta": delta },
+    )
 }
 
 fn event(output: u64, data: Json) -> Event {
@@ -78,10 +112,10 @@ fn event(output: u64, data: Json) -> Event {
 }
 
 const fn finish_reason(asked: &Asked) -> &'static str {
-    if asked.script.cut {
-        "MAX_TOKENS"
-    } else {
-        "COMPLETE"
+    match (&asked.script.tool, asked.script.cut) {
+        (_, true) => "MAX_TOKENS",
+        (Some(_), false) => "TOOL_CALL",
+        (None, false) => "COMPLETE",
     }
 }
 

@@ -1,25 +1,21 @@
-//! Gemini: `generateContent`, and `streamGenerateContent` as server-sent events or as one JSON array.
+//! Gemini: `generateContent`, `streamGenerateContent` as server-sent events or as one JSON array, and embeddings. Tokens are
+//! counted for nothing.
 
 use super::{Answered, Asked};
 use crate::bill::Api;
 use crate::body::Event;
-use crate::exchange::{Call, Refusal};
+use crate::directive::Directive;
+use crate::exchange::{Answer, Call, Refusal};
 use crate::json::{Json, object};
 use crate::models::Provider;
+use crate::openai::Prompt;
 
 /// Answers a call of a model that the path names.
 pub(super) fn answer(call: &Call<'_>, path: &str, query: Option<&str>) -> Answered {
-    // Of whichever version of the API.
-    let target = path.split_once("/models/");
-    let (model, verb) = target
-        .and_then(|(_, target)| target.split_once(':'))
+    let (model, verb) = target(path)
         .ok_or_else(|| Refusal::new(404, "NOT_FOUND", format!("no such path: {path}")))?;
     let body = call.json()?;
-    let mut prompt: Vec<Json> = ["tools", "systemInstruction"]
-        .iter()
-        .filter_map(|name| body.get(name).cloned())
-        .collect();
-    prompt.extend_from_slice(body.get("contents").map_or(&[][..], Json::items));
+    let prompt = prompt(&body);
     let limit = body.at(&["generationConfig", "maxOutputTokens"]);
     let asked = Asked::read(
         call,
@@ -31,7 +27,9 @@ pub(super) fn answer(call: &Call<'_>, path: &str, query: Option<&str>) -> Answer
     let id = format!("simulated{:016x}", call.number);
     match verb {
         "generateContent" => {
-            let whole = chunk(&asked, &id, &asked.script.text(), asked.usage.output, true);
+            let mut parts = vec![object! { "text": asked.script.text() }];
+            parts.extend(function_call(&asked, &id));
+            let whole = chunk(&asked, &id, parts, asked.usage.output, true);
             let events = asked.whole(&whole);
             Ok(asked.answer(Api::GenerateContent, id, events, false))
         }
@@ -45,16 +43,75 @@ pub(super) fn answer(call: &Call<'_>, path: &str, query: Option<&str>) -> Answer
             }
             Ok((answer, directive))
         }
+        "embedContent" | "batchEmbedContents" => Ok(embeddings(asked, &body, id)),
         _ => Err(Refusal::new(404, "NOT_FOUND", "no such method")),
     }
 }
 
+/// Answers `countTokens`: those of a prompt, whatever the cache has of it.
+pub(super) fn count_tokens(call: &Call<'_>) -> Result<Json, Refusal> {
+    let tokens = Prompt::texts(&prompt(&call.json()?), &[]).tokens();
+    Ok(object! { "totalTokens": tokens })
+}
+
+/// Whether the path is that of `countTokens`.
+pub(super) fn is_count(path: &str) -> bool {
+    target(path).is_some_and(|(_, verb)| verb == "countTokens")
+}
+
+/// Model and verb of a path, of whichever version of the API.
+fn target(path: &str) -> Option<(&str, &str)> {
+    path.split_once("/models/")?.1.split_once(':')
+}
+
+/// The parts of a body that the model sees.
+fn prompt(body: &Json) -> Vec<Json> {
+    let mut prompt: Vec<Json> = ["tools", "systemInstruction", "content"]
+        .iter()
+        .filter_map(|name| body.get(name).cloned())
+        .collect();
+    prompt.extend_from_slice(body.get("contents").map_or(&[][..], Json::items));
+    let requests = body.get("requests").map_or(&[][..], Json::items);
+    prompt.extend(
+        requests
+            .iter()
+            .filter_map(|one| one.get("content").cloned()),
+    );
+    prompt
+}
+
+/// Numbers in place of each content; the answer has no tokens.
+fn embeddings(mut asked: Asked, body: &Json, id: String) -> (Answer, Directive) {
+    asked.usage.output = 0;
+    asked.usage.reasoning = 0;
+    let embedding = object! { "values": vec![Json::from(1_u64), Json::from(0_u64)] };
+    let (name, embedded) = match body.get("requests") {
+        Some(requests) => {
+            let all = requests.items().iter().map(|_| embedding.clone());
+            ("embeddings", all.collect::<Vec<Json>>().into())
+        }
+        None => ("embedding", embedding),
+    };
+    let prompt = asked.usage.prompt();
+    let usage = object! { "promptTokenCount": prompt, "totalTokenCount": prompt };
+    let whole = Json::Object(vec![
+        (name.to_owned(), embedded),
+        ("usageMetadata".to_owned(), usage),
+    ]);
+    let events = asked.whole(&whole);
+    asked.answer(Api::EmbedContent, id, events, false)
+}
+
 fn stream(asked: &Asked, id: &str, is_sse: bool) -> Vec<Event> {
-    let pieces = asked.pieces();
-    let last = pieces.len().saturating_sub(1);
+    let pieces = asked.pieces().into_iter();
+    let mut parts: Vec<(Json, u64)> = pieces
+        .map(|(text, output)| (object! { "text": text }, output))
+        .collect();
+    parts.extend(function_call(asked, id).map(|part| (part, asked.usage.output)));
+    let last = parts.len().saturating_sub(1);
     let mut events = Vec::new();
-    for (at, (text, output)) in pieces.into_iter().enumerate() {
-        let chunk = chunk(asked, id, text, output, at == last);
+    for (at, (part, output)) in parts.into_iter().enumerate() {
+        let chunk = chunk(asked, id, vec![part], output, at == last);
         let bytes = match (is_sse, at) {
             (true, _) => format!("data: {chunk}\r\n\r\n"),
             (false, 0) => format!("[{chunk}"),
@@ -74,8 +131,15 @@ fn stream(asked: &Asked, id: &str, is_sse: bool) -> Vec<Event> {
     events
 }
 
+fn function_call(asked: &Asked, id: &str) -> Option<Json> {
+    let (name, arguments) = asked.script.tool.as_ref()?;
+    let arguments = Json::parse(arguments.as_bytes()).unwrap_or(Json::Null);
+    let call = object! { "id": id, "name": name.as_str(), "args": arguments };
+    Some(object! { "functionCall": call })
+}
+
 /// The counts are those up to this piece. Thoughts are no part of the candidates.
-fn chunk(asked: &Asked, id: &str, text: &str, output: u64, is_last: bool) -> Json {
+fn chunk(asked: &Asked, id: &str, parts: Vec<Json>, output: u64, is_last: bool) -> Json {
     let (prompt, thoughts) = (asked.usage.prompt(), asked.usage.reasoning.min(output));
     let mut usage = vec![
         ("promptTokenCount".to_owned(), prompt.into()),
@@ -93,8 +157,7 @@ fn chunk(asked: &Asked, id: &str, text: &str, output: u64, is_last: bool) -> Jso
             usage.push((name.to_owned(), count.into()));
         }
     }
-    let part = object! { "text": text };
-    let content = object! { "role": "model", "parts": vec![part] };
+    let content = object! { "role": "model", "parts": parts };
     let mut candidate = vec![
         ("content".to_owned(), content),
         ("index".to_owned(), 0_u64.into()),

@@ -38,6 +38,12 @@ pub(crate) fn answer(
     parts: &Parts,
 ) -> io::Result<Response<Body>> {
     let path = parts.uri.path();
+    if provider == Provider::Google && gemini::is_count(path) {
+        return match gemini::count_tokens(call) {
+            Ok(counted) => reply_json(200, Vec::new(), &counted),
+            Err(refusal) => refused(provider, &refusal),
+        };
+    }
     let answered = match (&parts.method, provider) {
         (&Method::POST, Provider::Google) => gemini::answer(call, path, parts.uri.query()),
         (&Method::POST, Provider::Mistral) if path == "/v1/chat/completions" => {
@@ -51,21 +57,23 @@ pub(crate) fn answer(
     };
     match answered {
         Ok((answer, directive)) => call.send(answer, &directive),
-        Err(refusal) => {
-            let message = refusal.message.as_str();
-            let error = match provider {
-                Provider::Google => object! { "error": object! {
-                    "code": u64::from(refusal.status), "status": refusal.kind, "message": message,
-                } },
-                Provider::Mistral => object! {
-                    "object": "error", "type": refusal.kind, "message": message, "code": Json::Null,
-                },
-                Provider::Cohere => object! { "message": message },
-                _ => object! { "error": object! { "type": refusal.kind, "message": message } },
-            };
-            reply_json(refusal.status, Vec::new(), &error)
-        }
+        Err(refusal) => refused(provider, &refusal),
     }
+}
+
+fn refused(provider: Provider, refusal: &Refusal) -> io::Result<Response<Body>> {
+    let message = refusal.message.as_str();
+    let error = match provider {
+        Provider::Google => object! { "error": object! {
+            "code": u64::from(refusal.status), "status": refusal.kind, "message": message,
+        } },
+        Provider::Mistral => object! {
+            "object": "error", "type": refusal.kind, "message": message, "code": Json::Null,
+        },
+        Provider::Cohere => object! { "message": message },
+        _ => object! { "error": object! { "type": refusal.kind, "message": message } },
+    };
+    reply_json(refusal.status, Vec::new(), &error)
 }
 
 type Answered = Result<(Answer, Directive), Refusal>;
