@@ -31,3 +31,5 @@ mod streams;
 mod evasion;
 #[cfg(test)]
 mod rewrite;
+#[cfg(test)]
+mod learned;

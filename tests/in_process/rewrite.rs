@@ -20,6 +20,7 @@ fn config(mode: CacheMode, rules: &str) -> Config {
         cache: Cache {
             mode,
             rules: rules.to_owned(),
+            ..Cache::default()
         },
         ..Config::default()
     }

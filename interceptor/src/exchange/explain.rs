@@ -13,7 +13,7 @@ use weir_core::edit;
 use weir_core::money::Money;
 use weir_core::prompt::{self, HashKey, Prompt};
 use weir_core::usage::Usage;
-use weir_core::volatile::Rules;
+use weir_core::volatile::{Rules, Span};
 
 use super::entry::Entry;
 use crate::ledger::Record;
@@ -116,10 +116,21 @@ impl Entry {
             let would_be = edit::apply(&came, &mut planned.to_vec()).ok();
             would_be.and_then(|body| self.sketch_of(&body))
         };
-        let rules = self.plan.as_ref().and_then(|plan| plan.rules.as_deref());
-        let spans = rules
-            .or(BUILTIN.as_ref())
-            .map(|rules| known(rules, &sent, &prompt));
+        let plan = self.plan.as_ref().filter(|_| !is_rewritten);
+        let spans = match plan.and_then(|plan| Some((plan, plan.rules.as_deref()?))) {
+            // Learned values are among these, which no pattern finds again.
+            Some((plan, rules)) if came == sent => known(&plan.spans, rules, &prompt),
+            Some((plan, rules)) => prompt::read(&came)
+                .map(|prompt| known(&plan.spans, rules, &prompt))
+                .unwrap_or_default(),
+            None => {
+                let rules = self.plan.as_ref().and_then(|plan| plan.rules.as_deref());
+                let rules = rules.or(BUILTIN.as_ref());
+                let found =
+                    |rules: &Rules| known(&rules.find(&sent, &prompt, None), rules, &prompt);
+                rules.map(found).unwrap_or_default()
+            }
+        };
         let since_sent = self.sent.map_or(0, |sent| sent.elapsed().as_millis());
         let identity = &self.record.identity;
         let family = (&identity.program, identity.uid, &self.record.api);
@@ -129,7 +140,7 @@ impl Entry {
             is_rewritten,
             family: self.context.cache.name(&family),
             sent_ms: unix_ms().saturating_sub(i64::try_from(since_sent).unwrap_or(0)),
-            spans: spans.unwrap_or_default(),
+            spans,
         });
     }
 
@@ -232,10 +243,9 @@ impl CacheMemory {
     }
 }
 
-/// What rules know to change in a prompt.
-fn known(rules: &Rules, body: &[u8], prompt: &Prompt) -> Vec<Known> {
-    let found = rules.find(body, prompt, None).into_iter();
-    let relative = found.filter_map(|span| {
+/// What rules know to change in a prompt, by the places of its segments.
+fn known(spans: &[Span], rules: &Rules, prompt: &Prompt) -> Vec<Known> {
+    let relative = spans.iter().filter_map(|span| {
         let start = prompt.segments.get(span.segment)?.range.start;
         let start_of = |at: usize| at.checked_sub(start);
         Some(Known {

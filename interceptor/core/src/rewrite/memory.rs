@@ -8,6 +8,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::prompt::Fingerprint;
+use crate::volatile::learned::Learned;
 
 /// The conversations that begin with one message.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +45,10 @@ pub(super) struct Start {
 pub(super) struct Origin {
     /// The rules that it goes by for as long as it lasts.
     pub(super) rules: RulesId,
+    /// The learned values that it goes by as well: they are kept here, so that they last as long as
+    /// it does.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) learned: Vec<Learned>,
     /// Whether its requests are edited, or only watched.
     pub(super) applied: bool,
     /// The order of its tools, and of their keys.
@@ -86,6 +91,7 @@ impl Tree {
                     .tools
                     .iter()
                     .fold(0_usize, |sum, tool| sum.saturating_add(tool.bytes()))
+                    .saturating_add(origin.learned.len().saturating_mul(LEARNED_BYTES))
             });
             sum.saturating_add(NODE_BYTES)
                 .saturating_add(values)
@@ -170,5 +176,7 @@ impl Tree {
 pub const NODES_MAX: usize = 4096;
 /// What a tree may hold, in bytes, before nothing is added.
 pub const TREE_BYTES_MAX: usize = 512 << 10;
+/// What a learned value takes, in bytes.
+const LEARNED_BYTES: usize = size_of::<Learned>();
 /// What a node takes beside its values, in bytes.
 const NODE_BYTES: usize = 96;

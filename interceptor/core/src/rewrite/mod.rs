@@ -24,6 +24,7 @@ use std::sync::Arc;
 use crate::api::Api;
 use crate::edit::Edit;
 use crate::prompt::{HashKey, Prompt};
+use crate::volatile::learned::Prompts;
 use crate::volatile::{Rules, Span};
 
 pub use breakpoints::{Markable, breakpoints, family, routing};
@@ -58,6 +59,17 @@ pub struct RuleSet {
     pub id: RulesId,
     /// The rules.
     pub rules: Arc<Rules>,
+    /// What was learned from prompts of the same workload, for conversations that begin now.
+    pub learned: Option<Learning>,
+}
+
+/// What was learned, and when it is asked for.
+#[derive(Clone, Debug)]
+pub struct Learning {
+    /// From prompts of the same workload.
+    pub prompts: Arc<Prompts>,
+    /// In seconds since the Unix epoch.
+    pub now_s: i64,
 }
 
 impl RuleSet {
@@ -68,6 +80,7 @@ impl RuleSet {
         Self {
             id: RulesId::try_from(hash >> 64).unwrap_or_default(),
             rules: Arc::new(rules),
+            learned: None,
         }
     }
 }

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use crate::edit::{self, Edit};
 use crate::prompt::{Fingerprint, Prompt, Section, with_comma};
+use crate::volatile::learned::{Learned, Units};
 use crate::volatile::{Rules, Span, Transform};
 
 use super::memory::{Node, Origin, Start, Tree, Value};
 use super::render::{Place, coarse, place, reference, told_change, told_first};
 use super::tools::{self, Shape};
-use super::{CANONICAL_TOOLS, CONTEXT_VALUES, Plan, Request, RuleSet, RulesId, Withheld};
+use super::{CANONICAL_TOOLS, CONTEXT_VALUES, Learning, Plan, Request, RuleSet, RulesId, Withheld};
 
 /// Finds the rules that an older conversation goes by.
 type FindRules<'a> = &'a dyn Fn(RulesId) -> Option<Arc<Rules>>;
@@ -60,7 +61,8 @@ struct Current {
 impl Planner<'_> {
     /// The first turn of a conversation.
     fn begin(&mut self, current: &RuleSet) {
-        let found = self.find(&current.rules);
+        let learned = self.learned(current);
+        let found = self.find(&current.rules, &learned);
         let shapes = self.shapes();
         // A conversation that is edited is remembered even if there is nothing to edit yet.
         if found.is_empty() && shapes.is_empty() && !self.request.begin {
@@ -79,6 +81,7 @@ impl Planner<'_> {
             kept,
             origin: Origin {
                 rules: current.id,
+                learned,
                 applied: self.request.begin,
                 tools: shapes,
             },
@@ -100,7 +103,7 @@ impl Planner<'_> {
 
     /// A turn of which the provider holds all that came before: everything is told at its end.
     fn tell_now(&mut self, current: &RuleSet) {
-        let found = self.find(&current.rules);
+        let found = self.find(&current.rules, &[]);
         let (told, kept) = by_place(&found);
         let message = self.request.thread.turns.last().map(|last| last.message);
         let Some(message) = message.filter(|message| self.place(*message).is_some()) else {
@@ -117,7 +120,7 @@ impl Planner<'_> {
     fn go_on(&mut self, current: &RuleSet, rule_set: FindRules<'_>) {
         let Some(chosen) = self.choose(current, rule_set) else {
             self.plan.withheld = Some(Withheld::NotFromStart);
-            self.find(&current.rules);
+            self.find(&current.rules, &[]);
             return;
         };
         let Some(node) = self.tree.node(chosen.start).cloned() else {
@@ -169,9 +172,13 @@ impl Planner<'_> {
             let Some(node) = self.tree.node(start) else {
                 continue;
             };
-            let Some(id) = node.origin.as_ref().map(|origin| origin.rules) else {
+            let Some(Origin {
+                rules: id, learned, ..
+            }) = &node.origin
+            else {
                 continue;
             };
+            let id = *id;
             let rules = match known.iter().find(|(other, _)| *other == id) {
                 Some((_, rules)) => Arc::clone(rules),
                 None if id == current.id => Arc::clone(&current.rules),
@@ -181,7 +188,7 @@ impl Planner<'_> {
                 },
             };
             known.push((id, Arc::clone(&rules)));
-            let found = found(self.request, &rules);
+            let found = found(self.request, &rules, learned);
             let is_known =
                 |now: &&Current| node.told.contains(&now.value) || node.kept.contains(&now.value);
             let chosen = Chosen {
@@ -238,9 +245,28 @@ impl Planner<'_> {
         }
     }
 
+    /// What was learned of prompts like this one.
+    fn learned(&self, current: &RuleSet) -> Vec<Learned> {
+        let Some(Learning { prompts, now_s }) = &current.learned else {
+            return Vec::new();
+        };
+        if prompts.is_empty(*now_s) {
+            return Vec::new();
+        }
+        let Request {
+            body,
+            prompt,
+            untouchable,
+            key,
+            ..
+        } = *self.request;
+        let known = current.rules.find(body, prompt, untouchable);
+        prompts.learned(&Units::of(body, prompt, untouchable, &known, key), *now_s)
+    }
+
     /// The values that the prompt has now.
-    fn find(&mut self, rules: &Arc<Rules>) -> Vec<Current> {
-        let found = found(self.request, rules);
+    fn find(&mut self, rules: &Arc<Rules>, learned: &[Learned]) -> Vec<Current> {
+        let found = found(self.request, rules, learned);
         self.plan.rules = Some(Arc::clone(rules));
         self.plan.spans = found.iter().map(|now| now.span.clone()).collect();
         found
@@ -363,8 +389,14 @@ impl Node {
     }
 }
 
-fn found(request: &Request<'_>, rules: &Rules) -> Vec<Current> {
-    let spans = rules.find(request.body, request.prompt, request.untouchable);
+fn found(request: &Request<'_>, rules: &Rules, learned: &[Learned]) -> Vec<Current> {
+    let (body, prompt, untouchable) = (request.body, request.prompt, request.untouchable);
+    let mut spans = rules.find(body, prompt, untouchable);
+    if let Some(rule) = rules.learned().filter(|_| !learned.is_empty()) {
+        let units = Units::of(body, prompt, untouchable, &spans, request.key);
+        spans.extend(units.find(learned, rule));
+        spans.sort_by_key(|span| (span.segment, span.range.start));
+    }
     let each = spans.into_iter().filter_map(|span| {
         let transform = rules.rule(span.rule)?.transform;
         let raw = std::str::from_utf8(request.body.get(span.range.clone())?).ok()?;

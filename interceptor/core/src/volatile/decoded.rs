@@ -39,6 +39,21 @@ impl<'a> Decoded<'a> {
         self.raw(range.start)..self.raw(range.end)
     }
 
+    /// Where a range of the body is in the text.
+    pub(super) fn in_text(&self, range: &Range<usize>) -> Range<usize> {
+        self.cooked(range.start)..self.cooked(range.end)
+    }
+
+    fn cooked(&self, at: usize) -> usize {
+        let at = at.saturating_sub(self.start);
+        let behind = self.escapes.partition_point(|(_, raw)| *raw <= at);
+        let last = behind
+            .checked_sub(1)
+            .and_then(|last| self.escapes.get(last));
+        let (text, raw) = last.copied().unwrap_or_default();
+        text.saturating_add(at.saturating_sub(raw))
+    }
+
     fn raw(&self, at: usize) -> usize {
         let behind = self.escapes.partition_point(|(text, _)| *text <= at);
         let last = behind

@@ -6,6 +6,7 @@ use aho_corasick::AhoCorasick;
 use regex::RegexBuilder;
 use serde::Deserialize;
 
+use super::learned::RULE;
 use super::{REACH_BYTES, Rule, Rules, Transform};
 
 /// What is wrong with rules.
@@ -116,7 +117,8 @@ pub(super) fn parse(base: &str, more: &str) -> Result<Rules, RulesError> {
     let added: Raw = toml::from_str(more)?;
     shapes.extend(added.shapes);
     let examples: Vec<Examples> = added.rule.iter().map(Examples::of).collect();
-    for rule in raw.rule.into_iter().chain(added.rule) {
+    rules.extend(raw.rule);
+    for rule in added.rule {
         if rule.pattern.is_some() {
             rules.push(rule);
             continue;
@@ -205,8 +207,21 @@ fn check(raw: RawRule, shapes: &BTreeMap<String, String>) -> Result<Rule, RulesE
     if raw.name.is_empty() || raw.name.len() > NAME_BYTES_MAX || !raw.name.bytes().all(plain) {
         return Err(RulesError::Name { name: raw.name });
     }
-    if raw.hints.is_empty() || raw.hints.iter().any(|hint| hint.len() < HINT_BYTES_MIN) {
+    let is_learned = raw.name == RULE && raw.pattern.is_none();
+    if !is_learned && raw.hints.is_empty()
+        || raw.hints.iter().any(|hint| hint.len() < HINT_BYTES_MIN)
+    {
         return Err(RulesError::NoHints { rule: raw.name });
+    }
+    if is_learned {
+        return Ok(Rule {
+            kind: raw.kind.unwrap_or_else(|| raw.name.clone()),
+            name: raw.name,
+            transform: raw.transform.unwrap_or_default(),
+            pattern: None,
+            near: None,
+            reach: 0,
+        });
     }
     let Some(pattern) = expand(&raw.pattern.unwrap_or_default(), shapes) else {
         return Err(RulesError::Shape { rule: raw.name });
@@ -232,7 +247,7 @@ fn check(raw: RawRule, shapes: &BTreeMap<String, String>) -> Result<Rule, RulesE
         kind: raw.kind.unwrap_or_else(|| raw.name.clone()),
         name: raw.name,
         transform: raw.transform.unwrap_or_default(),
-        pattern,
+        pattern: Some(pattern),
         near: near.flatten(),
         reach: raw.reach.unwrap_or(REACH_BYTES).min(REACH_BYTES_MAX),
     })

@@ -3,11 +3,12 @@
 //!
 //! Rules are data (`rules.toml`, and `[[cache.rule]]` of the configuration). One search finds all
 //! hints of all rules at once; a rule's pattern then sees a bounded piece of text around its hint,
-//! so the cost is linear in the text whatever the patterns are. What it misses is what has no
-//! label; learned spans are for that.
+//! so the cost is linear in the text whatever the patterns are. What it misses is what has no label
+//! that it knows; `learned` is for that.
 
 mod decoded;
 mod file;
+pub mod learned;
 #[cfg(test)]
 mod tests;
 
@@ -42,7 +43,8 @@ pub struct Rule {
     pub kind: String,
     /// What is done about it.
     pub transform: Transform,
-    pattern: Regex,
+    /// None for the rule of learned values, which are found by comparing prompts.
+    pattern: Option<Regex>,
     near: Option<AhoCorasick>,
     /// How far beyond its hint the pattern sees, in bytes.
     reach: usize,
@@ -133,6 +135,14 @@ impl Rules {
     #[must_use]
     pub fn rule(&self, index: usize) -> Option<&Rule> {
         self.rules.get(index)
+    }
+
+    /// The index of the rule that stands for all learned values; none in sets that know none.
+    #[must_use]
+    pub fn learned(&self) -> Option<usize> {
+        self.rules
+            .iter()
+            .position(|rule| rule.name == learned::RULE && rule.pattern.is_none())
     }
 
     /// All rules.
@@ -243,7 +253,8 @@ impl Rule {
         let line = line.map_or(0, |newline| newline.saturating_add(1));
         let start = around.start.checked_add(line)?;
         let seen = text.get(start..around.end)?;
-        for captures in self.pattern.captures_iter(seen).take(MATCHES_MAX) {
+        let pattern = self.pattern.as_ref()?;
+        for captures in pattern.captures_iter(seen).take(MATCHES_MAX) {
             let (whole, value) = (captures.get(0)?, captures.name("value")?);
             let from = start.checked_add(whole.start())?;
             let to = start.checked_add(whole.end())?;

@@ -13,7 +13,7 @@ fn each_rule_finds_and_leaves_what_its_examples_say() {
     let raw: file::Raw = toml::from_str(BUILTIN).unwrap();
     let rules = Rules::builtin().unwrap();
     let mut wrong = Vec::new();
-    for rule in &raw.rule {
+    for rule in raw.rule.iter().filter(|rule| rule.name != learned::RULE) {
         assert!(
             !rule.found.is_empty() && !rule.left.is_empty(),
             "{}",

@@ -1,6 +1,7 @@
 //! Decides whether the prompt of a call is rewritten, remembers what its conversation was given, and
 //! hands over the edits. Whatever goes wrong here, the call goes as it came, and that is counted.
 
+mod learn;
 mod store;
 
 use std::collections::HashMap;
@@ -14,18 +15,23 @@ use weir_core::catalog::Provider;
 use weir_core::edit::Edit;
 use weir_core::json::Malformed;
 use weir_core::prompt::{self, Fingerprint, HashKey, Prompt, Section};
-use weir_core::rewrite::{self, Markable, Plan, Request, RuleSet, RulesId, Thread, Tree, Withheld};
-use weir_core::volatile::Rules;
+use weir_core::rewrite::{
+    self, Learning, Markable, Plan, Request, RuleSet, RulesId, Thread, Tree, Withheld,
+};
+use weir_core::volatile::learned::{Observed, Units};
+use weir_core::volatile::{Rules, Span};
 
 use super::credential::SUBSCRIPTION;
 use super::entry::Entry;
 use crate::process::config::{self, CacheMode};
+use learn::Learner;
 use store::Store;
 
 /// What all calls share: the memory of conversations, and the rules in force.
 #[derive(Debug)]
 pub(crate) struct Rewriter {
     store: Store,
+    learner: Learner,
     key: HashKey,
     sets: Mutex<Sets>,
     /// When a workload was seen last, in seconds since the Unix epoch.
@@ -74,6 +80,7 @@ impl Rewriter {
         let (store, key) = Store::open(state_dir)?;
         Ok(Self {
             store,
+            learner: Learner::new(state_dir),
             key,
             sets: Mutex::default(),
             families: Mutex::default(),
@@ -87,7 +94,11 @@ impl Rewriter {
             && *text == config.rules
         {
             let rules = sets.known.get(id).map(Arc::clone)?;
-            return Some(RuleSet { id: *id, rules });
+            return Some(RuleSet {
+                id: *id,
+                rules,
+                learned: None,
+            });
         }
         let set = RuleSet::new(Rules::parse(&config.rules).ok()?, &self.key);
         sets.configured = Some((config.rules.clone(), set.id));
@@ -116,7 +127,16 @@ impl Rewriter {
         let Some(thread) = Thread::of(&prompt, asked.body, &self.key, &scope) else {
             return Ok(None);
         };
-        let current = self.configured(config).ok_or(Failed::Rules)?;
+        let mut current = self.configured(config).ok_or(Failed::Rules)?;
+        let learns = config.learn && config.mode != CacheMode::Off;
+        if learns && thread.is_start {
+            current.learned = Some(Learning {
+                prompts: self
+                    .learner
+                    .prompts(&self.store, self.prompts_of(asked), asked.now_s),
+                now_s: asked.now_s,
+            });
+        }
         let request = Request {
             api: asked.call.api,
             body: asked.body,
@@ -160,7 +180,59 @@ impl Rewriter {
         }
         plan.edits.extend(marks);
         plan.edits.extend(routes);
+        if learns {
+            let more = self.learn(&request, &plan, &current, asked);
+            plan.spans.extend(more);
+        }
         Ok(Some(Planned { plan, edits }))
+    }
+
+    /// What prompts are compared with each other.
+    fn prompts_of(&self, asked: &Asked<'_>) -> Fingerprint {
+        let model = asked.call.model.as_deref().unwrap_or_default();
+        let parts = [asked.caller, asked.host, asked.call.api.as_str(), model];
+        self.key.hash(&parts.map(str::as_bytes))
+    }
+
+    /// Learns from a prompt. Gives the learned values in it that its conversation does not go by, so
+    /// that what they cost can be told.
+    fn learn(
+        &self,
+        request: &Request<'_>,
+        plan: &Plan,
+        current: &RuleSet,
+        asked: &Asked<'_>,
+    ) -> Vec<Span> {
+        let learned = current.rules.learned();
+        let by_current = |rules| Arc::ptr_eq(rules, &current.rules);
+        let Some(rule) = learned.filter(|_| plan.rules.as_ref().is_some_and(by_current)) else {
+            return Vec::new();
+        };
+        let (mine, known): (Vec<&Span>, Vec<&Span>) =
+            plan.spans.iter().partition(|span| span.rule == rule);
+        let Request {
+            body,
+            prompt,
+            thread,
+            untouchable,
+            key,
+            ..
+        } = *request;
+        let known: Vec<Span> = known.into_iter().cloned().collect();
+        let units = Units::of(body, prompt, untouchable, &known, key);
+        let observed = Observed {
+            conversation: thread.first.at,
+            is_start: thread.is_start,
+            now_s: asked.now_s,
+        };
+        let workload = self.prompts_of(asked);
+        let prompts = self
+            .learner
+            .observe(&self.store, workload, &units, &observed);
+        if plan.applied || !mine.is_empty() || prompts.is_empty(asked.now_s) {
+            return Vec::new();
+        }
+        units.find(&prompts.learned(&units, asked.now_s), rule)
     }
 
     fn remember(

@@ -15,6 +15,8 @@ use std::time::Duration;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey};
 use aws_lc_rs::{hmac, rand};
 use rusqlite::{Connection, OptionalExtension as _, params};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use weir_core::prompt::{Fingerprint, HashKey};
 use weir_core::rewrite::{RulesId, Tree};
 
@@ -90,7 +92,7 @@ impl Store {
                 .execute(params![&key.to_be_bytes()[..], now_s])?;
         }
         // What can't be opened was sealed with another secret: it is as good as forgotten.
-        Ok(self.unseal(&key.to_be_bytes(), sealed))
+        Ok(self.unseal(&key.to_be_bytes(), &sealed))
     }
 
     /// Keeps what a conversation was given.
@@ -176,30 +178,32 @@ impl Store {
         make: bool,
     ) -> Result<Option<&'a mut Connection>, rusqlite::Error> {
         if state.database.is_none() && (make || self.path.exists()) {
-            state.database = Some(open(&self.path)?);
+            state.database = Some(connect(&self.path, SCHEMA)?);
         }
         Ok(state.database.as_mut())
     }
 
-    fn seal(&self, key: &[u8], tree: &Tree) -> Vec<u8> {
-        // A tree is strings and numbers: it can always be written, and what is sealed is short.
-        let mut bytes = serde_json::to_vec(tree).unwrap_or_default();
+    /// Encrypts what is plain data, for `context` alone.
+    pub(super) fn seal<T: Serialize>(&self, context: &[u8], what: &T) -> Vec<u8> {
+        // Strings and numbers can always be written, and what is sealed is short.
+        let mut bytes = serde_json::to_vec(what).unwrap_or_default();
         match self
             .seal
-            .seal_in_place_append_tag(Aad::from(key), &mut bytes)
+            .seal_in_place_append_tag(Aad::from(context), &mut bytes)
         {
             Ok(nonce) => [&nonce.as_ref()[..], &bytes].concat(),
             Err(_unspecified) => Vec::new(),
         }
     }
 
-    fn unseal(&self, key: &[u8], sealed: Vec<u8>) -> Option<Tree> {
+    /// What [`Self::seal`] encrypted; none, if that was with another secret or for something else.
+    pub(super) fn unseal<T: DeserializeOwned>(&self, context: &[u8], sealed: &[u8]) -> Option<T> {
         let (nonce, sealed) = sealed.split_at_checked(NONCE_BYTES)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
         let mut bytes = sealed.to_vec();
         let opened = self
             .seal
-            .open_in_place(nonce, Aad::from(key), &mut bytes)
+            .open_in_place(nonce, Aad::from(context), &mut bytes)
             .ok()?;
         serde_json::from_slice(opened).ok()
     }
@@ -227,7 +231,8 @@ impl State {
     }
 }
 
-fn open(path: &Path) -> Result<Connection, rusqlite::Error> {
+/// Opens a database of the state directory, and makes its tables.
+pub(super) fn connect(path: &Path, schema: &str) -> Result<Connection, rusqlite::Error> {
     let database = Connection::open(path)?;
     // Readable by its owner alone, whatever the mask of the process says.
     if let Err(error) = fs::set_permissions(path, fs::Permissions::from_mode(0o600)) {
@@ -238,12 +243,7 @@ fn open(path: &Path) -> Result<Connection, rusqlite::Error> {
     // A power cut may lose the last turns, which costs a miss; waiting for the disk would cost each
     // call its time.
     database.pragma_update(None, "synchronous", "OFF")?;
-    database.execute_batch(
-        "CREATE TABLE IF NOT EXISTS tree (key BLOB PRIMARY KEY, sealed BLOB NOT NULL, used_at INTEGER NOT NULL) \
-         WITHOUT ROWID;
-         CREATE INDEX IF NOT EXISTS tree_used ON tree (used_at);
-         CREATE TABLE IF NOT EXISTS rules (id INTEGER UNIQUE NOT NULL, source TEXT NOT NULL);",
-    )?;
+    database.execute_batch(schema)?;
     Ok(database)
 }
 
@@ -290,6 +290,10 @@ fn secret(path: &Path) -> io::Result<Vec<u8>> {
 }
 
 const DATABASE_FILE: &str = "conversations.db";
+const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS tree \
+     (key BLOB PRIMARY KEY, sealed BLOB NOT NULL, used_at INTEGER NOT NULL) WITHOUT ROWID;
+     CREATE INDEX IF NOT EXISTS tree_used ON tree (used_at);
+     CREATE TABLE IF NOT EXISTS rules (id INTEGER UNIQUE NOT NULL, source TEXT NOT NULL);";
 const SECRET_FILE: &str = "conversations.secret";
 const SECRET_BYTES: usize = 32;
 /// Of AES-GCM (RFC 5116).

@@ -19,8 +19,8 @@ use weir_core::volatile::Rules;
 use super::fees::{RawFees, check_fees};
 use super::pricing::{self, RawPrice, RawPricing};
 use super::{
-    Admin, Audit, AuditContent, Cache, CacheMode, Config, ConfigError, Fail, Intercept, Ledger,
-    Upstream, caps,
+    Admin, Audit, AuditContent, Cache, CacheMode, Config, ConfigError, Fail, Intercept,
+    LEARN_DEFAULT, Ledger, Upstream, caps,
 };
 use crate::process::limits::CONFIG_BYTES_MAX;
 
@@ -102,6 +102,7 @@ struct RawUpstream {
 #[serde(deny_unknown_fields, default)]
 struct RawCache {
     mode: CacheMode,
+    learn: Option<bool>,
     rule: Vec<Spanned<toml::Table>>,
 }
 
@@ -250,6 +251,7 @@ fn check_cache(raw: RawCache, source: &Source<'_>) -> Result<Cache, ConfigError>
     }
     Ok(Cache {
         mode: raw.mode,
+        learn: raw.learn.unwrap_or(LEARN_DEFAULT),
         rules,
     })
 }

@@ -254,12 +254,24 @@ pub(crate) fn usd(text: &str) -> Option<Money> {
 }
 
 /// `[cache]`
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cache {
     /// What is done for the prompt cache.
     pub mode: CacheMode,
+    /// Whether values that no rule knows are learned from the prompts that come.
+    pub learn: bool,
     /// `[[cache.rule]]`, as the text of a rules file: what is added to the built-in rules.
     pub rules: String,
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Self {
+            mode: CacheMode::default(),
+            learn: LEARN_DEFAULT,
+            rules: String::new(),
+        }
+    }
 }
 
 /// What is done for the prompt cache.
@@ -362,6 +374,8 @@ pub const LEDGER_URL_VARIABLE: &str = "WEIR_LEDGER_URL";
 pub const CONFIG_PATH_DEFAULT: &str = "/etc/weir/weir.toml";
 /// HTTPS: no provider in the catalogue is reached on another port.
 pub const PORTS_DEFAULT: [u16; 1] = [443];
+/// Learning keeps hashes only, and edits nothing unless `mode` asks for that.
+pub const LEARN_DEFAULT: bool = true;
 /// In the state directory, which is private to its owner.
 pub const LEDGER_URL_DEFAULT: &str = "sqlite:weir.db";
 /// Loopback only: the admin server knows no users. The port lies in no ephemeral range.

@@ -23,6 +23,7 @@ extra_roots = ["/etc/weir/corp-root.pem"]
 
 [cache]
 mode = "rewrite"
+learn = false
 
 [[cap]]
 name = "each developer, each day"
@@ -106,6 +107,7 @@ fn every_key_of_the_contract_is_read() {
         },
         cache: Cache {
             mode: CacheMode::Rewrite,
+            learn: false,
             rules: String::new(),
         },
         caps: vec![cap, all],
