@@ -153,7 +153,8 @@ pub(super) fn read_chunk(found: &mut Found, frame: &Frame<'_>) {
         BASE64_STANDARD.decode(encoded).ok()
     });
     match inner {
-        Some(inner) => read_event(found, &inner),
+        // What it says is not to be seen from outside, so it is counted here.
+        Some(inner) => found.with_text(&inner, |found| read_event(found, &inner)),
         None => found.delta(),
     }
 }
@@ -229,3 +230,31 @@ fn read_counts(found: &mut Found, body: &Object<'_>) {
 }
 
 const METRICS: &str = "amazon-bedrock-invocationMetrics";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_inside_a_chunk_is_counted() {
+        let text = "word".repeat(100);
+        for event in [
+            format!(r#"{{"type":"content_block_delta","index":0,"delta":{{"text":"{text}"}}}}"#),
+            format!(r#"{{"contentBlockDelta":{{"delta":{{"text":"{text}"}}}}}}"#),
+            format!(r#"{{"choices":[{{"delta":{{"content":"{text}"}}}}]}}"#),
+        ] {
+            let payload = format!(
+                r#"{{"bytes":"{}","p":"abcd"}}"#,
+                BASE64_STANDARD.encode(&event)
+            );
+            let frame = Frame {
+                name: b"chunk",
+                payload: payload.as_bytes(),
+                is_exception: false,
+            };
+            let mut found = Found::default();
+            read_chunk(&mut found, &frame);
+            assert_eq!(found.answer.output_tokens_seen(), 100, "{event}");
+        }
+    }
+}
