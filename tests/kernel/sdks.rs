@@ -327,6 +327,30 @@ fn an_exception_in_a_stream_of_bedrock_reaches_boto3_and_its_cost_is_estimated()
     assert!(off < billed / 5, "{} for {billed}", record.nanodollars);
 }
 
+/// Weir's own frame, with its checksums, is read as the service's would be.
+#[test]
+fn a_stream_of_bedrock_that_outgrows_its_cap_ends_in_an_exception_of_the_sdk() {
+    installation();
+    let config =
+        "[[cap]]\nname = \"pocket money\"\nper = [\"model\"]\nwindow = \"day\"\nlimit_usd = 0.1\n";
+    for (sdk, calls) in [(PYTHON_BEDROCK, 2), (PYTHON_ELSEWHERE, 1)] {
+        let world = World::new(Setup {
+            config,
+            ..Setup::default()
+        });
+        let said = success(&world.output(sdk.run(&world, &[], "outgrown")));
+        assert_eq!(lines(&said).len(), calls, "{said}");
+        for error in lines(&said) {
+            let message = error["Message"].as_str().unwrap();
+            assert!(message.starts_with("Weir ended this answer: "), "{error}");
+            assert!(message.contains("pocket money"), "{error}");
+        }
+        let records = world.records();
+        let outcomes: Vec<_> = records.iter().map(|record| &record.outcome).collect();
+        assert_eq!(outcomes, vec!["cut_off"; calls], "{records:?}");
+    }
+}
+
 #[test]
 fn a_provider_that_has_only_an_ipv6_address_is_reached_all_the_same() {
     every_call_is_on_all_three_books(NODE_ANTHROPIC, Providers::Nowhere6);

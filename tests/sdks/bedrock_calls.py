@@ -102,16 +102,36 @@ def invoke_nova(client):
     counted(chunks(client, NOVA, CONVERSE)[-1])
 
 
-def broken(client):
+def asked(text):
+    return [{"role": "user", "content": [{"text": text}]}]
+
+
+def fails(events):
     """A stream that begins well, and ends in an exception."""
-    failing = [{"role": "user", "content": [{"text": "How high is the water? [[sim: tokens=40 error_after=4]]"}]}]
-    events = client.converse_stream(modelId=CLAUDE, **CONVERSE | {"messages": failing})["stream"]
     try:
         list(events)
     except EventStreamError as error:
         print(json.dumps(error.response["Error"]), flush=True)
     else:
         raise AssertionError("the stream ended well")
+
+
+def broken(client):
+    messages = asked("How high is the water? [[sim: tokens=40 error_after=4]]")
+    fails(client.converse_stream(modelId=CLAUDE, **CONVERSE | {"messages": messages})["stream"])
+
+
+def outgrown(client):
+    text = "And then? [[sim: tokens=12000 events=600 delay_ms=1]]"
+    limit = {"maxTokens": 64_000}
+    fails(client.converse_stream(modelId=CLAUDE, messages=asked(text), inferenceConfig=limit)["stream"])
+    body = {
+        "anthropic_version": "bedrock-2023-05-31",
+        "max_tokens": 64_000,
+        "messages": [{"role": "user", "content": text}],
+    }
+    model = "us.anthropic.claude-sonnet-4-6"
+    fails(client.invoke_model_with_response_stream(modelId=model, body=json.dumps(body))["body"])
 
 
 def refused(call):
@@ -140,6 +160,8 @@ match sys.argv[1:]:
         growing(client, NOVA)
     case ["broken"]:
         broken(client)
+    case ["outgrown"]:
+        outgrown(client)
     case ["refused"]:
         refused(lambda: client.converse(modelId=CLAUDE, **CONVERSE))
         refused(lambda: client.converse_stream(modelId=CLAUDE, **CONVERSE))

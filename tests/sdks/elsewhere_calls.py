@@ -1,6 +1,7 @@
 """The clients of the anthropic and openai SDKs for other hosts: the usage that they report, as a line of JSON for each call."""
 
 import asyncio
+import json
 import sys
 
 import anthropic
@@ -66,4 +67,17 @@ def azure():
     asyncio.run(azure_asynchronously())
 
 
-{"bedrock": bedrock, "vertex": vertex, "azure": azure}[sys.argv[1]]()
+def outgrown():
+    client = anthropic.AnthropicBedrock(**BEDROCK)
+    question = {"role": "user", "content": "And then? [[sim: tokens=12000 events=600 delay_ms=1]]"}
+    try:
+        model = "global.anthropic.claude-sonnet-4-6"
+        with client.messages.stream(model=model, max_tokens=64_000, messages=[question]) as stream:
+            stream.get_final_message()
+    except anthropic.APIError as error:
+        print(json.dumps({"Message": error.body["error"]["message"]}), flush=True)
+    else:
+        raise AssertionError("the stream ended well")
+
+
+{"outgrown": outgrown, "bedrock": bedrock, "vertex": vertex, "azure": azure}[sys.argv[1]]()
