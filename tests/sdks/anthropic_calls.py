@@ -57,10 +57,19 @@ def one(client):
     say.usage(client.messages.create(messages=[QUESTION], **CALL).usage)
 
 
+def counted(client):
+    """What is counted beforehand is what is used then."""
+    counting = {name: CALL[name] for name in ("model", "system", "tools")}
+    print(client.messages.count_tokens(messages=[QUESTION], **counting).input_tokens, flush=True)
+    one(client)
+
+
 match sys.argv[1:]:
     case ["all"]:
         plain_and_streamed()
         asyncio.run(asynchronous())
+    case ["counted"]:
+        counted(anthropic.Anthropic())
     case ["one"]:
         one(anthropic.Anthropic())
     case ["refused"]:

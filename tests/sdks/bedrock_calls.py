@@ -80,10 +80,10 @@ def invoke_claude(client):
     say.buckets(
         used["input_tokens"], used["cache_read_input_tokens"], used["cache_creation_input_tokens"], used["output_tokens"]
     )
-    counted(chunks(client, CLAUDE, MESSAGES)[-1])
+    measured(chunks(client, CLAUDE, MESSAGES)[-1])
 
 
-def counted(last):
+def measured(last):
     used = last["amazon-bedrock-invocationMetrics"]
     say.buckets(
         used["inputTokenCount"],
@@ -99,7 +99,7 @@ def invoke_nova(client):
     say.buckets(
         used["inputTokens"], used["cacheReadInputTokenCount"], used["cacheWriteInputTokenCount"], used["outputTokens"]
     )
-    counted(chunks(client, NOVA, CONVERSE)[-1])
+    measured(chunks(client, NOVA, CONVERSE)[-1])
 
 
 def asked(text):
@@ -134,6 +134,13 @@ def outgrown(client):
     fails(client.invoke_model_with_response_stream(modelId=model, body=json.dumps(body))["body"])
 
 
+def counted(client):
+    """What is counted beforehand is what is used then."""
+    counting = {name: CONVERSE[name] for name in ("system", "messages", "toolConfig")}
+    print(client.count_tokens(modelId=CLAUDE, input={"converse": counting})["inputTokens"], flush=True)
+    count(client.converse(modelId=CLAUDE, **CONVERSE)["usage"])
+
+
 def refused(call):
     try:
         call()
@@ -158,6 +165,8 @@ match sys.argv[1:]:
     case ["growing" | "unsigned growing"]:
         growing(client, CLAUDE)
         growing(client, NOVA)
+    case ["counted"]:
+        counted(client)
     case ["broken"]:
         broken(client)
     case ["outgrown"]:

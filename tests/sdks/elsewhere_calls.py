@@ -1,4 +1,4 @@
-"""The clients of the anthropic and openai SDKs for other hosts: the usage that they report, as a line of JSON for each call."""
+"""The clients of SDKs for other hosts than their makers': the usage that they report, as a line of JSON for each call."""
 
 import asyncio
 import json
@@ -7,6 +7,7 @@ import sys
 import anthropic
 import openai
 import say
+from google import genai
 from google.oauth2.credentials import Credentials
 
 PROMPT = "You keep a weir. " * 500
@@ -23,10 +24,15 @@ CHAT = {
         {"role": "user", "content": "How high is the water? [[sim: tokens=150 events=20]]"},
     ],
 }
+GENERATE = {
+    "model": "gemini-3.8-flash",
+    "contents": PROMPT * 3 + "How high is the water? [[sim: tokens=150 events=20]]",
+}
 USAGE = {"stream": True, "stream_options": {"include_usage": True}}
 
 BEDROCK = {"aws_region": "us-east-1"}
 VERTEX = {"region": "us-east5", "project_id": "weir-tests", "credentials": Credentials("ya29.simulated")}
+GOOGLE = {"project": "weir-tests", "location": "global", "credentials": Credentials("ya29.simulated")}
 AZURE = {"azure_endpoint": "https://weir-tests.openai.azure.com", "api_version": "2024-10-21"}
 
 
@@ -51,6 +57,26 @@ def bedrock():
 def vertex():
     messages(anthropic.AnthropicVertex(**VERTEX), "claude-sonnet-4-6")
     asyncio.run(messages_asynchronously(anthropic.AsyncAnthropicVertex(**VERTEX), "claude-sonnet-4-6"))
+
+
+def counts(answer):
+    used = answer.usage_metadata
+    say.counts(used.prompt_token_count, used.cached_content_token_count, used.candidates_token_count)
+
+
+async def gemini_asynchronously(models):
+    counts(await models.generate_content(**GENERATE))
+    async for last in await models.generate_content_stream(**GENERATE):
+        pass
+    counts(last)
+
+
+def gemini():
+    client = genai.Client(vertexai=True, **GOOGLE)
+    counts(client.models.generate_content(**GENERATE))
+    *_, last = client.models.generate_content_stream(**GENERATE)
+    counts(last)
+    asyncio.run(gemini_asynchronously(client.aio.models))
 
 
 async def azure_asynchronously():
@@ -80,4 +106,4 @@ def outgrown():
         raise AssertionError("the stream ended well")
 
 
-{"outgrown": outgrown, "bedrock": bedrock, "vertex": vertex, "azure": azure}[sys.argv[1]]()
+{"outgrown": outgrown, "bedrock": bedrock, "vertex": vertex, "gemini": gemini, "azure": azure}[sys.argv[1]]()

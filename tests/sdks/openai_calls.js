@@ -60,12 +60,19 @@ const responses = async () => {
   say.usage((await stream.finalResponse()).usage);
 };
 
+const embeddings = async () => {
+  const input = ['How high is the water?', 'How high was it?'];
+  const { usage } = await new OpenAI().embeddings.create({ model: 'text-embedding-3-small', input });
+  say.usage([usage.prompt_tokens, 0, 0]);
+};
+
 const one = async () => say.usage((await new OpenAI().chat.completions.create({ ...CHAT, messages: CHAT_MESSAGES })).usage);
 const oneResponse = async () => say.usage((await new OpenAI().responses.create({ ...RESPONSE, input: RESPONSE_INPUT })).usage);
 
 const all = async () => {
   await chat();
   await responses();
+  await embeddings();
 };
 const refused = async () => {
   await say.refusal(APIError, one);

@@ -20,6 +20,7 @@ RESPONSE = {
     "tools": [{"type": "function", **TOOL}],
     "store": False,
 }
+EMBED = {"model": "text-embedding-3-small", "input": ["How high is the water?", "How high was it?"]}
 RESPONSE_INPUT = [{"role": "user", "content": QUESTION}]
 
 
@@ -86,6 +87,16 @@ async def asynchronous():
             say.usage((await stream.get_final_response()).usage)
 
 
+def embedded(answer):
+    assert len(answer.data[0].embedding) == 2, answer
+    say.counts(answer.usage.prompt_tokens, 0, 0)
+
+
+async def embeddings_asynchronously():
+    async with openai.AsyncOpenAI() as client:
+        embedded(await client.embeddings.create(encoding_format="float", **EMBED))
+
+
 def one():
     say.usage(openai.OpenAI().chat.completions.create(messages=CHAT_MESSAGES, **CHAT).usage)
 
@@ -99,6 +110,8 @@ match sys.argv[1:]:
         chat()
         responses()
         asyncio.run(asynchronous())
+        embedded(openai.OpenAI().embeddings.create(**EMBED))
+        asyncio.run(embeddings_asynchronously())
     case ["one"]:
         one()
     case ["refused"]:

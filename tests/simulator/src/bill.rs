@@ -37,6 +37,8 @@ pub enum Api {
     ChatCompletions,
     /// OpenAI `POST /v1/responses`.
     Responses,
+    /// OpenAI `POST /v1/embeddings`.
+    Embeddings,
     /// Gemini `generateContent` and `streamGenerateContent`.
     GenerateContent,
     /// Gemini `embedContent` and `batchEmbedContents`.

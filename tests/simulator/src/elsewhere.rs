@@ -1,4 +1,4 @@
-//! The same models at other hosts: Claude on Vertex AI, and `OpenAI`'s on Azure. Each has paths, credentials and names of
+//! The same models at other hosts: Claude and Gemini on Vertex AI, and `OpenAI`'s on Azure. Each has paths, credentials and names of
 //! its own around a body that is otherwise the maker's.
 
 use std::io;
@@ -12,7 +12,8 @@ use crate::bill::Api;
 use crate::body::Body;
 use crate::exchange::{Call, Refusal};
 use crate::json::Json;
-use crate::{anthropic, openai};
+use crate::models::Provider;
+use crate::{anthropic, openai, others};
 
 /// Whether `host` is one of these.
 pub(crate) fn is_host(host: &str) -> bool {
@@ -28,6 +29,9 @@ pub(crate) async fn answer(mut call: Call<'_>, parts: &Parts) -> io::Result<Resp
             Ok(()) => anthropic::messages(&call).await,
             Err(refusal) => anthropic::refuse(&call, &refusal),
         };
+    }
+    if path.contains("/publishers/google/models/") {
+        return others::answer(&call, Provider::Google, parts);
     }
     match as_chat_completions(&mut call, parts) {
         Ok(()) => openai::chat_completions(&call).await,

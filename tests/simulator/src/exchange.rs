@@ -165,6 +165,7 @@ pub(crate) async fn answer(
         (&Method::POST, "/v1/messages") => anthropic::messages(&call).await,
         (&Method::POST, "/v1/messages/count_tokens") => anthropic::count_tokens(&call),
         (&Method::POST, "/v1/chat/completions") => openai::chat_completions(&call).await,
+        (&Method::POST, "/v1/embeddings") => openai::embeddings(&call),
         (&Method::POST, "/v1/responses") => openai::responses(&call).await,
         (&Method::GET, "/v1/responses") if openai && socket::is_asked_for(&parts) => {
             socket::upgrade(state, wire, &parts, upgrade)

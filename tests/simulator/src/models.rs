@@ -128,7 +128,7 @@ const PICO_PER_NANO: u64 = 1000;
 const NEVER_CACHED: u64 = 1 << 40;
 
 /// Rates in this order: input, output, cache read, short write, long write.
-pub(crate) const MODELS: [Model; 18] = [
+pub(crate) const MODELS: [Model; 19] = [
     Model {
         id: "claude-opus-5-5",
         provider: Provider::Anthropic,
@@ -217,6 +217,16 @@ pub(crate) const MODELS: [Model; 18] = [
         preserved_thinking: false,
         rates: usd(5_0000, 30_0000, 5000, 0, 0),
         cliff: Some((272_000, usd(10_0000, 45_0000, 1_0000, 0, 0))),
+        fast: false,
+    },
+    Model {
+        id: "text-embedding-3-small",
+        provider: Provider::OpenAi,
+        cacheable_min: NEVER_CACHED,
+        breakpoints: false,
+        preserved_thinking: false,
+        rates: usd(200, 0, 200, 0, 0),
+        cliff: None,
         fast: false,
     },
     Model {

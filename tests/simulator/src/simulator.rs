@@ -76,6 +76,7 @@ impl Simulator {
         "api.groq.com",
         "api.cohere.com",
         "bedrock-runtime.us-east-1.amazonaws.com",
+        "aiplatform.googleapis.com",
         "us-east5-aiplatform.googleapis.com",
         "weir-tests.openai.azure.com",
     ];

@@ -10,6 +10,8 @@ mod wire;
 
 use std::io;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use http::request::Parts;
 use http::{Method, Response};
 
@@ -38,6 +40,13 @@ pub(crate) fn answer(call: &Call<'_>, parts: &Parts) -> io::Result<Response<Body
     let (Some((model, operation)), &Method::POST) = (operation, &parts.method) else {
         return refused(call, &Refusal::new(404, "UnknownOperationException", ""));
     };
+    if operation == "count-tokens" {
+        let counted = authenticate(call, parts).and_then(|key| count(call, &decoded(model), &key));
+        return match counted {
+            Ok(counted) => reply_json(200, headers(call), &counted),
+            Err(refusal) => refused(call, &refusal),
+        };
+    }
     let api = if operation.starts_with("converse") {
         Api::Converse
     } else {
@@ -69,6 +78,31 @@ fn authenticate(call: &Call<'_>, parts: &Parts) -> Result<String, Refusal> {
     }
 }
 
+/// The tokens of a body of Converse or, in base64, of one of `InvokeModel` for Claude.
+fn count(call: &Call<'_>, name: &str, key: &str) -> Result<Json, Refusal> {
+    let body = call.json().map_err(of_messages)?;
+    let inner = body.at(&["input", "invokeModel", "body"]);
+    let read = match (
+        body.at(&["input", "converse"]),
+        inner.and_then(Json::as_str),
+    ) {
+        (Some(converse), _) => prompt::as_messages(converse)?,
+        (None, Some(encoded)) => {
+            let decoded = BASE64_STANDARD.decode(encoded);
+            let decoded = decoded.map_err(|error| invalid(error.to_string()))?;
+            Json::parse(&decoded).map_err(|error| invalid(error.to_string()))?
+        }
+        (None, None) => return Err(invalid("input: expected converse or invokeModel")),
+    };
+    let prompt = Prompt::render(&read, find_model(name)?, key).map_err(of_messages)?;
+    Ok(object! { "inputTokens": prompt.tokens() })
+}
+
+fn find_model(name: &str) -> Result<&'static Model, Refusal> {
+    models::find(Provider::Bedrock, name)
+        .ok_or_else(|| invalid("The provided model identifier is invalid."))
+}
+
 /// A request whose shape is right.
 struct Asked {
     model: &'static Model,
@@ -83,8 +117,7 @@ struct Asked {
 
 impl Asked {
     fn read(call: &Call<'_>, api: Api, name: &str, key: String) -> Result<Self, Refusal> {
-        let model = models::find(Provider::Bedrock, name)
-            .ok_or_else(|| invalid("The provided model identifier is invalid."))?;
+        let model = find_model(name)?;
         let body = call.json().map_err(of_messages)?;
         let is_claude = is_claude(model);
         let (body, limit) = if api == Api::InvokeModel && is_claude {

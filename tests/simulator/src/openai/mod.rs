@@ -1,10 +1,11 @@
-//! Simulated `api.openai.com`: Chat Completions and Responses.
+//! Simulated `api.openai.com`: Chat Completions, Responses and Embeddings.
 
 mod prompt;
 
 mod cache;
 
 mod chat;
+mod embeddings;
 mod responses;
 
 pub(crate) mod socket;
@@ -16,6 +17,7 @@ use std::time::Duration;
 use http::{Method, Response};
 
 pub(crate) use chat::chat_completions;
+pub(crate) use embeddings::embeddings;
 pub(crate) use responses::responses;
 
 pub(crate) use self::cache::Wish;
