@@ -308,6 +308,10 @@ impl Sidecar {
         tokio::spawn(keep_house(Arc::clone(&context)));
         tokio::spawn(alerts::post_all(Arc::clone(&context), waiting));
         tokio::spawn(follow_prices(Arc::clone(&context)));
+        tokio::task::spawn_blocking({
+            let context = Arc::clone(&context);
+            move || context.rewriter.prepare(&context.rules().config.cache)
+        });
         Ok(Self { context })
     }
 

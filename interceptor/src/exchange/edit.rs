@@ -36,9 +36,14 @@ impl Entry {
     }
 
     /// All edits of a plain body: those of the caps, of the prompt, and the question for usage.
-    fn edits(&mut self, plain: &[u8]) -> Vec<edit::Edit> {
-        // Also where nothing may be changed: what would have been is of interest.
-        let mut edits = self.rewrite(plain);
+    fn edits(&mut self, plain: &Bytes) -> Vec<edit::Edit> {
+        // Also where nothing may be changed: what would have been is of interest, but not urgent.
+        let mut edits = Vec::new();
+        if self.only_watches() {
+            self.to_watch = Some(plain.clone());
+        } else {
+            edits = self.rewrite(plain);
+        }
         edits.append(&mut self.edits);
         if let Some(call) = &self.call {
             edits.extend(edit::ask_for_usage(self.session.provider, call, plain));

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http::Request;
 use tokio::sync::OwnedSemaphorePermit;
 use weir_core::answer::Answer;
@@ -65,6 +66,8 @@ pub(super) struct Entry {
     pub(super) ticket: Option<Ticket>,
     /// The body as it came and as it is sent, until they are sketched.
     pub(super) to_sketch: Option<Bodies>,
+    /// The body as it reads, until it is known what would have been done to its prompt.
+    pub(super) to_watch: Option<Bytes>,
     pub(super) sketched: Option<Sketched>,
     /// Held until the provider has the body.
     pub(super) body_memory: Option<OwnedSemaphorePermit>,
@@ -108,7 +111,7 @@ impl Entry {
             path,
             headers: request.headers(),
         };
-        if let Some(credential) = context.keyring.recognize(&sender) {
+        if let Some(credential) = context.keyring.recognize(&sender, &session.credential) {
             identity.key_hash = Some(credential.hash);
             identity.key_tail = credential.tail;
             identity.key_kind = Some(credential.kind.as_str().to_owned());
@@ -196,6 +199,7 @@ impl Entry {
             counted: None,
             ticket: None,
             to_sketch: None,
+            to_watch: None,
             sketched: None,
             body_memory: None,
             written: false,

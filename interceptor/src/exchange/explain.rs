@@ -98,8 +98,13 @@ impl Entry {
         }
     }
 
-    /// Sketches what was sent and what was not, and lets go of the bodies.
+    /// Plans what would have been done to the prompt, sketches what was sent and what was not, and
+    /// lets go of the bodies.
     pub(super) fn sketch(&mut self) {
+        if let Some(plain) = self.to_watch.take() {
+            // Nothing of it is done, so that the plan is all that is of interest.
+            let _none = self.rewrite(&plain);
+        }
         let Some(Bodies { came, sent }) = self.to_sketch.take() else {
             return;
         };
@@ -111,10 +116,10 @@ impl Entry {
         let other = if planned.is_empty() {
             None
         } else if is_rewritten {
-            self.sketch_of(&came)
+            self.outline_of(&came)
         } else {
             let would_be = edit::apply(&came, &mut planned.to_vec()).ok();
-            would_be.and_then(|body| self.sketch_of(&body))
+            would_be.and_then(|body| self.outline_of(&body))
         };
         let plan = self.plan.as_ref().filter(|_| !is_rewritten);
         let spans = match plan.and_then(|plan| Some((plan, plan.rules.as_deref()?))) {
@@ -125,7 +130,7 @@ impl Entry {
                 .unwrap_or_default(),
             None => {
                 let rules = self.plan.as_ref().and_then(|plan| plan.rules.as_deref());
-                let rules = rules.or(BUILTIN.as_ref());
+                let rules = rules.or_else(|| BUILTIN.as_ref());
                 let found =
                     |rules: &Rules| known(&rules.find(&sent, &prompt, None), rules, &prompt);
                 rules.map(found).unwrap_or_default()
@@ -136,7 +141,7 @@ impl Entry {
         let family = (&identity.program, identity.uid, &self.record.api);
         self.sketched = Some(Sketched {
             sketch,
-            other: other.map(|(sketch, _)| sketch),
+            other,
             is_rewritten,
             family: self.context.cache.name(&family),
             sent_ms: unix_ms().saturating_sub(i64::try_from(since_sent).unwrap_or(0)),
@@ -147,12 +152,24 @@ impl Entry {
     /// None where the body can't be read: what the scanner of calls has read, this one can.
     fn sketch_of(&self, body: &[u8]) -> Option<(Sketch, Prompt)> {
         let prompt = prompt::read(body).ok()?;
+        let mut sketch = Sketch::new(body, &prompt, &self.context.cache.key);
+        self.address(&mut sketch);
+        Some((sketch, prompt))
+    }
+
+    /// The same of what was not sent, of which only the hits are of interest.
+    fn outline_of(&self, body: &[u8]) -> Option<Sketch> {
+        let prompt = prompt::read(body).ok()?;
+        let mut sketch = Sketch::outline(body, &prompt, &self.context.cache.key);
+        self.address(&mut sketch);
+        Some(sketch)
+    }
+
+    fn address(&self, sketch: &mut Sketch) {
         let memory = &self.context.cache;
-        let mut sketch = Sketch::new(body, &prompt, &memory.key);
         sketch.account = memory.name(&self.record.identity.key_hash);
         sketch.route = memory.name(&self.record.host);
         sketch.model = memory.name(&self.record.model_requested);
-        Some((sketch, prompt))
     }
 
     /// Why the call did not read more from the cache.

@@ -33,7 +33,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use weir_core::api::Endpoint;
 
 pub(crate) use admission::Memory;
-pub(crate) use credential::Keyring;
+pub(crate) use credential::{Keyring, Latest};
 use entry::Entry;
 pub(crate) use explain::CacheMemory;
 pub(crate) use later::Pending;

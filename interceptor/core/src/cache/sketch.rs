@@ -3,7 +3,6 @@
 
 use std::ops::Range;
 
-use crate::json::Scanner;
 use crate::prompt::{HashKey, Lifetime, Prompt, Section, Segment, SegmentKind};
 
 /// A prompt in hashes.
@@ -78,6 +77,20 @@ impl Sketch {
     /// Of `body`, whose prompt is `prompt`.
     #[must_use]
     pub fn new(body: &[u8], prompt: &Prompt, key: &HashKey) -> Self {
+        let mut sketch = Self::outline(body, prompt, key);
+        for (segment, at) in prompt.segments.iter().zip(0..sketch.blocks.len()) {
+            let pieces = sketch.cut(body.get(segment.range.clone()).unwrap_or_default(), key);
+            if let Some(block) = sketch.blocks.get_mut(at) {
+                block.pieces = pieces;
+            }
+        }
+        sketch
+    }
+
+    /// The same without the pieces of its blocks: enough to replay a cache, and not to say where in
+    /// a block two prompts part.
+    #[must_use]
+    pub fn outline(body: &[u8], prompt: &Prompt, key: &HashKey) -> Self {
         let mut sketch = Self {
             parameters: parameters(body, prompt, key),
             cache_key: prompt
@@ -107,7 +120,7 @@ impl Sketch {
                     _ => Run::Alone,
                 },
                 breakpoint: segment.marker.as_ref().map(|marker| marker.lifetime),
-                pieces: sketch.cut(body.get(segment.range.clone()).unwrap_or_default(), key),
+                pieces: (0, 0),
             };
             sketch.blocks.push(block);
         }
@@ -230,7 +243,10 @@ impl Sketch {
         let first = self.pieces.len();
         let size = PIECE_BYTES.max(bytes.len().div_ceil(PIECES_OF_BLOCK_MAX));
         if PIECES_MAX.saturating_sub(first) >= bytes.len().div_ceil(size) {
-            let pieces = bytes.chunks(size).map(|piece| folded(short(key, piece)));
+            let seed = short(key, PIECE_SEED);
+            let pieces = bytes
+                .chunks(size)
+                .map(|piece| folded(of_piece(seed, piece)));
             self.pieces.extend(pieces);
         }
         (length(first), length(size))
@@ -300,26 +316,17 @@ fn next_place(place: (u32, u32), last: Option<&Segment>, segment: &Segment) -> (
 }
 
 fn parameters(body: &[u8], prompt: &Prompt, key: &HashKey) -> Vec<Parameter> {
-    let mut found = Vec::new();
-    let mut scanner = Scanner::new(body);
-    let read = scanner.members(|scanner, _, name| {
-        let value = scanner.value()?;
-        let known = PARAMETERS
-            .iter()
-            .find(|(known, _)| known.as_bytes() == name);
-        if let Some((name, from)) = known {
-            let hash = short(key, body.get(value.range).unwrap_or_default());
-            found.push(Parameter {
-                name,
-                from: *from,
-                hash,
-            });
-        }
-        Ok::<(), crate::json::Malformed>(())
+    let known = prompt.others.iter().filter_map(|member| {
+        let mut parameters = PARAMETERS.iter();
+        let (name, from) = parameters.find(|(name, _)| member.is(body, name))?;
+        let value = body.get(member.value.range.clone()).unwrap_or_default();
+        Some(Parameter {
+            name,
+            from: *from,
+            hash: short(key, value),
+        })
     });
-    if read.is_err() {
-        found.clear();
-    }
+    let mut found: Vec<Parameter> = known.collect();
     if prompt
         .segments
         .iter()
@@ -336,6 +343,23 @@ fn parameters(body: &[u8], prompt: &Prompt, key: &HashKey) -> Vec<Parameter> {
 
 fn short(key: &HashKey, bytes: &[u8]) -> u64 {
     low(key.hash(&[bytes]))
+}
+
+/// A hash of a few bytes under a seed that nobody else has. It tells pieces of two prompts apart in
+/// memory and is never written down, so that it need not stand up to who can choose the seed.
+fn of_piece(seed: u64, piece: &[u8]) -> u64 {
+    let (words, rest) = piece.as_chunks::<8>();
+    let fold = |hash: u64, word: u64| {
+        let product = u128::from(hash ^ word).wrapping_mul(u128::from(FOLD));
+        low(product) ^ low(product >> 64)
+    };
+    let words = words.iter().map(|word| u64::from_le_bytes(*word));
+    let hash = words.fold(seed ^ FOLD, fold);
+    let mut last = [0; 8];
+    last.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
+    // The length tells a short rest from one that ends in zeros.
+    let length = u64::from(length(piece.len()));
+    fold(fold(hash, u64::from_le_bytes(last)), length ^ seed)
 }
 
 fn low(hash: u128) -> u64 {
@@ -358,6 +382,11 @@ fn mix(left: u64, right: u64) -> u64 {
 fn length(bytes: usize) -> u32 {
     u32::try_from(bytes).unwrap_or(u32::MAX)
 }
+
+/// What the seed of the pieces' hashes is derived from the key by.
+const PIECE_SEED: &[u8] = b"pieces";
+/// An odd number whose bits are even in number and in no order (the golden ratio).
+const FOLD: u64 = 0x9E37_79B9_7F4A_7C15;
 
 /// Segments of one prompt that are looked at; agents stay below a thousand.
 pub const BLOCKS_MAX: usize = 4096;

@@ -151,7 +151,7 @@ pub fn name(bytes: &[u8], value: &Value) -> Option<String> {
 pub const NAME_BYTES_MAX: usize = 1024;
 
 /// The bytes between the quotes of a string as they read without escapes.
-fn plain(raw: &[u8]) -> Cow<'_, [u8]> {
+pub(crate) fn plain(raw: &[u8]) -> Cow<'_, [u8]> {
     if !raw.contains(&b'\\') {
         return Cow::Borrowed(raw);
     }

@@ -13,7 +13,7 @@ mod tests;
 
 use std::ops::Range;
 
-use crate::json::{Kind, Malformed, Scanner};
+use crate::json::{Kind, Malformed, Member, Scanner};
 
 pub use block::with_comma;
 pub use fingerprint::{Fingerprint, HashKey};
@@ -33,6 +33,8 @@ pub struct Prompt {
     pub cache_key: Option<Range<usize>>,
     /// Where the value of the member `provider` is (`OpenRouter`).
     pub provider: Option<Range<usize>>,
+    /// The first members that are none of these: parameters of the call.
+    pub others: Vec<Member>,
     /// Where the body's object opens: behind its `{`.
     pub opening: usize,
 }
@@ -198,6 +200,10 @@ pub fn read(body: &[u8]) -> Result<Prompt, Malformed> {
             }
             b"prompt_cache_key" => prompt.cache_key = Some(scanner.value()?.range),
             b"provider" => prompt.provider = Some(scanner.value()?.range),
+            _ if prompt.others.len() < OTHERS_MAX => {
+                let value = scanner.value()?;
+                prompt.others.push(Member { key, value });
+            }
             _ => {}
         }
         Ok::<(), Malformed>(())
@@ -217,6 +223,9 @@ pub fn read(body: &[u8]) -> Result<Prompt, Malformed> {
     }
     Ok(prompt)
 }
+
+/// Members of a body that are noted beside the prompt: APIs know about thirty.
+const OTHERS_MAX: usize = 128;
 
 /// A message with its segments.
 type Parts = (Message, Vec<Segment>);

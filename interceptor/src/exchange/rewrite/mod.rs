@@ -87,6 +87,14 @@ impl Rewriter {
         })
     }
 
+    /// Makes the rules ready that the configuration asks for: that takes tens of milliseconds, which
+    /// no call shall wait for.
+    pub(crate) fn prepare(&self, config: &config::Cache) {
+        if config.mode != CacheMode::Off && self.configured(config).is_none() {
+            tracing::error!("expected rules that were checked before, found invalid ones");
+        }
+    }
+
     /// The rules that the configuration asks for. The text was checked when it was read.
     fn configured(&self, config: &config::Cache) -> Option<RuleSet> {
         let mut sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
@@ -355,6 +363,13 @@ impl Entry {
         }
         self.plan = Some(plan);
         edits
+    }
+
+    /// Whether no prompt can be edited: none that begins now, and of none it is remembered that it
+    /// was. Then a plan may be made while the provider is at the call.
+    pub(super) fn only_watches(&self) -> bool {
+        self.rules.config.cache.mode != CacheMode::Rewrite
+            && self.context.rewriter.store.has_only_watched()
     }
 
     fn count_rewritten(&self, result: &'static str) {

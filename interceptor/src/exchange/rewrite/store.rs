@@ -167,6 +167,12 @@ impl Store {
         state.watched.is_empty() && state.database.is_none() && !self.path.exists()
     }
 
+    /// Whether no conversation is known that was edited.
+    pub(super) fn has_only_watched(&self) -> bool {
+        let state = self.lock();
+        state.database.is_none() && !self.path.exists()
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
