@@ -21,6 +21,7 @@ pub(crate) use rejections::Rejections;
 
 use crate::accept::{Origin, Passed, pass};
 use crate::client_hello::{ClientHello, Offer};
+use crate::exchange::Latest;
 use crate::forward::{DialError, Route, Upstream};
 use crate::metrics::BypassReason;
 use crate::process::config::Fail;
@@ -34,6 +35,8 @@ pub(crate) struct Session {
     pub(crate) origin: Arc<Origin>,
     pub(crate) provider: Provider,
     pub(crate) upstream: Upstream,
+    /// Of the request that came last.
+    pub(crate) credential: Latest,
 }
 
 /// A connection of an application, decrypted. Boxed: it is moved several times.
@@ -99,6 +102,7 @@ pub(crate) async fn decide(
         origin: Arc::clone(origin),
         provider,
         upstream,
+        credential: Latest::default(),
     };
     let waited = asked.elapsed();
     let stream = terminate(context, &session, stream, hello, waited).await?;

@@ -15,6 +15,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use aws_lc_rs::{hmac, rand};
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName, SEC_WEBSOCKET_PROTOCOL};
@@ -117,19 +118,23 @@ impl Keyring {
         })
     }
 
-    /// The credential that a request carries, if any.
-    pub(crate) fn recognize(&self, sender: &Sender<'_>) -> Option<Credential> {
+    /// The credential that a request carries, if any. `latest` is that of its connection.
+    pub(crate) fn recognize(&self, sender: &Sender<'_>, latest: &Latest) -> Option<Credential> {
         let Found {
             identity,
             shown,
             kind,
         } = sender.find()?;
-        let tag = hmac::sign(&self.key, identity.as_bytes());
-        let mut hash = String::with_capacity(2 * HASH_BYTES);
-        for byte in tag.as_ref().iter().take(HASH_BYTES) {
-            // Writing to a string can't fail.
-            let _infallible = write!(hash, "{byte:02x}");
-        }
+        let mut latest = latest.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let hash = match &*latest {
+            Some((same, hash)) if *same == *identity => hash.clone(),
+            _ => {
+                let hash = self.hash(&identity);
+                *latest = Some((identity.into_owned(), hash.clone()));
+                hash
+            }
+        };
+        drop(latest);
         let shown = shown.filter(|shown| shown.len() >= TAIL_FROM_LENGTH);
         let tail = shown.and_then(|shown| shown.get(shown.len().saturating_sub(4)..));
         Some(Credential {
@@ -138,7 +143,23 @@ impl Keyring {
             kind,
         })
     }
+
+    /// Hexadecimal.
+    fn hash(&self, identity: &str) -> String {
+        let tag = hmac::sign(&self.key, identity.as_bytes());
+        let mut hash = String::with_capacity(2 * HASH_BYTES);
+        for byte in tag.as_ref().iter().take(HASH_BYTES) {
+            // Writing to a string can't fail.
+            let _infallible = write!(hash, "{byte:02x}");
+        }
+        hash
+    }
 }
+
+/// Whose the last request of a connection was, and its hash: mostly the next one is the same caller's,
+/// and hashing is dearer than all else about a credential. Never printed.
+#[derive(Default)]
+pub(crate) struct Latest(Mutex<Option<(String, String)>>);
 
 /// Makes the secret, whole or not at all: a crash leaves no part of it, and of two processes one
 /// makes it, for both.

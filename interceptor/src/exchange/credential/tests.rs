@@ -5,7 +5,7 @@ use super::*;
 fn recognize(keyring: &Keyring, name: &'static str, value: &str) -> Option<Credential> {
     let mut headers = HeaderMap::new();
     headers.insert(name, value.parse().unwrap());
-    keyring.recognize(&sender(Provider::Configured, &headers))
+    keyring.recognize(&sender(Provider::Configured, &headers), &Latest::default())
 }
 
 fn sender(provider: Provider, headers: &HeaderMap) -> Sender<'_> {
@@ -29,6 +29,17 @@ fn keyring(name: &str) -> Keyring {
     );
     fs::remove_dir_all(&dir).unwrap();
     keyring
+}
+
+#[test]
+fn a_connection_whose_requests_change_their_key_has_the_hash_of_each() {
+    let (keyring, latest) = (keyring("latest"), Latest::default());
+    let mut headers = HeaderMap::new();
+    for key in ["a-key", "a-key", "another-key", "a-key"] {
+        headers.insert("x-api-key", key.parse().unwrap());
+        let found = keyring.recognize(&sender(Provider::Configured, &headers), &latest);
+        assert_eq!(found, recognize(&keyring, "x-api-key", key));
+    }
 }
 
 #[test]
@@ -87,12 +98,15 @@ fn of_row(keyring: &Keyring, row: &str, jwt: &str) -> (Option<Credential>, Strin
         let (name, value) = field.split_once(": ").unwrap();
         headers.insert(name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
     }
-    let found = keyring.recognize(&Sender {
-        provider: Provider::from_id(provider).unwrap(),
-        host,
-        path,
-        headers: &headers,
-    });
+    let found = keyring.recognize(
+        &Sender {
+            provider: Provider::from_id(provider).unwrap(),
+            host,
+            path,
+            headers: &headers,
+        },
+        &Latest::default(),
+    );
     (found, kind.to_owned(), tail.to_owned())
 }
 
@@ -159,20 +173,24 @@ fn the_header_that_the_provider_goes_by_tells_the_key_whatever_is_beside_it() {
         };
         let mut headers = HeaderMap::new();
         headers.insert(own, key.parse().unwrap());
-        let alone = keyring.recognize(&sender(provider, &headers)).unwrap();
+        let alone = keyring
+            .recognize(&sender(provider, &headers), &Latest::default())
+            .unwrap();
         for decoy in ["authorization", "x-api-key", "api-key", "x-goog-api-key"] {
             if decoy != own {
                 headers.insert(decoy, "Bearer some-decoy-0123456789".parse().unwrap());
             }
         }
-        let found = keyring.recognize(&sender(provider, &headers)).unwrap();
+        let found = keyring
+            .recognize(&sender(provider, &headers), &Latest::default())
+            .unwrap();
         assert_eq!(found, alone, "{provider:?}");
     }
     let mut headers = HeaderMap::new();
     headers.insert("x-api-key", "".parse().unwrap());
     headers.insert("authorization", "Bearer sk-ant-oat01-x".parse().unwrap());
     let found = keyring
-        .recognize(&sender(Provider::Anthropic, &headers))
+        .recognize(&sender(Provider::Anthropic, &headers), &Latest::default())
         .unwrap();
     assert_eq!(found.kind, Kind::Subscription, "an empty header is none");
 }
