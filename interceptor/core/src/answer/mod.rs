@@ -7,7 +7,7 @@
 
 use crate::api::{Api, Later};
 use crate::frames::{Frame, FrameParser};
-use crate::json::{self, Kind};
+use crate::json::Kind;
 use crate::lines::LineParser;
 use crate::money::Money;
 use crate::sse::{Event, EventParser};
@@ -322,13 +322,9 @@ fn read_body(api: Api, found: &mut Found, body: &[u8]) {
         gemini::read_array(found, body);
         return;
     }
-    let Some(object) = Object::read(body) else {
-        return;
-    };
-    if json::document(body).is_err() {
-        return;
+    if let Some(object) = Object::all_of(body) {
+        read_object(api, found, &object);
     }
-    read_object(api, found, &object);
 }
 
 fn read_object(api: Api, found: &mut Found, object: &Object<'_>) {

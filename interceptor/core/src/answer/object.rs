@@ -15,6 +15,12 @@ impl<'a> Object<'a> {
         Some(Self { bytes, members })
     }
 
+    /// The object that is all of `bytes`.
+    pub(super) fn all_of(bytes: &'a [u8]) -> Option<Self> {
+        let members = json::whole_object(bytes).ok()?;
+        Some(Self { bytes, members })
+    }
+
     pub(super) fn get(&self, name: &str) -> Option<&Member> {
         self.members
             .iter()

@@ -98,8 +98,11 @@ pub fn document(bytes: &[u8]) -> Result<Value, Malformed> {
 ///
 /// Where there is no well-formed object.
 pub fn members(bytes: &[u8], range: Range<usize>) -> Result<Vec<Member>, Malformed> {
+    members_of(&mut Scanner::within(bytes, range))
+}
+
+fn members_of(scanner: &mut Scanner<'_>) -> Result<Vec<Member>, Malformed> {
     let mut members = Vec::new();
-    let mut scanner = Scanner::within(bytes, range);
     scanner.members(|scanner, key, _| {
         members.push(Member {
             key,
@@ -107,6 +110,18 @@ pub fn members(bytes: &[u8], range: Range<usize>) -> Result<Vec<Member>, Malform
         });
         Ok::<(), Malformed>(())
     })?;
+    Ok(members)
+}
+
+/// The members of the object that `bytes` consist of, apart from white space.
+///
+/// # Errors
+///
+/// Where the bytes are not one well-formed object.
+pub fn whole_object(bytes: &[u8]) -> Result<Vec<Member>, Malformed> {
+    let mut scanner = Scanner::new(bytes);
+    let members = members_of(&mut scanner)?;
+    scanner.end()?;
     Ok(members)
 }
 
@@ -151,7 +166,7 @@ pub fn name(bytes: &[u8], value: &Value) -> Option<String> {
 pub const NAME_BYTES_MAX: usize = 1024;
 
 /// The bytes between the quotes of a string as they read without escapes.
-pub(crate) fn plain(raw: &[u8]) -> Cow<'_, [u8]> {
+fn plain(raw: &[u8]) -> Cow<'_, [u8]> {
     if !raw.contains(&b'\\') {
         return Cow::Borrowed(raw);
     }
