@@ -93,14 +93,18 @@ impl Environment {
     ) -> Result<(), TrustError> {
         let name = variable.name;
         let own = surroundings.variable(name);
+        let mut named = Vec::new();
         if own.is_none()
-            && let Some(settings) = settings_with_roots(surroundings, variable)
+            && let Some(settings) = &variable.settings
+            && let Some(file) = settings.with_roots(surroundings)
         {
-            let settings = settings.display();
-            self.notes.push(format!(
-                "{name} is not set: {settings} names roots of its own"
-            ));
-            return Ok(());
+            if !settings.are_merged {
+                let file = file.display();
+                self.notes
+                    .push(format!("{name} is not set: {file} names roots of its own"));
+                return Ok(());
+            }
+            named = self.roots_named(surroundings, &file, settings.key);
         }
         let chain = [name].into_iter().chain(variable.fallbacks.iter().copied());
         let mut base = None;
@@ -117,6 +121,11 @@ impl Environment {
                 Err(_reported_under_its_own_name) => {}
             }
         }
+        if !named.is_empty() {
+            // Sections of such a file differ, and the variable outranks them all.
+            let beside = base.as_deref().unwrap_or(&roots.packaged_list);
+            base = Some(bundle::union([named.as_slice(), beside]).into_bytes());
+        }
         let file = match (base, &variable.reads) {
             (Some(base), _) => Some(put_merged(files, &base)?),
             (None, Reads::System) => roots.system.clone(),
@@ -126,6 +135,22 @@ impl Environment {
             self.set.insert(name, file.into());
         }
         Ok(())
+    }
+
+    /// The certificates of the files that the settings in `file` name as `key`.
+    fn roots_named(&mut self, surroundings: &Surroundings, file: &Path, key: &str) -> Vec<u8> {
+        let text = surroundings.read(file).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let mut read = Vec::new();
+        for line in text.lines().filter(|line| names_key(line, key)) {
+            let value = line.split_once('=').map_or("", |(_, value)| value.trim());
+            let path = surroundings.directory.join(value);
+            match surroundings.read(&path) {
+                Ok(roots) => read.push(roots),
+                Err(error) => self.note_unreadable(key, &path, &error),
+            }
+        }
+        bundle::union(read.iter().map(Vec::as_slice)).into_bytes()
     }
 
     fn tell_java(&mut self, surroundings: &Surroundings, files: &Files) -> Result<(), TrustError> {
@@ -179,6 +204,8 @@ struct Roots {
     system: Option<PathBuf>,
     /// What reads the bundle of its Python package. People add roots of their own there.
     packaged: Option<PathBuf>,
+    /// That list without the CA.
+    packaged_list: Vec<u8>,
 }
 
 impl Roots {
@@ -205,8 +232,14 @@ impl Roots {
             .variable("SSL_CERT_DIR")
             .map(|value| read_directories(surroundings, value))
             .unwrap_or_default();
+        let system =
+            system.map(|system| bundle::union([system.as_slice(), directories.as_slice()]));
+        let packaged_list = match (&active, &system) {
+            (Some(active), _) => active.clone(),
+            (None, Some(system)) => system.clone().into_bytes(),
+            (None, None) => Vec::new(),
+        };
         let system = system
-            .map(|system| bundle::union([system.as_slice(), directories.as_slice()]))
             .map(|system| put_merged(files, system.as_bytes()))
             .transpose()?;
         let packaged = active
@@ -215,6 +248,7 @@ impl Roots {
         Ok(Self {
             packaged: packaged.or_else(|| system.clone()),
             system,
+            packaged_list,
         })
     }
 }
@@ -256,23 +290,30 @@ fn read_directories(surroundings: &Surroundings, list: &OsStr) -> Vec<u8> {
     bundle::union(files.iter().map(Vec::as_slice)).into_bytes()
 }
 
-/// The settings file of the variable's tool, where it names roots that the variable would outrank.
-/// These tools do not call language models, so they need not trust the CA: better left alone.
-fn settings_with_roots(surroundings: &Surroundings, variable: &Replacing) -> Option<PathBuf> {
-    let settings = variable.settings.as_ref()?;
-    let home = surroundings.home();
-    settings
-        .files
-        .iter()
-        .filter_map(|file| match file.strip_prefix("~/") {
-            Some(below) => home.as_ref().map(|home| home.join(below)),
-            None => Some(PathBuf::from(file)),
-        })
-        .find(|path| {
+impl Settings {
+    /// The file that names roots, which the variable would outrank.
+    fn with_roots(&self, surroundings: &Surroundings) -> Option<PathBuf> {
+        let home = surroundings.home();
+        let elsewhere = self
+            .variable
+            .and_then(|name| surroundings.path_variable(name));
+        let usual = self
+            .files
+            .iter()
+            .filter_map(|file| match file.strip_prefix("~/") {
+                Some(below) => home.as_ref().map(|home| home.join(below)),
+                None => Some(PathBuf::from(file)),
+            });
+        let files: Vec<PathBuf> = match elsewhere {
+            Some(file) => vec![file],
+            None => usual.collect(),
+        };
+        files.into_iter().find(|path| {
             let text = surroundings.read(path).unwrap_or_default();
             let text = String::from_utf8_lossy(&text);
-            text.lines().any(|line| names_key(line, settings.key))
+            text.lines().any(|line| names_key(line, self.key))
         })
+    }
 }
 
 fn names_key(line: &str, key: &str) -> bool {
@@ -296,9 +337,15 @@ enum Reads {
     Packaged,
 }
 
+/// Where a tool names roots beside the variable.
 struct Settings {
     files: &'static [&'static str],
+    /// Names another file instead of these.
+    variable: Option<&'static str>,
     key: &'static str,
+    /// Whether these roots are merged, since the tool calls language models. One that does not need
+    /// not trust the CA: better left alone.
+    are_merged: bool,
 }
 
 const ADDITIVE: [&str; 2] = ["NODE_EXTRA_CA_CERTS", "DENO_CERT"];
@@ -330,6 +377,8 @@ const REPLACING: [Replacing; 11] = [
         settings: Some(Settings {
             files: &["~/.gitconfig", "~/.config/git/config", "/etc/gitconfig"],
             key: "sslCAInfo",
+            variable: None,
+            are_merged: false,
         }),
     },
     Replacing {
@@ -339,6 +388,8 @@ const REPLACING: [Replacing; 11] = [
         settings: Some(Settings {
             files: &["~/.aws/config"],
             key: "ca_bundle",
+            variable: Some("AWS_CONFIG_FILE"),
+            are_merged: true,
         }),
     },
     Replacing {
@@ -348,6 +399,8 @@ const REPLACING: [Replacing; 11] = [
         settings: Some(Settings {
             files: &["~/.config/pip/pip.conf", "~/.pip/pip.conf", "/etc/pip.conf"],
             key: "cert",
+            variable: None,
+            are_merged: false,
         }),
     },
     Replacing {
@@ -375,6 +428,8 @@ const REPLACING: [Replacing; 11] = [
         settings: Some(Settings {
             files: &["~/.cargo/config.toml", "~/.cargo/config"],
             key: "cainfo",
+            variable: None,
+            are_merged: false,
         }),
     },
     Replacing {

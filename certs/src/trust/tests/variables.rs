@@ -218,11 +218,6 @@ fn settings_files_that_name_roots_are_not_outranked() {
             "http.cainfo = \"c\"\n",
             "CARGO_HTTP_CAINFO",
         ),
-        (
-            "/home/u/.aws/config",
-            "[default]\nca_bundle = /corp.pem\n",
-            "AWS_CA_BUNDLE",
-        ),
     ];
     for (file, text, name) in cases {
         let mut machine = Machine::debian();
@@ -244,6 +239,32 @@ fn settings_files_that_name_roots_are_not_outranked() {
         "[user]\n\tname = sslCAInfo\n# sslCAInfo\n",
     );
     assert!(machine.roots_of("GIT_SSL_CAINFO").is_some());
+}
+
+#[test]
+fn roots_that_the_settings_of_amazons_sdks_name_are_merged() {
+    let settings = "[default]\nca_bundle = /corp.pem\n[profile b]\nca_bundle=/gone.pem\n";
+    for (file, variable) in [
+        ("/home/u/.aws/config", None),
+        ("/etc/aws", Some("/etc/aws")),
+    ] {
+        let mut machine = Machine::debian();
+        machine.file(file, settings);
+        machine.file("/corp.pem", certificate("corporate"));
+        if let Some(path) = variable {
+            machine.set("AWS_CONFIG_FILE", path);
+        }
+        let expected = ["corporate", "distribution", "weir"];
+        assert_eq!(machine.roots_of("AWS_CA_BUNDLE").unwrap(), expected);
+        let notes = machine.environment().notes;
+        assert!(
+            notes.iter().any(|note| note.contains("/gone.pem")),
+            "{notes:?}"
+        );
+        machine.file("/own.pem", certificate("own"));
+        machine.set("AWS_CA_BUNDLE", "/own.pem");
+        assert_eq!(machine.roots_of("AWS_CA_BUNDLE").unwrap(), ["own", "weir"]);
+    }
 }
 
 #[test]
