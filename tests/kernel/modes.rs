@@ -1,6 +1,8 @@
 //! The steps down the ladder: the packet filter, and a proxy that the command is told of.
 
-use crate::sdks::{NODE_OPENAI, PYTHON_ANTHROPIC, PYTHON_OPENAI, Sdk, installation};
+use crate::sdks::{
+    NODE_OPENAI, PYTHON_ANTHROPIC, PYTHON_BEDROCK, PYTHON_OPENAI, Sdk, installation,
+};
 use crate::world::{Providers, Setup, World, installed, success};
 
 fn one_call_is_inspected(sdk: Sdk, mode: &str, providers: Providers) {
@@ -36,4 +38,5 @@ fn the_packet_filter_redirects() {
 fn a_program_that_heeds_https_proxy_goes_through_it() {
     one_call_is_inspected(PYTHON_ANTHROPIC, "proxy", Providers::Nowhere4);
     one_call_is_inspected(PYTHON_OPENAI, "proxy", Providers::Nowhere4);
+    one_call_is_inspected(PYTHON_BEDROCK, "proxy", Providers::Nowhere4);
 }

@@ -42,7 +42,7 @@ const PYTHON_GROQ: Sdk = other("groq_calls.py", 6);
 const PYTHON_COHERE: Sdk = other("cohere_calls.py", 6);
 const NODE_GEMINI: Sdk = other("gemini_calls.js", 3);
 /// Converse for three models and `InvokeModel` for two.
-const PYTHON_BEDROCK: Sdk = other("bedrock_calls.py", 10);
+pub(crate) const PYTHON_BEDROCK: Sdk = other("bedrock_calls.py", 10);
 /// The clients for Bedrock, Vertex AI and Azure, each.
 const PYTHON_ELSEWHERE: Sdk = other("elsewhere_calls.py", 4);
 

@@ -165,6 +165,8 @@ match sys.argv[1:]:
     case ["growing" | "unsigned growing"]:
         growing(client, CLAUDE)
         growing(client, NOVA)
+    case ["one"]:
+        count(client.converse(modelId=CLAUDE, **CONVERSE)["usage"])
     case ["counted"]:
         counted(client)
     case ["broken"]:
