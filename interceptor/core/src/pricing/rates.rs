@@ -40,6 +40,18 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Whether it is of tokens that are read from a cache or written to it.
+    pub(super) const fn is_of_cache(self) -> bool {
+        matches!(
+            self,
+            Self::CacheRead
+                | Self::CacheWrite
+                | Self::CacheWriteLong
+                | Self::CacheAudio
+                | Self::CacheImage
+        )
+    }
+
     /// Every kind, in the order of declaration.
     pub const ALL: [Self; 14] = [
         Self::Input,

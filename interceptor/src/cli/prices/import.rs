@@ -109,7 +109,7 @@ pub(super) fn run(arguments: &Arguments, out: &mut impl Write) -> anyhow::Result
     }
     writeln!(
         out,
-        "{read} models with a price in a file of {} ({passed_over} have none by the token)",
+        "{read} models with a price in a file of {} ({passed_over} more have none by the token, or are listed twice)",
         format.as_str()
     )?;
     if arguments.output.is_none() {

@@ -7,16 +7,20 @@ use serde_json::value::RawValue;
 
 use super::super::decimal::{Micros, Piece, scaled};
 use super::super::file::Model;
-use super::{Circumstance, Kind, Row, provider_id};
+use super::{Circumstance, Kind, Row, lowest_of_each, provider_id};
 
 /// The models, and how many rows there are.
 pub(super) fn read(text: &str) -> Result<(Vec<Model>, usize), serde_json::Error> {
     let rows: BTreeMap<String, BTreeMap<String, Box<RawValue>>> = serde_json::from_str(text)?;
-    let models = rows
-        .iter()
-        .filter(|(name, _)| *name != EXAMPLE)
-        .filter_map(|(name, fields)| model(name, fields));
-    Ok((models.collect(), rows.len()))
+    let rows = rows.iter().filter(|(name, _)| *name != EXAMPLE);
+    let all = rows.clone().count();
+    // `azure/eu/gpt-4.1` and `bedrock/us-gov-west-1/…` cost more than `azure/gpt-4.1`, which holds
+    // unless a region is known.
+    let ranked = rows.filter_map(|(name, fields)| {
+        let parts = name.split('/').count();
+        Some((parts, model(name, fields)?))
+    });
+    Ok((lowest_of_each(ranked), all))
 }
 
 fn model(name: &str, fields: &BTreeMap<String, Box<RawValue>>) -> Option<Model> {

@@ -10,6 +10,7 @@ mod others;
 #[cfg(test)]
 mod tests;
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::value::RawValue;
@@ -260,7 +261,10 @@ fn change(before: &Model, after: &Model, at_unix: i64) -> Option<Change> {
     let compared = [Kind::Input, Kind::Output, Kind::CacheRead, Kind::CacheWrite];
     let differs = compared.iter().any(|kind| {
         let (old, new) = (old.per_mtok.get(kind), new.per_mtok.get(kind));
-        new.is_some() && old.map(Rate::steps) != new.map(Rate::steps)
+        // Embeddings have no output, for which some lists say nothing and some that it is free.
+        let is_free = |rate: &Rate| rate.steps().iter().all(|(_, picos)| *picos == 0);
+        let is_told = new.is_some_and(|rate| old.is_some() || !is_free(rate));
+        is_told && old.map(Rate::steps) != new.map(Rate::steps)
     });
     if !differs {
         return None;
@@ -284,6 +288,25 @@ fn change(before: &Model, after: &Model, at_unix: i64) -> Option<Change> {
         after: shown(&new.per_mtok),
         lost: kinds(before).difference(&kinds(after)).cloned().collect(),
     })
+}
+
+/// One model for each id of a provider: of several rows the one of the lowest rank, of those the
+/// first.
+fn lowest_of_each(rows: impl Iterator<Item = (usize, Model)>) -> Vec<Model> {
+    let mut lowest = BTreeMap::new();
+    for (rank, model) in rows {
+        let id = (model.provider.clone(), model.id.clone());
+        match lowest.entry(id) {
+            Entry::Vacant(free) => drop(free.insert((rank, model))),
+            Entry::Occupied(mut taken) => {
+                let (lowest, _): &(usize, Model) = taken.get();
+                if rank < *lowest {
+                    taken.insert((rank, model));
+                }
+            }
+        }
+    }
+    lowest.into_values().map(|(_, model)| model).collect()
 }
 
 /// What is gathered of one model, in any order.
@@ -336,17 +359,19 @@ impl Row {
         rates.entry(kind).or_default().insert(above, picos);
     }
 
-    /// The model, if it has a price for input and is not listed at nothing.
+    /// The model, if it has a price for input and is not listed at nothing. Reads and writes of the
+    /// cache that are listed at nothing are not told: they cost what input does.
     fn model(self, provider: &str, id: &str) -> Option<Model> {
+        let is_something = |rate: &Rate| rate.steps().iter().any(|(_, picos)| *picos > 0);
         let mut rates: BTreeMap<Circumstance, PerMtok> = BTreeMap::new();
         for (when, kinds) in self.rates {
             let rated = kinds.into_iter().filter_map(|(kind, steps)| {
-                Some((kind, Rate::of_steps(steps.into_iter().collect())?))
+                let rate = Rate::of_steps(steps.into_iter().collect())?;
+                (!kind.is_of_cache() || is_something(&rate)).then_some((kind, rate))
             });
             rates.insert(when, rated.collect());
         }
         let standard = rates.remove(&Circumstance::Standard)?;
-        let is_something = |rate: &Rate| rate.steps().iter().any(|(_, picos)| *picos > 0);
         if !standard.contains_key(&Kind::Input) || !standard.values().any(is_something) {
             return None;
         }

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use super::super::decimal::{Piece, scaled};
 use super::super::file::Model;
-use super::{Circumstance, Kind, Row, provider_id};
+use super::{Circumstance, Kind, Row, lowest_of_each, provider_id};
 
 /// The models, and how many rows there are.
 pub(super) fn read_models_dev(text: &str) -> Result<(Vec<Model>, usize), serde_json::Error> {
@@ -28,9 +28,11 @@ pub(super) fn read_models_dev(text: &str) -> Result<(Vec<Model>, usize), serde_j
         output: Option<u64>,
     }
     let providers: BTreeMap<String, Provider> = serde_json::from_str(text)?;
-    let mut models = Vec::new();
+    let mut ranked = Vec::new();
     let mut all = 0_usize;
     for (name, provider) in providers {
+        // A provider's own list comes before that of the same one in another place.
+        let rank = usize::from(provider_id(&name) != name);
         all = all.saturating_add(provider.models.len());
         for (id, listed) in provider.models {
             let Some(cost) = listed.cost else { continue };
@@ -40,10 +42,11 @@ pub(super) fn read_models_dev(text: &str) -> Result<(Vec<Model>, usize), serde_j
                 row.max_output_tokens = limit.output.filter(|tokens| *tokens > 0);
             }
             models_dev_rates(&mut row, &cost, 0);
-            models.extend(row.model(provider_id(&name), &id));
+            let model = row.model(provider_id(&name), &id);
+            ranked.extend(model.map(|model| (rank, model)));
         }
     }
-    Ok((models, all))
+    Ok((lowest_of_each(ranked.into_iter()), all))
 }
 
 /// Notes the rates for prompts above that many tokens; those of longer ones are inside.
@@ -62,7 +65,8 @@ fn models_dev_rates(row: &mut Row, cost: &BTreeMap<String, Box<RawValue>>, above
             "cache_write" => Kind::CacheWrite,
             "input_audio" => Kind::InputAudio,
             "output_audio" => Kind::OutputAudio,
-            "context_over_200k" if above == 0 => {
+            // Where there are tiers it repeats them, at a length that need not be theirs.
+            "context_over_200k" if above == 0 && !cost.contains_key("tiers") => {
                 if let Ok(over) = serde_json::from_str(raw.get()) {
                     models_dev_rates(row, &over, 200_000);
                 }

@@ -34,6 +34,10 @@ const LITELLM: &str = r#"{
   "vertex_ai/claude-opus-9@20270101": {
     "litellm_provider": "vertex_ai-anthropic_models", "input_cost_per_token": 4e-06, "output_cost_per_token": 2e-05
   },
+  "azure/eu/gpt-9": {"litellm_provider": "azure", "input_cost_per_token": 1.1e-05, "output_cost_per_token": 5.5e-05},
+  "azure/gpt-9": {"litellm_provider": "azure", "input_cost_per_token": 1e-05, "output_cost_per_token": 5e-05,
+    "cache_creation_input_token_cost": 0.0},
+  "azure/us/gpt-9": {"litellm_provider": "azure", "input_cost_per_token": 1.2e-05, "output_cost_per_token": 6e-05},
   "ollama/free": {"litellm_provider": "ollama", "input_cost_per_token": 0, "output_cost_per_token": 0},
   "dall-e-9": {"litellm_provider": "openai", "output_cost_per_image": 0.04}
 }"#;
@@ -64,6 +68,11 @@ const MODELS_DEV: &str = r#"{
       "limit": {"context": 1000000, "output": 128000}},
     "local": {"id": "local", "limit": {"context": 0, "output": 0}}
   }},
+  "moonshotai": {"id": "moonshotai", "models": {
+    "kimi-9": {"cost": {"input": 1, "output": 2, "cache_read": 0, "context_over_200k": {"input": 9, "output": 9},
+      "tiers": [{"tier": {"type": "context", "size": 272000}, "input": 3, "output": 4}]}}
+  }},
+  "moonshot": {"id": "moonshot", "models": {"kimi-9": {"cost": {"input": 7, "output": 7}}}},
   "xai": {"id": "xai", "models": {
     "grok-9": {"cost": {"input": 2, "output": 6, "input_audio": 4, "tiers": [{"tier": {"type": "context", "size": 256000}, "input": 4, "output": 12}]}}
   }}
@@ -127,6 +136,7 @@ fn litellm_is_read_with_its_lengths_lifetimes_and_tiers() {
          x-ai      | grok-9                 | -        | 200000 | 0 | 4 6 4 4 4
          aws       | anthropic.claude-opus-9-v1:0 | -  | 1      | 0 | 4.4 22 4.4 4.4 4.4
          vertex    | claude-opus-9@20270101 | -        | 1      | 0 | 4 20 4 4 4
+         azure     | gpt-9                  | -        | 1      | 0 | 10 50 10 10 10
          ollama    | free                   | -        | 1      | 0 | none
          openai    | dall-e-9               | -        | 1      | 0 | none
          openai    | gpt-6.1-sol            | -        | 1      | 0 | 2 10 0.1 2.5 5",
@@ -137,7 +147,7 @@ fn litellm_is_read_with_its_lengths_lifetimes_and_tiers() {
             .min_cacheable_tokens,
         Some(512)
     );
-    assert_eq!(import(LITELLM, None, "").unwrap().passed_over, 3);
+    assert_eq!(import(LITELLM, None, "").unwrap().passed_over, 4);
 }
 
 #[test]
@@ -168,6 +178,8 @@ fn models_dev_is_read_with_its_lengths() {
          anthropic | claude-opus-9 | - | 200001 | 0 | 8 30 0.2 5 5
          x-ai      | grok-9        | - | 256000 | 0 | 2 6 2 2 2
          x-ai      | grok-9        | - | 256001 | 0 | 4 12 4 4 4
+         moonshotai | kimi-9       | - | 272000 | 0 | 1 2 1 1 1
+         moonshotai | kimi-9       | - | 272001 | 0 | 3 4 3 3 3
          anthropic | local         | - | 1      | 0 | none",
     );
 }
