@@ -13,7 +13,11 @@ mod life;
 #[cfg(test)]
 mod modes;
 #[cfg(test)]
+mod prices;
+#[cfg(test)]
 mod sdks;
+#[cfg(test)]
+mod sockets;
 #[cfg(test)]
 mod sudo;
 #[cfg(test)]

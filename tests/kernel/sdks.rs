@@ -14,8 +14,8 @@ use crate::world::{Providers, Setup, World, success};
 /// A program that calls a provider through its SDK.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Sdk {
-    script: &'static str,
-    calls: usize,
+    pub(crate) script: &'static str,
+    pub(crate) calls: usize,
 }
 
 pub(crate) const PYTHON_ANTHROPIC: Sdk = Sdk {

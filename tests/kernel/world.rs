@@ -434,11 +434,12 @@ const KEYS: [(&str, &str); 9] = [
     ("AWS_SECRET_ACCESS_KEY", SECRET_ACCESS_KEY),
 ];
 
-const APIS: [(Api, &str); 9] = [
+const APIS: [(Api, &str); 10] = [
     (Api::Messages, "messages"),
     (Api::ChatCompletions, "chat_completions"),
     (Api::Responses, "responses"),
     (Api::Embeddings, "embeddings"),
+    (Api::Realtime, "realtime"),
     (Api::GenerateContent, "generate_content"),
     (Api::EmbedContent, "embed_content"),
     (Api::CohereChat, "cohere_chat"),

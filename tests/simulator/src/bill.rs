@@ -39,6 +39,8 @@ pub enum Api {
     Responses,
     /// OpenAI `POST /v1/embeddings`.
     Embeddings,
+    /// OpenAI Realtime.
+    Realtime,
     /// Gemini `generateContent` and `streamGenerateContent`.
     GenerateContent,
     /// Gemini `embedContent` and `batchEmbedContents`.

@@ -73,8 +73,8 @@ pub(crate) struct Call<'a> {
     pub(crate) number: u64,
     /// When it arrived, since the Unix epoch.
     pub(crate) started: Duration,
-    /// Whether it came as a message of a WebSocket.
-    pub(crate) in_socket: bool,
+    /// What it is billed as, if it came as a message of a WebSocket.
+    pub(crate) in_socket: Option<Api>,
     /// Whether the host answers from one region, for a tenth more.
     pub(crate) regional: bool,
     /// The name that the caller's own resource has for the model.
@@ -148,7 +148,7 @@ pub(crate) async fn answer(
         body,
         number: state.number(),
         started,
-        in_socket: false,
+        in_socket: None,
         regional: host.is_some_and(|host| host.ends_with("-aiplatform.googleapis.com")),
         deployment: None,
     };
@@ -168,6 +168,9 @@ pub(crate) async fn answer(
         (&Method::POST, "/v1/embeddings") => openai::embeddings(&call),
         (&Method::POST, "/v1/responses") => openai::responses(&call).await,
         (&Method::GET, "/v1/responses") if openai && socket::is_asked_for(&parts) => {
+            socket::upgrade(state, wire, &parts, upgrade)
+        }
+        (&Method::GET, "/v1/realtime") if openai && socket::is_asked_for(&parts) => {
             socket::upgrade(state, wire, &parts, upgrade)
         }
         (&Method::GET, "/v1/models") if openai => openai::models(&call),

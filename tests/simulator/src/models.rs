@@ -128,7 +128,7 @@ const PICO_PER_NANO: u64 = 1000;
 const NEVER_CACHED: u64 = 1 << 40;
 
 /// Rates in this order: input, output, cache read, short write, long write.
-pub(crate) const MODELS: [Model; 19] = [
+pub(crate) const MODELS: [Model; 20] = [
     Model {
         id: "claude-opus-5-5",
         provider: Provider::Anthropic,
@@ -226,6 +226,16 @@ pub(crate) const MODELS: [Model; 19] = [
         breakpoints: false,
         preserved_thinking: false,
         rates: usd(200, 0, 200, 0, 0),
+        cliff: None,
+        fast: false,
+    },
+    Model {
+        id: "gpt-realtime",
+        provider: Provider::OpenAi,
+        cacheable_min: 1024,
+        breakpoints: false,
+        preserved_thinking: false,
+        rates: usd(4_0000, 16_0000, 4000, 0, 0),
         cliff: None,
         fast: false,
     },

@@ -6,6 +6,7 @@ mod cache;
 
 mod chat;
 mod embeddings;
+mod realtime;
 mod responses;
 
 pub(crate) mod socket;

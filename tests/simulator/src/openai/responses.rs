@@ -17,7 +17,7 @@ use crate::script::Script;
 
 /// Answers the call.
 pub(crate) async fn responses(call: &Call<'_>) -> io::Result<Response<Body>> {
-    let api = Api::Responses;
+    let api = call.in_socket.unwrap_or(Api::Responses);
     let request = match Request::read(call, true) {
         Ok(request) => request,
         Err(refusal) => return refuse(call, api, &refusal),
@@ -60,7 +60,7 @@ pub(crate) async fn responses(call: &Call<'_>) -> io::Result<Response<Body>> {
         obfuscate: obfuscation != Some(&Json::Bool(false)),
     };
     // What is not stored is known for as long as the socket it came through.
-    if call.in_socket || request.body.get("store") != Some(&Json::Bool(false)) {
+    if call.in_socket.is_some() || request.body.get("store") != Some(&Json::Bool(false)) {
         let items = history
             .into_iter()
             .chain(input)
@@ -68,7 +68,7 @@ pub(crate) async fn responses(call: &Call<'_>) -> io::Result<Response<Body>> {
             .collect();
         call.state.openai().store(wire.id(), items);
     }
-    let stream = call.in_socket || request.body.is_true("stream");
+    let stream = call.in_socket.is_some() || request.body.is_true("stream");
     let answer = Answer {
         api,
         id: wire.id(),

@@ -1,5 +1,5 @@
-//! `GET /v1/responses` as a WebSocket: each message `response.create` is a call, and the events of its answer are
-//! messages.
+//! `GET /v1/responses` and `GET /v1/realtime` as WebSockets: each message `response.create` is a call, and the events
+//! of its answer are messages.
 
 use std::io;
 use std::sync::Arc;
@@ -17,7 +17,8 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_tungstenite::tungstenite::{self, Message};
 
-use crate::bill::Received;
+use super::realtime::Session;
+use crate::bill::{Api, Received};
 use crate::body::Body;
 use crate::connection::Wire;
 use crate::exchange::{Call, State, reply};
@@ -43,12 +44,13 @@ pub(crate) fn upgrade(
     let key = parts.headers.get(SEC_WEBSOCKET_KEY);
     let accept = derive_accept_key(key.map_or(b"", |key| key.as_bytes()));
     let (state, wire, headers) = (Arc::clone(state), Arc::clone(wire), parts.headers.clone());
+    let session = Session::asked_for(&parts.uri);
     tokio::spawn(async move {
         if let Ok(upgraded) = upgrade.await {
             let socket =
                 WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, None).await;
             // How it ends is the client's business.
-            drop(serve(&state, &wire, &headers, socket).await);
+            drop(serve(&state, &wire, &headers, session, socket).await);
         }
     });
     let headers = [
@@ -63,17 +65,34 @@ async fn serve(
     state: &State,
     wire: &Arc<Wire>,
     headers: &HeaderMap,
+    mut session: Option<Session>,
     mut socket: Socket,
 ) -> tungstenite::Result<()> {
+    if let Some(session) = &session {
+        socket.send(Message::text(session.created())).await?;
+    }
     while let Some(message) = socket.next().await {
         let message = message?;
         if !message.is_text() {
             continue;
         }
-        let body = message.into_data();
+        let mut body = message.into_data();
+        if let Some(session) = &mut session {
+            let (said, call) = session.hear(&body);
+            for event in said {
+                socket.send(Message::text(event.to_string())).await?;
+            }
+            let Some(call) = call else { continue };
+            body = call.to_string().into();
+        }
         state.books.receive(Received {
             method: "WS".to_owned(),
-            path: "/v1/responses".to_owned(),
+            path: if session.is_some() {
+                "/v1/realtime"
+            } else {
+                "/v1/responses"
+            }
+            .to_owned(),
             version: http::Version::HTTP_11,
             server_name: wire.server_name.clone(),
             authority: None,
@@ -87,12 +106,16 @@ async fn serve(
             body,
             number: state.number(),
             started: state.clock.now(),
-            in_socket: true,
+            in_socket: Some(if session.is_some() {
+                Api::Realtime
+            } else {
+                Api::Responses
+            }),
             regional: false,
             deployment: None,
         };
         let answer = super::responses(&call).await?;
-        if !send(&mut socket, answer).await? {
+        if !send(&mut socket, session.as_mut(), answer).await? {
             return Ok(());
         }
     }
@@ -100,7 +123,11 @@ async fn serve(
 }
 
 /// Sends the events of `answer`, or its error. Whether the socket is to go on.
-async fn send(socket: &mut Socket, answer: Response<Body>) -> tungstenite::Result<bool> {
+async fn send(
+    socket: &mut Socket,
+    mut session: Option<&mut Session>,
+    answer: Response<Body>,
+) -> tungstenite::Result<bool> {
     let (head, mut body) = answer.into_parts();
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.map(|frame| frame.into_data().unwrap_or_default()) else {
@@ -114,7 +141,13 @@ async fn send(socket: &mut Socket, answer: Response<Body>) -> tungstenite::Resul
         } else {
             error(head.status.as_u16(), &text)
         };
-        socket.send(Message::text(message)).await?;
+        let message = match &mut session {
+            Some(session) => session.say(&message),
+            None => Some(message),
+        };
+        if let Some(message) = message {
+            socket.send(Message::text(message)).await?;
+        }
     }
     Ok(true)
 }
