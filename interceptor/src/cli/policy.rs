@@ -20,6 +20,10 @@ use crate::process::config::{CacheMode, Config, Fail, OnExceed};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
+    /// Configuration file with rules of its own, for `explain`; else WEIR_CONFIG, else
+    /// /etc/weir/weir.toml, else the defaults.
+    #[arg(long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
 }
@@ -33,7 +37,8 @@ enum Command {
         file: PathBuf,
     },
     /// Say what a request's prompt consists of, what in it changes, and what rewriting would edit,
-    /// were it the first of its conversation. It prints pieces of the request.
+    /// were it the first of a conversation of a workload that has all its values moved. It prints
+    /// pieces of the request.
     Explain(ExplainArguments),
 }
 
@@ -56,7 +61,10 @@ struct ExplainArguments {
 pub(super) fn run(arguments: &Arguments, out: &mut impl Write) -> anyhow::Result<ExitCode> {
     match &arguments.command {
         Command::Check { file } => check(file, out),
-        Command::Explain(arguments) => explain(arguments, out),
+        Command::Explain(explained) => {
+            let config = Config::load(arguments.config.as_deref())?;
+            explain(explained, &config.cache.rules, out)
+        }
     }
 }
 
@@ -162,7 +170,11 @@ struct Made {
     replacement: String,
 }
 
-fn explain(arguments: &ExplainArguments, out: &mut impl Write) -> anyhow::Result<ExitCode> {
+fn explain(
+    arguments: &ExplainArguments,
+    rules: &str,
+    out: &mut impl Write,
+) -> anyhow::Result<ExitCode> {
     let file = &arguments.file;
     let body = std::fs::read(file).with_context(|| format!("{}", file.display()))?;
     let provider = match Catalog::builtin().lookup(&arguments.host) {
@@ -180,7 +192,7 @@ fn explain(arguments: &ExplainArguments, out: &mut impl Write) -> anyhow::Result
             arguments.host
         );
     };
-    let explained = explain_body(&arguments.host, api, &body)?;
+    let explained = explain_body(&arguments.host, api, rules, &body)?;
     if arguments.json {
         writeln!(out, "{}", serde_json::to_string_pretty(&explained)?)?;
     } else {
@@ -189,10 +201,11 @@ fn explain(arguments: &ExplainArguments, out: &mut impl Write) -> anyhow::Result
     Ok(ExitCode::SUCCESS)
 }
 
-fn explain_body(host: &str, api: Api, body: &[u8]) -> anyhow::Result<Explained> {
+/// `rules` are those of the configuration.
+fn explain_body(host: &str, api: Api, rules: &str, body: &[u8]) -> anyhow::Result<Explained> {
     let prompt = prompt::read(body).context("expected a JSON object as the request")?;
     let key = HashKey::new([0; 16]);
-    let rules = RuleSet::new(Rules::builtin()?, &key);
+    let rules = RuleSet::new(Rules::parse(rules)?, &key);
     let places = places(&prompt);
     let segments = prompt.segments.iter().zip(&places);
     let segments = segments.map(|(segment, place)| Shown {
@@ -367,7 +380,8 @@ mod tests {
 
     #[test]
     fn a_request_is_explained_by_segments_spans_and_edits() {
-        let explained = explain_body("api.anthropic.com", Api::Messages, BODY.as_bytes()).unwrap();
+        let explained =
+            explain_body("api.anthropic.com", Api::Messages, "", BODY.as_bytes()).unwrap();
         let places: Vec<_> = explained
             .segments
             .iter()
@@ -403,12 +417,28 @@ mod tests {
     #[test]
     fn a_request_that_changes_nowhere_has_no_edits() {
         let body = BODY.replace("Today's date is 2026-06-09.", "Be brief.");
-        let explained = explain_body("x", Api::Messages, body.as_bytes()).unwrap();
+        let explained = explain_body("x", Api::Messages, "", body.as_bytes()).unwrap();
         assert_eq!(
             (explained.edits.len(), explained.withheld),
             (0, Some("nothing_found"))
         );
-        assert!(explain_body("x", Api::Messages, b"[]").is_err());
+        assert!(explain_body("x", Api::Messages, "", b"[]").is_err());
+    }
+
+    #[test]
+    fn a_rule_of_the_configuration_finds_what_the_built_in_ones_do_not_know() {
+        let body = BODY.replace("Today's date is 2026-06-09.", "Ticket: ABC-17.");
+        let rules = "[[rule]]\nname = \"ticket\"\nhints = [\"ticket:\"]\n\
+                     pattern = 'Ticket: (?<value>[A-Z]+-[0-9]+)'\n";
+        let found = |rules| {
+            let explained = explain_body("x", Api::Messages, rules, body.as_bytes()).unwrap();
+            let spans = explained.spans.into_iter();
+            spans
+                .map(|span| (span.rule, span.value))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(found(""), []);
+        assert_eq!(found(rules), [("ticket".to_owned(), "ABC-17".to_owned())]);
     }
 
     #[test]

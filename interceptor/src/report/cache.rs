@@ -8,7 +8,7 @@ use weir_core::money::Money;
 use super::cell::{Cell, DECIMALS, dollars, permille};
 use super::query::Query;
 use super::reader::{Exchange, Reader};
-use super::show::{Groups, Report, Totals, cost_notes};
+use super::show::{Groups, Report, Totals, calls, cost_notes};
 use crate::ledger::LedgerError;
 
 /// What the prompt cache did.
@@ -53,8 +53,12 @@ pub struct CacheTotals {
     pub missed_by_reason: BTreeMap<String, Money>,
     /// What rewriting saves of that: did where it is on, would have where prompts are observed.
     pub rewrite_saving_nano_usd: Money,
+    /// Calls that were not rewritten because edits of prompts like theirs saved nothing.
+    pub switched_off_calls: u64,
     /// Part of the cost that is estimated.
     pub estimated_nano_usd: Money,
+    /// What calls would have cost for which a plan pays; they count for nothing in all other sums of money.
+    pub notional_nano_usd: Money,
 }
 
 pub(super) fn report(reader: &Reader, query: &Query) -> Result<CacheReport, LedgerError> {
@@ -73,7 +77,9 @@ impl CacheTotals {
         let cost = exchange.cost.unwrap_or(Money::ZERO);
         let is_estimated = exchange.cost_state == "estimated";
         let is_unknown = exchange.usage.is_none() && exchange.cost_state == "unknown";
-        let missed = exchange.missed.unwrap_or(Money::ZERO);
+        // Of a call that a plan pays for, nothing is billed, saved or missed.
+        let billed = |amount: Option<Money>| amount.filter(|_| exchange.notional.is_none());
+        let missed = billed(exchange.missed).unwrap_or(Money::ZERO);
         let reason = exchange
             .cache_reason
             .iter()
@@ -88,12 +94,14 @@ impl CacheTotals {
             written_tokens: usage.cache_write.saturating_add(usage.cache_write_long),
             uncached_tokens: usage.input,
             cost_nano_usd: cost,
-            cost_without_cache_nano_usd: exchange.cost_without_cache.unwrap_or(cost),
-            cost_perfect_cache_nano_usd: exchange.cost_perfect_cache.unwrap_or(cost),
+            cost_without_cache_nano_usd: billed(exchange.cost_without_cache).unwrap_or(cost),
+            cost_perfect_cache_nano_usd: billed(exchange.cost_perfect_cache).unwrap_or(cost),
             missed_nano_usd: missed,
             missed_by_reason: reason.map(|reason| (reason.clone(), missed)).collect(),
-            rewrite_saving_nano_usd: exchange.rewrite_saving.unwrap_or(Money::ZERO),
+            rewrite_saving_nano_usd: billed(exchange.rewrite_saving).unwrap_or(Money::ZERO),
+            switched_off_calls: u64::from(exchange.switched_off),
             estimated_nano_usd: if is_estimated { cost } else { Money::ZERO },
+            notional_nano_usd: exchange.notional.unwrap_or(Money::ZERO),
             ..Self::default()
         });
     }
@@ -137,6 +145,8 @@ impl Totals for CacheTotals {
         "estimated_usd",
         "unpriced_calls",
         "calls_without_usage",
+        "switched_off_calls",
+        "notional_usd",
     ];
 
     fn merge(&mut self, other: &Self) {
@@ -149,12 +159,14 @@ impl Totals for CacheTotals {
         add(&mut self.read_tokens, other.read_tokens);
         add(&mut self.written_tokens, other.written_tokens);
         add(&mut self.uncached_tokens, other.uncached_tokens);
+        add(&mut self.switched_off_calls, other.switched_off_calls);
         self.cost_nano_usd += other.cost_nano_usd;
         self.cost_without_cache_nano_usd += other.cost_without_cache_nano_usd;
         self.cost_perfect_cache_nano_usd += other.cost_perfect_cache_nano_usd;
         self.missed_nano_usd += other.missed_nano_usd;
         self.rewrite_saving_nano_usd += other.rewrite_saving_nano_usd;
         self.estimated_nano_usd += other.estimated_nano_usd;
+        self.notional_nano_usd += other.notional_nano_usd;
         for (reason, amount) in &other.missed_by_reason {
             *self.missed_by_reason.entry(reason.clone()).or_default() += *amount;
         }
@@ -206,15 +218,24 @@ impl Totals for CacheTotals {
             Cell::Amount(self.estimated_nano_usd),
             Cell::Count(self.unpriced_calls),
             Cell::Count(self.calls_without_usage),
+            Cell::Count(self.switched_off_calls),
+            Cell::Amount(self.notional_nano_usd),
         ]
     }
 
     fn notes(&self) -> Vec<String> {
         let mut notes = self.missed_notes();
+        if self.switched_off_calls > 0 {
+            notes.push(format!(
+                "{} not rewritten: edits of prompts like theirs saved nothing (weir status says which)",
+                calls(self.switched_off_calls)
+            ));
+        }
         notes.extend(cost_notes(
             self.unpriced_calls,
             self.calls_without_usage,
             self.estimated_nano_usd,
+            self.notional_nano_usd,
         ));
         notes.push(NOTE.to_owned());
         notes

@@ -32,6 +32,8 @@ pub(super) struct Exchange {
     /// As `Cost::as_str`.
     pub(super) cost_state: String,
     pub(super) cost: Option<Money>,
+    /// What it would have cost, where a plan pays for it.
+    pub(super) notional: Option<Money>,
     pub(super) cost_of_input: Option<Money>,
     pub(super) cost_without_cache: Option<Money>,
     pub(super) cost_perfect_cache: Option<Money>,
@@ -39,6 +41,8 @@ pub(super) struct Exchange {
     pub(super) cache_reason: Option<String>,
     pub(super) missed: Option<Money>,
     pub(super) rewrite_saving: Option<Money>,
+    /// Whether its prompt was left as it is because edits of it saved nothing.
+    pub(super) switched_off: bool,
     pub(super) first_byte_us: Option<u64>,
     pub(super) total_us: u64,
 }
@@ -164,6 +168,7 @@ fn exchange(row: &Row<'_>, query: &Query) -> rusqlite::Result<Exchange> {
         usage,
         cost_state: row.get("cost_state")?,
         cost: amount("cost_nanos")?,
+        notional: amount("notional_nanos")?,
         cost_of_input: amount("cost_input_nanos")?,
         cost_without_cache: amount("cost_without_cache_nanos")?,
         cost_perfect_cache: amount("cost_perfect_cache_nanos")?,
@@ -171,6 +176,7 @@ fn exchange(row: &Row<'_>, query: &Query) -> rusqlite::Result<Exchange> {
         cache_reason: row.get("cache_reason")?,
         missed: amount("missed_nanos")?,
         rewrite_saving: amount("rewrite_saving_nanos")?,
+        switched_off: row.get::<_, String>("reasons")?.contains(SWITCHED_OFF),
         first_byte_us: row
             .get::<_, Option<i64>>("upstream_first_byte_us")?
             .map(unsigned),
@@ -231,6 +237,8 @@ fn unsigned(value: i64) -> u64 {
 const MINUTE_MS: i64 = 60_000;
 const UNKNOWN: &str = "unknown";
 const NONE: &str = "-";
+/// Among the reasons of a record, which are JSON.
+const SWITCHED_OFF: &str = "\"not_rewritten_switched_off\"";
 /// What is no call and costs nothing, such as a list of models, is in the ledger and in no report.
 const EXCHANGES: &str = "SELECT * FROM exchange WHERE started_ms >= ? \
     AND NOT (api = '' AND cost_state = 'priced' AND cost_nanos = 0)";

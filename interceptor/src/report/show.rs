@@ -206,7 +206,12 @@ pub fn render_csv<T: Totals>(report: &Report<T>) -> String {
 }
 
 /// What a reader of a cost must know to not be misled.
-pub(super) fn cost_notes(unpriced: u64, unknown: u64, estimated: Money) -> Vec<String> {
+pub(super) fn cost_notes(
+    unpriced: u64,
+    unknown: u64,
+    estimated: Money,
+    notional: Money,
+) -> Vec<String> {
     let mut notes = Vec::new();
     if unpriced > 0 {
         notes.push(format!(
@@ -224,6 +229,12 @@ pub(super) fn cost_notes(unpriced: u64, unknown: u64, estimated: Money) -> Vec<S
         let amount = dollars(estimated, DECIMALS);
         notes.push(format!(
             "{amount} of the cost is estimated, for calls that broke off"
+        ));
+    }
+    if notional > Money::ZERO {
+        let amount = dollars(notional, DECIMALS);
+        notes.push(format!(
+            "+ {amount} by list prices for calls that a plan pays for, not in the cost"
         ));
     }
     notes
@@ -332,7 +343,7 @@ fn amount_decimals(total: &[Cell]) -> u32 {
     }
 }
 
-fn calls(count: u64) -> String {
+pub(super) fn calls(count: u64) -> String {
     if count == 1 {
         "1 call".to_owned()
     } else {

@@ -33,6 +33,8 @@ pub struct SpendTotals {
     pub cost_nano_usd: Money,
     /// Part of the cost that is estimated.
     pub estimated_nano_usd: Money,
+    /// What calls would have cost for which a plan pays; not in the cost.
+    pub notional_nano_usd: Money,
 }
 
 pub(super) fn report(reader: &Reader, query: &Query) -> Result<SpendReport, LedgerError> {
@@ -62,6 +64,7 @@ impl SpendTotals {
             output_tokens: usage.output,
             cost_nano_usd: cost,
             estimated_nano_usd: if is_estimated { cost } else { Money::ZERO },
+            notional_nano_usd: exchange.notional.unwrap_or(Money::ZERO),
         });
     }
 
@@ -86,6 +89,7 @@ impl Totals for SpendTotals {
         "cost_usd",
         "estimated_usd",
         "calls_without_usage",
+        "notional_usd",
     ];
 
     fn merge(&mut self, other: &Self) {
@@ -100,6 +104,7 @@ impl Totals for SpendTotals {
         self.output_tokens = self.output_tokens.saturating_add(other.output_tokens);
         self.cost_nano_usd += other.cost_nano_usd;
         self.estimated_nano_usd += other.estimated_nano_usd;
+        self.notional_nano_usd += other.notional_nano_usd;
     }
 
     fn weight(&self) -> (i64, u64) {
@@ -123,6 +128,7 @@ impl Totals for SpendTotals {
         cells.extend([
             Cell::Amount(self.estimated_nano_usd),
             Cell::Count(self.calls_without_usage),
+            Cell::Amount(self.notional_nano_usd),
         ]);
         cells
     }
@@ -132,6 +138,7 @@ impl Totals for SpendTotals {
             self.unpriced_calls,
             self.calls_without_usage,
             self.estimated_nano_usd,
+            self.notional_nano_usd,
         )
     }
 }

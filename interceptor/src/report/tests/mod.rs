@@ -295,10 +295,10 @@ fn csv_has_exact_amounts_and_quoted_names() {
     check(
         &csv.replace("\r\n", "\n"),
         r#"
-model,calls,hit_calls,input_tokens,read_tokens,written_tokens,uncached_tokens,hit_permille,cost_usd,cost_without_cache_usd,cost_perfect_cache_usd,saved_usd,missed_usd,rewrite_saving_usd,estimated_usd,unpriced_calls,calls_without_usage
-claude-sonnet-4-5-20250929,2,0,1278067,1234567,42000,1500,965,0.556371,3.858201,0.421371,3.30183,0.00,0.00,0.00,0,0
-claude-haiku-4-5,3,0,10000,9000,0,1000,900,0.0149,0.023,0.014001,0.0081,0.00,0.00,0.0125,0,1
-"gpt-?[31mnext, ""new""",1,0,100,10,0,90,100,0.00,0.00,0.00,0.00,0.00,0.00,0.00,1,0
+model,calls,hit_calls,input_tokens,read_tokens,written_tokens,uncached_tokens,hit_permille,cost_usd,cost_without_cache_usd,cost_perfect_cache_usd,saved_usd,missed_usd,rewrite_saving_usd,estimated_usd,unpriced_calls,calls_without_usage,switched_off_calls,notional_usd
+claude-sonnet-4-5-20250929,2,0,1278067,1234567,42000,1500,965,0.556371,3.858201,0.421371,3.30183,0.00,0.00,0.00,0,0,0,0.00
+claude-haiku-4-5,3,0,10000,9000,0,1000,900,0.0149,0.023,0.014001,0.0081,0.00,0.00,0.0125,0,1,0,0.00
+"gpt-?[31mnext, ""new""",1,0,100,10,0,90,100,0.00,0.00,0.00,0.00,0.00,0.00,0.00,1,0,0,0.00
 "#,
     );
 }
@@ -329,7 +329,8 @@ fn json_has_everything_with_amounts_as_integers() {
       "input_tokens": 1288067,
       "output_tokens": 1700,
       "cost_nano_usd": 571271000,
-      "estimated_nano_usd": 12500000
+      "estimated_nano_usd": 12500000,
+      "notional_nano_usd": 0
     },
     {
       "group": {
@@ -343,7 +344,8 @@ fn json_has_everything_with_amounts_as_integers() {
       "input_tokens": 100,
       "output_tokens": 5,
       "cost_nano_usd": 0,
-      "estimated_nano_usd": 0
+      "estimated_nano_usd": 0,
+      "notional_nano_usd": 0
     }
   ],
   "total": {
@@ -355,7 +357,8 @@ fn json_has_everything_with_amounts_as_integers() {
     "input_tokens": 1288167,
     "output_tokens": 1705,
     "cost_nano_usd": 571271000,
-    "estimated_nano_usd": 12500000
+    "estimated_nano_usd": 12500000,
+    "notional_nano_usd": 0
   }
 }
 "#,
@@ -433,4 +436,46 @@ fn the_command_line_answers_in_each_format() {
             "{line}"
         );
     }
+}
+
+#[test]
+fn what_a_plan_pays_for_and_what_was_switched_off_is_told_below_the_table() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = LedgerOptions::new(directory.path());
+    let ledger = Ledger::open(&options).unwrap();
+    let mut record = priced(call(1, "claude-opus-5-5", 900, 0, 100, 10), 500, 2_000, 300);
+    record.cost = Cost::Notional {
+        total: dollars(500),
+        version: "2026-11-01".to_owned(),
+    };
+    record.missed = Some(dollars(200));
+    record.reasons = vec!["not_rewritten_switched_off".to_owned()];
+    ledger.record(record);
+    assert!(ledger.flush(WAIT), "{:?}", ledger.health());
+    let reader = Reader::open(&options).unwrap();
+    let query = Query {
+        since_unix_ms: LATE,
+        by: Vec::new(),
+        time_zone: TimeZone::UTC,
+        fees: BTreeMap::new(),
+    };
+    let cache = cache(&reader, &query).unwrap();
+    let totals = &cache.total;
+    assert_eq!(totals.notional_nano_usd, dollars(500));
+    let nothing = [
+        totals.cost_nano_usd,
+        totals.saved_nano_usd,
+        totals.missed_nano_usd,
+    ];
+    assert_eq!(nothing, [Money::ZERO; 3], "a plan pays for it");
+    let shown = render_table(&cache);
+    for line in [
+        "1 call not rewritten: edits of prompts like theirs saved nothing",
+        "+ $0.0005 by list prices for calls that a plan pays for, not in the cost",
+    ] {
+        assert!(shown.contains(line), "{shown}");
+    }
+    let spend = spend(&reader, &query).unwrap();
+    assert_eq!(spend.total.notional_nano_usd, dollars(500));
+    assert_eq!(spend.total.cost_nano_usd, Money::ZERO);
 }
