@@ -104,6 +104,8 @@ pub struct Metrics {
     cache: CacheMetrics,
     /// Calls with a prompt, by what was done to it.
     pub rewritten: IntCounterVec,
+    /// Values of workloads, by what is done about them from then on.
+    pub switched: IntCounterVec,
     /// Calls refused, by `reason`.
     pub refused: IntCounterVec,
     /// What caps did besides refusing.
@@ -190,6 +192,7 @@ impl Metrics {
             )?,
             cache: CacheMetrics::new(&registry)?,
             rewritten: rewritten(&registry)?,
+            switched: switched(&registry)?,
             refused: counter("weir_refused_calls_total", "Calls refused.", &["reason"])?,
             caps: CapMetrics::new(&registry)?,
             bypassed: counter(
@@ -338,6 +341,15 @@ fn rewritten(registry: &Registry) -> Result<IntCounterVec, prometheus::Error> {
     let rewritten = IntCounterVec::new(options, &["result"])?;
     registry.register(Box::new(rewritten.clone()))?;
     Ok(rewritten)
+}
+
+fn switched(registry: &Registry) -> Result<IntCounterVec, prometheus::Error> {
+    let help = "Values that change in the prompts of a workload, by what is done about them from \
+                then on: moved (it saves), kept (moving saved nothing), off (telling cost more).";
+    let options = Opts::new("weir_rewrite_switched_total", help);
+    let switched = IntCounterVec::new(options, &["standing"])?;
+    registry.register(Box::new(switched.clone()))?;
+    Ok(switched)
 }
 
 fn gauge(registry: &Registry, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {

@@ -101,6 +101,9 @@ impl Context {
         if let Err(error) = self.memory.save(&self.state_dir) {
             tracing::warn!(%error, "expected to keep what estimates were learned");
         }
+        if let Err(error) = self.rewriter.save(&self.state_dir) {
+            tracing::warn!(%error, "expected to keep what rewriting brings");
+        }
     }
 
     pub(crate) fn prices(&self) -> Arc<PriceTable> {
@@ -353,6 +356,7 @@ impl Sidecar {
                 "resets_at_unix": account.resets_at_unix,
             })).collect::<Vec<_>>(),
             "estimates": self.context.memory.error(),
+            "cache": self.context.rewriter.status(unix_ms().div_euclid(1000)),
             "bypasses": not_inspected,
             "ledger": self.context.ledger.health(),
         })

@@ -7,9 +7,11 @@ use weir_core::api::Api;
 use weir_core::catalog::Provider;
 use weir_core::edit;
 use weir_core::pricing::PriceTable;
-use weir_core::prompt::{self, Fingerprint, HashKey, Section, Segment};
-use weir_core::rewrite::{self, Markable, Request, RuleSet, Thread, Tree};
-use weir_core::volatile::Rules;
+use weir_core::prompt::{self, Fingerprint, HashKey, Prompt, Section, Segment};
+use weir_core::rewrite::{
+    self, About, Called, Markable, Plan, Request, RuleSet, Thread, Tree, Valued, Workloads,
+};
+use weir_core::volatile::{Rules, Span};
 
 use crate::replay::{Sent, Way};
 use crate::session::Dialect;
@@ -24,8 +26,7 @@ pub(crate) struct Shared {
 pub(crate) struct Weir {
     pub(crate) shared: Shared,
     pub(crate) rules: RuleSet,
-    /// When workloads were seen last, in milliseconds since the Unix epoch.
-    families: HashMap<u128, i64>,
+    workloads: Workloads,
     /// Whether conversations that begin now are edited.
     pub(crate) on: bool,
 }
@@ -35,7 +36,7 @@ impl Weir {
         Self {
             shared: Shared::default(),
             rules: BUILTIN.clone(),
-            families: HashMap::new(),
+            workloads: Workloads::default(),
             on: true,
         }
     }
@@ -58,8 +59,22 @@ impl Weir {
     }
 }
 
-impl Way for Weir {
-    fn pass(&mut self, sent: &Sent<'_>) -> String {
+/// A call, as far as its prompt goes.
+struct Call<'a> {
+    api: Api,
+    provider: Provider,
+    host: &'static str,
+    model: &'a str,
+    body: &'a [u8],
+    prompt: Prompt,
+    thread: Thread,
+    minimum_bytes: usize,
+    now_s: i64,
+}
+
+impl<'a> Call<'a> {
+    /// None, where the client says nothing.
+    fn of(sent: &Sent<'a>) -> Option<Self> {
         let (api, provider, host) = match sent.session.api {
             Dialect::Messages => (Api::Messages, Provider::Anthropic, "api.anthropic.com"),
             Dialect::Chat => (Api::ChatCompletions, Provider::OpenAi, "api.openai.com"),
@@ -67,54 +82,101 @@ impl Way for Weir {
         };
         let (body, model) = (sent.body.as_bytes(), sent.session.model.as_str());
         let prompt = prompt::read(body).expect("a client's body is JSON");
-        let scope: [&[u8]; 2] = [b"an account", host.as_bytes()];
-        let Some(thread) = Thread::of(&prompt, body, &KEY, &scope) else {
-            return sent.body.to_owned();
-        };
-        let minimum = PriceTable::builtin()
-            .listing(provider.as_str(), model)
-            .min_cacheable_tokens;
-        let minimum_bytes = usize::try_from(minimum.unwrap_or(1024) * 4).expect("a length");
-        let begin = self.on && body.len() >= minimum_bytes;
-        let first_system = |segment: &Segment| segment.section == Section::System;
-        let request = Request {
+        let thread = Thread::of(&prompt, body, &KEY, &[b"an account", host.as_bytes()])?;
+        let listing = PriceTable::builtin().listing(provider.as_str(), model);
+        let minimum = listing.min_cacheable_tokens.unwrap_or(1024);
+        Some(Self {
             api,
+            provider,
+            host,
+            model,
             body,
-            prompt: &prompt,
-            thread: &thread,
+            prompt,
+            thread,
+            minimum_bytes: usize::try_from(minimum * 4).expect("a length"),
+            now_s: sent.unix_ms / 1000,
+        })
+    }
+
+    /// What the workload is told of it.
+    fn called<'b>(&self, spans: &[Span], about: &'b About, values: &'b [Valued]) -> Called<'b> {
+        let family = rewrite::family(self.body, &self.prompt, spans, &KEY) >> 64;
+        Called {
+            workload: u64::try_from(family).expect("the half of it"),
+            about,
+            values,
+            begins: self.thread.is_start,
+            now_s: self.now_s,
+        }
+    }
+
+    /// The block by which Claude Code says who it is.
+    fn untouchable(&self) -> Option<usize> {
+        let mut segments = self.prompt.segments.iter();
+        let is_system = |segment: &Segment| segment.section == Section::System;
+        let body = std::str::from_utf8(self.body).expect("a client's body is text");
+        let first = segments.position(is_system);
+        first.filter(|_| body.contains("\"x-anthropic-billing-header:"))
+    }
+}
+
+impl Weir {
+    fn plan(&mut self, call: &Call<'_>, begin: bool) -> Plan {
+        let first = call.thread.first.at;
+        let request = Request {
+            api: call.api,
+            body: call.body,
+            prompt: &call.prompt,
+            thread: &call.thread,
             key: &KEY,
-            // The block by which Claude Code says who it is.
-            untouchable: prompt
-                .segments
-                .iter()
-                .position(first_system)
-                .filter(|_| sent.body.contains("\"x-anthropic-billing-header:")),
+            untouchable: call.untouchable(),
             held_by_provider: false,
             begin,
         };
-        let stored = self.shared.trees.get(&thread.first.at);
+        let stored = self.shared.trees.get(&first);
         let tree: Option<Tree> = stored.map(|bytes| serde_json::from_slice(bytes).expect("a tree"));
         let sets = [&*BUILTIN, &*STRIPPING].into_iter();
         let find = |id| {
             let set = sets.clone().find(|set| set.id == id);
             set.map(|set| Arc::clone(&set.rules))
         };
-        let plan = rewrite::plan(&request, tree.as_ref(), &self.rules, find);
+        let about = About::default();
+        let standings = |spans: &[Span]| {
+            let values = rewrite::values(call.body, spans, &self.rules.rules, &KEY);
+            self.workloads
+                .standings(&call.called(spans, &about, &values))
+        };
+        let plan = rewrite::plan_measured(&request, tree.as_ref(), &self.rules, find, standings);
         if let Some(tree) = &plan.tree {
             let bytes = serde_json::to_vec(tree).expect("a tree is plain data");
-            self.shared.trees.insert(thread.first.at, bytes);
+            self.shared.trees.insert(first, bytes);
         }
-        let family = rewrite::family(body, &prompt, &plan.spans, &KEY);
-        let seen = self.families.insert(family, sent.unix_ms);
+        plan
+    }
+}
+
+impl Way for Weir {
+    fn pass(&mut self, sent: &Sent<'_>) -> String {
+        let Some(call) = Call::of(sent) else {
+            return sent.body.to_owned();
+        };
+        let begin = self.on && call.body.len() >= call.minimum_bytes;
+        let plan = self.plan(&call, begin);
+        let rules = plan.rules.as_deref().expect("a plan has its rules");
+        let values = rewrite::values(call.body, &plan.spans, rules, &KEY);
+        let about = About::default();
+        let shown = self
+            .workloads
+            .note(&call.called(&plan.spans, &about, &values));
         let markable = Markable {
-            api,
-            provider,
-            model,
-            body,
-            prompt: &prompt,
-            thread: &thread,
-            minimum_bytes,
-            prefix_is_shared: seen.is_some_and(|seen| sent.unix_ms - seen <= LIFETIME_MS),
+            api: call.api,
+            provider: call.provider,
+            model: call.model,
+            body: call.body,
+            prompt: &call.prompt,
+            thread: &call.thread,
+            minimum_bytes: call.minimum_bytes,
+            prefix_is_shared: shown.is_warm,
             edits: &plan.edits,
         };
         let mut edits = if plan.applied {
@@ -126,9 +188,9 @@ impl Way for Weir {
             edits.extend(rewrite::breakpoints(&markable));
         }
         if plan.began == Some(true) {
-            edits.extend(rewrite::routing(&markable, host, &plan.spans, &KEY));
+            edits.extend(rewrite::routing(&markable, call.host, &plan.spans, &KEY));
         }
-        let edited = edit::apply(body, &mut edits).expect("edits fit the body");
+        let edited = edit::apply(call.body, &mut edits).expect("edits fit the body");
         String::from_utf8(edited).expect("an edited body is text")
     }
 }
@@ -142,6 +204,4 @@ fn rule_set(more: &str) -> RuleSet {
     RuleSet::new(Rules::parse(more).expect("the rules are valid"), &KEY)
 }
 
-/// How long a cache holds what nobody reads, at least.
-const LIFETIME_MS: i64 = 300_000;
 const KEY: HashKey = HashKey::new(*b"a key of a test.");

@@ -3,6 +3,7 @@
 //! Weir in between.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use http::{Request, StatusCode, Version};
 use http_body_util::Full;
@@ -10,7 +11,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use weir::process::config::{Cache, CacheMode, Config};
 use weir_core::prompt::{self, HashKey};
-use weir_simulator::{Options, Simulator};
+use weir_core::rewrite::JUDGED_CALLS;
+use weir_simulator::{Clock, Options, Simulator};
 use weir_tests::{Api, Client, World, request};
 
 const KEY: HashKey = HashKey::new([9; 16]);
@@ -101,9 +103,9 @@ async fn client(world: &World, simulator: &Simulator) -> Client {
     .await
 }
 
-/// The bodies that the provider saw, each beginning with the one before.
-fn assert_each_continues_the_one_before(simulator: &Simulator) {
-    let received = simulator.received();
+/// The bodies that the provider saw after the first `others`, each beginning with the one before.
+fn assert_each_continues_the_one_before(simulator: &Simulator, others: usize) {
+    let received = simulator.received().split_off(others);
     let prints = received.iter().map(|request| {
         let prompt = prompt::read(&request.body).unwrap();
         prompt.fingerprints(&request.body, &KEY)
@@ -123,16 +125,38 @@ fn assert_each_continues_the_one_before(simulator: &Simulator) {
 
 const OTHER_RULES: &str = "[[rule]]\nname = \"current-date\"\ntransform = \"keep\"\n";
 
-/// One turn under each configuration in order, with a restart in between.
-async fn each_turn_under(
-    configurations: &[(CacheMode, &str)],
-    dates: &[&str],
+/// A conversation, and what happens to Weir while it goes on.
+struct Story<'a> {
+    configurations: &'a [(CacheMode, &'a str)],
+    /// Of its turns.
+    dates: &'a [&'a str],
+    /// Of other conversations that begin before it.
+    before: &'a [&'a str],
     model: &'static str,
     thinks: bool,
-) -> Simulator {
+}
+
+/// One turn under each configuration in order, with a restart in between.
+async fn told(story: Story<'_>) -> Simulator {
+    let Story {
+        configurations,
+        dates,
+        before,
+        model,
+        thinks,
+    } = story;
     let simulator = Simulator::start(Options::default()).unwrap();
     let mut agent = Agent::new(model, thinks, "Begin.");
-    let mut state = TempDir::new().unwrap();
+    let state = TempDir::new().unwrap();
+    let (mode, rules) = configurations[0];
+    let world = World::continued(state, &[simulator.ca_pem()], config(mode, rules));
+    let mut other_client = client(&world, &simulator).await;
+    for date in before {
+        let mut other = Agent::new(model, thinks, &format!("Begin on {date}."));
+        assert_eq!(other.turn(&mut other_client, date).await, StatusCode::OK);
+    }
+    drop(other_client);
+    let mut state = world.stop().await;
     for (turn, (mode, rules)) in configurations.iter().enumerate() {
         let world = World::continued(state, &[simulator.ca_pem()], config(*mode, rules));
         let mut client = client(&world, &simulator).await;
@@ -142,7 +166,7 @@ async fn each_turn_under(
         drop(client);
         state = world.stop().await;
     }
-    assert_each_continues_the_one_before(&simulator);
+    assert_each_continues_the_one_before(&simulator, before.len());
     simulator
 }
 
@@ -158,14 +182,21 @@ async fn no_signature_is_refused_and_nothing_is_read_anew_whatever_happens_to_we
         (Rewrite, OTHER_RULES),
         (Rewrite, ""),
     ];
-    let simulator = Box::pin(each_turn_under(
-        &all,
-        &["2026-06-17"],
-        "claude-opus-5-5",
-        true,
-    ))
+    let simulator = Box::pin(told(Story {
+        configurations: &all,
+        dates: &["2026-06-17"],
+        before: &["2026-06-15", "2026-06-16"],
+        model: "claude-opus-5-5",
+        thinks: true,
+    }))
     .await;
-    let first = String::from_utf8(simulator.received()[0].body.to_vec()).unwrap();
+    let received = simulator.received();
+    let of = |index: usize| String::from_utf8(received[index].body.to_vec()).unwrap();
+    assert!(
+        !of(0).contains("context_values"),
+        "nothing says that it pays"
+    );
+    let first = of(2);
     assert!(
         first.contains("[see <current-date> in <context_values>]"),
         "{first}"
@@ -174,7 +205,7 @@ async fn no_signature_is_refused_and_nothing_is_read_anew_whatever_happens_to_we
         first.contains("<current-date>2026-06-17</current-date>"),
         "{first}"
     );
-    for line in &simulator.bill()[1..] {
+    for line in &simulator.bill()[2..] {
         assert!(
             line.usage.cache_read * 10 > line.usage.prompt() * 9,
             "{line:?}"
@@ -187,12 +218,13 @@ async fn a_conversation_that_began_unedited_is_left_alone_when_rewriting_is_swit
     use CacheMode::{Observe, Off, Rewrite};
     for before in [Observe, Off] {
         let all = [(before, ""), (Rewrite, ""), (Rewrite, "")];
-        let simulator = Box::pin(each_turn_under(
-            &all,
-            &["2026-06-17"],
-            "claude-opus-5-5",
-            true,
-        ))
+        let simulator = Box::pin(told(Story {
+            configurations: &all,
+            dates: &["2026-06-17"],
+            before: &["2026-06-16"],
+            model: "claude-opus-5-5",
+            thinks: true,
+        }))
         .await;
         for request in simulator.received() {
             let body = String::from_utf8(request.body.to_vec()).unwrap();
@@ -210,11 +242,25 @@ async fn a_date_that_moves_with_each_turn_is_told_and_costs_no_cache() {
         "2026-06-17 10:02",
         "2026-06-17 10:03",
     ];
-    let simulator = Box::pin(each_turn_under(&all, &dates, "claude-haiku-4-5", false)).await;
-    let rewritten = simulator.total_nanodollars();
-    let last = simulator.received().pop().unwrap();
-    let last = String::from_utf8(last.body.to_vec()).unwrap();
-    assert_eq!(last.matches("10:03").count(), 1, "{last}");
+    let mut rewritten = 0;
+    // Where the value stays that the conversation began with, and where it is moved.
+    for before in [&[][..], &["2026-06-15 09:00", "2026-06-16 09:00"]] {
+        let simulator = Box::pin(told(Story {
+            configurations: &all,
+            dates: &dates,
+            before,
+            model: "claude-haiku-4-5",
+            thinks: false,
+        }))
+        .await;
+        let bill = simulator.bill().split_off(before.len());
+        rewritten = bill.iter().map(|line| line.nanodollars).sum();
+        let last = simulator.received().pop().unwrap();
+        let last = String::from_utf8(last.body.to_vec()).unwrap();
+        assert_eq!(last.matches("10:03").count(), 1, "{last}");
+        let is_moved = last.contains("[see <current-date>");
+        assert_eq!(is_moved, !before.is_empty(), "{last}");
+    }
 
     let all = [(CacheMode::Observe, ""); 6];
     let simulator = Simulator::start(Options::default()).unwrap();
@@ -292,13 +338,20 @@ async fn every_edit_is_in_the_record_under_its_rule() {
     let simulator = Simulator::start(Options::default()).unwrap();
     let world = World::start(&[simulator.ca_pem()], config(CacheMode::Rewrite, ""));
     let mut client = client(&world, &simulator).await;
-    let mut agent = Agent::new("claude-opus-5-5", false, "Begin.");
-    assert_eq!(agent.turn(&mut client, "2026-06-17").await, StatusCode::OK);
-    let record = world.record().await;
-    let rules: Vec<&str> = record.edits.iter().map(|edit| edit.rule.as_str()).collect();
-    for rule in ["current-date", "working-directory", "context-values"] {
-        assert!(rules.contains(&rule), "{rules:?}");
+    for date in ["2026-06-16", "2026-06-17"] {
+        let mut agent = Agent::new("claude-opus-5-5", false, &format!("Begin on {date}."));
+        assert_eq!(agent.turn(&mut client, date).await, StatusCode::OK);
     }
+    let first = world.record().await;
+    assert_eq!(first.edits, [], "nothing says yet that it pays");
+    let record = world.record().await;
+    let mut rules: Vec<&str> = record.edits.iter().map(|edit| edit.rule.as_str()).collect();
+    rules.sort_unstable();
+    assert_eq!(
+        rules,
+        ["context-values", "current-date"],
+        "the directory is the same"
+    );
     assert_eq!(
         world.metric("weir_rewritten_calls_total{result=\"edited\"}"),
         1
@@ -343,4 +396,64 @@ async fn breakpoints_are_added_where_they_will_be_read_and_never_more_than_four(
         let prompt = prompt::read(&request.body).unwrap();
         assert!(prompt.markers() <= 4);
     }
+}
+
+/// A chat whose every prompt begins with the time, with hours between its turns: no cache has
+/// anything to read of it, so that changes are told in vain.
+async fn chat(client: &mut Client, clock: &Clock, first: &str, turns: usize) {
+    let manual = "Say what you do before you do it, in one sentence. ".repeat(400);
+    let mut messages = vec![json!({ "role": "system", "content": "" })];
+    for turn in 0..turns {
+        clock.advance(Duration::from_secs(100_000));
+        let time = format!("2026-06-09 10:{turn:02}:00");
+        messages[0]["content"] = json!(format!("The current time is {time}.\n{manual}"));
+        let text = if turn == 0 { first } else { "Go on." };
+        messages.push(json!({ "role": "user", "content": format!("{text} [[sim: tokens=5]]") }));
+        let body = json!({ "model": "gpt-5.5", "messages": messages });
+        let (status, answer) = client.ask(Api::Chat, &body).await;
+        assert_eq!(status, StatusCode::OK, "{answer:?}");
+        let answer: Value = serde_json::from_slice(&answer).unwrap();
+        messages.push(answer["choices"][0]["message"].clone());
+    }
+}
+
+#[tokio::test]
+async fn an_edit_that_saves_nothing_is_switched_off_for_its_workload_and_stays_so() {
+    const OFF: &str = "weir_rewrite_switched_total{standing=\"off\"}";
+    let clock = Clock::manual(Duration::from_secs(1_781_000_000));
+    let options = Options {
+        clock: clock.clone(),
+        ..Options::default()
+    };
+    let simulator = Simulator::start(options).unwrap();
+    let host = Api::Chat.host();
+    let rewriting = || config(CacheMode::Rewrite, "");
+    let world = World::start(&[simulator.ca_pem()], rewriting());
+    let mut client = Client::connect(&world, simulator.addr(), host, Version::HTTP_11).await;
+    let judged = usize::try_from(JUDGED_CALLS).unwrap();
+    // The first turn costs nothing, and the last one comes after the verdict.
+    chat(&mut client, &clock, "Begin.", judged + 2).await;
+    assert_eq!(world.metric(OFF), 1);
+    let saw = |simulator: &Simulator| {
+        let body = simulator.received().pop().unwrap().body;
+        String::from_utf8(body.to_vec()).unwrap()
+    };
+    assert!(
+        saw(&simulator).contains("context_values"),
+        "a conversation goes on as it began"
+    );
+    let status = world.sidecar.status();
+    assert_eq!(status["cache"][0]["standing"], "off", "{status}");
+
+    drop(client);
+    let world = World::continued(world.stop().await, &[simulator.ca_pem()], rewriting());
+    let mut client = Client::connect(&world, simulator.addr(), host, Version::HTTP_11).await;
+    chat(&mut client, &clock, "Begin once more.", 2).await;
+    assert!(!saw(&simulator).contains("context_values"));
+    world.record().await;
+    let reasons = &world.record().await.reasons;
+    assert!(
+        reasons.contains(&"not_rewritten_switched_off".to_owned()),
+        "{reasons:?}"
+    );
 }

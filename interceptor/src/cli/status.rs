@@ -130,6 +130,14 @@ fn describe(status: &Value) -> String {
     {
         lines.push_str(&format!("  cap              {}\n", describe_cap(cap)));
     }
+    for value in status
+        .get("cache")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+    {
+        lines.push_str(&format!("  prompt value     {}\n", describe_value(value)));
+    }
     for (key, title) in [
         ("bypasses", "not inspected"),
         ("not_redirected", "not redirected"),
@@ -181,6 +189,26 @@ fn describe_cap(cap: &Value) -> String {
     )
 }
 
+/// What rewriting does about a value that changes in the prompts of a program.
+fn describe_value(value: &Value) -> String {
+    let text = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or("?");
+    let done = match text("standing") {
+        "moved" => "moved out of the prefix",
+        "off" => "left alone: telling its changes cost more than it saved",
+        _ => "not moved: moving it saved nothing",
+    };
+    let until = value.get("until_unix").and_then(Value::as_i64);
+    let until = until.and_then(|second| jiff::Timestamp::from_second(second).ok());
+    let until = until.map_or_else(String::new, |at| format!(", until {at}"));
+    format!(
+        "{} of {} ({} at {}): {done}{until}",
+        text("value"),
+        text("program"),
+        text("model"),
+        text("host")
+    )
+}
+
 /// An object as `key value` pairs, one line for each.
 fn list(value: Option<&Value>) -> Vec<String> {
     let pairs = value.and_then(Value::as_object).into_iter().flatten();
@@ -218,6 +246,12 @@ mod tests {
                 {"name": "ever", "scope": "all", "spent": "$1.50", "reserved": "$0.00",
                  "limit": "$30.00", "resets_at_unix": null},
             ],
+            "cache": [
+                {"value": "cwd", "program": "claude", "model": "m", "host": "h", "standing": "off",
+                 "until_unix": 1_795_478_400},
+                {"value": "time", "program": "pi", "model": "m", "host": "h", "standing": "moved",
+                 "until_unix": null},
+            ],
             "bypasses": {"no_sni": 3}, "not_redirected": {}, "log": "/x/weir-7.log",
             "estimates": {"prompts": 12, "mean_permille": 42, "bias_permille": -7},
         });
@@ -227,6 +261,9 @@ mod tests {
                         cap              daily (user=ann): $1.50 of $20.00 spent, $0.20 reserved, \
                         resets at 2026-11-24T00:00:00Z\n  \
                         cap              ever (all): $1.50 of $30.00 spent\n  \
+                        prompt value     cwd of claude (m at h): left alone: telling its changes \
+                        cost more than it saved, until 2026-11-24T00:00:00Z\n  \
+                        prompt value     time of pi (m at h): moved out of the prefix\n  \
                         not inspected    no sni 3\n  \
                         estimates        of 12 prompts: off by 4.2 %, 0.7 % too low\n  \
                         log              /x/weir-7.log\n";

@@ -17,11 +17,12 @@ use weir_core::edit;
 use weir_core::pricing::{self, PriceTable};
 use weir_core::rewrite::Plan;
 
-use super::credential::{SUBSCRIPTION, Sender};
+use super::credential::{Kind, Sender};
 use super::edit::{Decoded, is_signed};
 use super::explain::{Bodies, Sketched};
 use super::growth::Growth;
 use super::priced::{Priced, Terms};
+use super::rewrite::Measured;
 use crate::decrypt::Session;
 use crate::forward::SendError;
 use crate::ledger::{Cost, Outcome, Record, new_id};
@@ -49,6 +50,8 @@ pub(super) struct Entry {
     pub(super) call: Option<Call>,
     /// What is known of the call.
     pub(super) terms: Terms,
+    /// What stands behind its credential, if it has one.
+    pub(super) credential: Option<Kind>,
     /// Which conversation the call belongs to.
     pub(super) conversation: u64,
     /// The body without its encoding, if it has one; taken when the edits are made.
@@ -58,6 +61,8 @@ pub(super) struct Entry {
     pub(super) edits: Vec<edit::Edit>,
     /// What was, or would have been, done to the prompt.
     pub(super) plan: Option<Plan>,
+    /// The workload that the plan's effect is counted for.
+    pub(super) measured: Option<Measured>,
     pub(super) reserved: Amount,
     /// What is reserved for its stream, where a cap wants that to be followed.
     pub(super) growth: Option<Growth>,
@@ -111,7 +116,9 @@ impl Entry {
             path,
             headers: request.headers(),
         };
-        if let Some(credential) = context.keyring.recognize(&sender, &session.credential) {
+        let credential = context.keyring.recognize(&sender, &session.credential);
+        let kind = credential.as_ref().map(|credential| credential.kind);
+        if let Some(credential) = credential {
             identity.key_hash = Some(credential.hash);
             identity.key_tail = credential.tail;
             identity.key_kind = Some(credential.kind.as_str().to_owned());
@@ -138,6 +145,7 @@ impl Entry {
             ..Record::default()
         };
         let mut entry = Self::of(context, rules, session, endpoint, said, record);
+        entry.credential = kind;
         entry.signed = is_signed(request.headers(), request.uri().query());
         if let Endpoint::Later(_) = endpoint {
             api::holder_of_results(path).clone_into(&mut entry.results_of);
@@ -189,11 +197,13 @@ impl Entry {
             said,
             call: None,
             terms: Terms::default(),
+            credential: None,
             conversation: 0,
             decoded: None,
             signed: false,
             edits: Vec::new(),
             plan: None,
+            measured: None,
             reserved: Amount::ZERO,
             growth: None,
             counted: None,
@@ -302,7 +312,7 @@ impl Entry {
     /// Whether the credential is of a plan, and what a plan pays for does not count as spent.
     pub(super) fn is_paid_by_a_plan(&self) -> bool {
         self.rules.config.pricing.subscriptions == Subscriptions::Notional
-            && self.record.identity.key_kind.as_deref() == Some(SUBSCRIPTION)
+            && self.credential == Some(Kind::Subscription)
     }
 
     /// Writes the record and settles what was reserved. Only the first call does anything.

@@ -8,7 +8,8 @@ use std::ops::Range;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
 use bytes::Bytes;
-use weir_core::cache::{CacheRules, Explanation, Made, Replayed, Seen, Sketch};
+use weir_core::answer::Answer;
+use weir_core::cache::{self, CacheRules, Explanation, Made, Reason, Replayed, Seen, Sketch};
 use weir_core::edit;
 use weir_core::money::Money;
 use weir_core::prompt::{self, HashKey, Prompt};
@@ -58,12 +59,24 @@ pub(super) struct Sketched {
     sketch: Sketch,
     /// What was not sent: the prompt as it came, where it was rewritten; else as it would have been.
     other: Option<Sketch>,
-    is_rewritten: bool,
+    sent: Sent,
     /// Whose latest calls it is compared with: of the same program, user and API.
     family: u64,
     sent_ms: i64,
     /// What rules know to change.
     spans: Vec<Known>,
+}
+
+/// What was sent, of the prompt as it came and as it would be rewritten.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Sent {
+    /// The prompt as it came.
+    #[default]
+    AsItCame,
+    /// The rewritten one.
+    Rewritten,
+    /// Both are the same.
+    Either,
 }
 
 /// A value that a rule knows to change.
@@ -81,7 +94,7 @@ pub(super) struct Explained {
     rule: Option<String>,
     /// What the prompt that was not sent would have used.
     other: Option<Usage>,
-    is_rewritten: bool,
+    sent: Sent,
 }
 
 impl Entry {
@@ -113,13 +126,19 @@ impl Entry {
         };
         let planned = self.plan.as_ref().map_or(&[][..], |plan| &plan.edits);
         let is_rewritten = self.edits.iter().any(|made| planned.contains(made));
-        let other = if planned.is_empty() {
-            None
+        let has_values = self
+            .plan
+            .as_ref()
+            .is_some_and(|plan| !plan.spans.is_empty());
+        let (sent_as, other) = if planned.is_empty() {
+            // What later calls are compared with has to know of this one.
+            (Sent::Either, has_values.then(|| sketch.clone()))
         } else if is_rewritten {
-            self.outline_of(&came)
+            (Sent::Rewritten, self.outline_of(&came))
         } else {
             let would_be = edit::apply(&came, &mut planned.to_vec()).ok();
-            would_be.and_then(|body| self.outline_of(&body))
+            let outline = would_be.and_then(|body| self.outline_of(&body));
+            (Sent::AsItCame, outline)
         };
         let plan = self.plan.as_ref().filter(|_| !is_rewritten);
         let spans = match plan.and_then(|plan| Some((plan, plan.rules.as_deref()?))) {
@@ -142,7 +161,7 @@ impl Entry {
         self.sketched = Some(Sketched {
             sketch,
             other,
-            is_rewritten,
+            sent: sent_as,
             family: self.context.cache.name(&family),
             sent_ms: unix_ms().saturating_sub(i64::try_from(since_sent).unwrap_or(0)),
             spans,
@@ -176,6 +195,7 @@ impl Entry {
     pub(super) fn explain(
         &self,
         sketched: Option<Sketched>,
+        answer: &Answer,
         usage: &Usage,
         rules: CacheRules,
     ) -> Explained {
@@ -187,6 +207,12 @@ impl Entry {
             asked: rules.asked || sketched.sketch.has_breakpoints(),
             ..rules
         };
+        let prompt_of = |other: &Sketch| {
+            let (sent, _) = sketched.sketch.bytes();
+            let (other, _) = other.bytes();
+            cache::share(usage.prompt(), other, sent)
+        };
+        let others_prompt = sketched.other.as_ref().map_or(0, prompt_of);
         let first_byte_us = self.record.timings.upstream_first_byte_us.unwrap_or(0);
         let first_byte_ms = i64::try_from(first_byte_us / 1000).unwrap_or(0);
         let made = Made {
@@ -200,12 +226,16 @@ impl Entry {
         let other = sketched
             .other
             .as_ref()
-            .map(|other| replayed.send(other, usage.prompt(), usage, rules, sketched.sent_ms));
+            .map(|other| replayed.send(other, others_prompt, usage, rules, sketched.sent_ms));
         drop(replayed);
         let seen = &self.context.cache.seen;
         let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let explanation = seen.explain(sketched.family, made, rules);
+        let mut explanation = seen.explain(sketched.family, made, rules);
         drop(seen);
+        let diagnosis = answer.cache_diagnosis.as_deref();
+        if let Some(reason) = diagnosis.and_then(Reason::of_provider) {
+            explanation.believe(reason);
+        }
         let rule = explanation.parting.as_ref().and_then(|parting| {
             let covers = |known: &&Known| {
                 known.segment == parting.segment
@@ -219,7 +249,7 @@ impl Entry {
             explanation,
             rule,
             other,
-            is_rewritten: sketched.is_rewritten,
+            sent: sketched.sent,
         }
     }
 }
@@ -231,18 +261,20 @@ impl Explained {
     }
 
     /// What rewriting saves: did, of a call that cost `total`, or would have. `price` tells what
-    /// some usage costs.
+    /// some usage costs. A call that is the same either way counts where it `may_be_hurt` by edits
+    /// before it, with what they cost it.
     pub(super) fn saving(
         &self,
         total: Money,
+        may_be_hurt: bool,
         price: impl Fn(&Usage) -> Option<Money>,
     ) -> Option<Money> {
         let other = price(self.other.as_ref()?)?;
-        Some(if self.is_rewritten {
-            other - total
-        } else {
-            total - other
-        })
+        match self.sent {
+            Sent::Rewritten => Some(other - total),
+            Sent::AsItCame => Some(total - other),
+            Sent::Either => may_be_hurt.then(|| (other - total).min(Money::ZERO)),
+        }
     }
 
     /// Writes it into the record, but for what it cost.

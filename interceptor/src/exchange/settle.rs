@@ -232,7 +232,7 @@ impl Entry {
         };
         let known = self.known(answered, &priced);
         let rules = self.cache_rules(&priced, known.as_ref());
-        let explained = self.explain(sketched, usage, rules);
+        let explained = self.explain(sketched, answer, usage, rules);
         let previous = explained.expected_tokens().or(previous);
         let found = known.and_then(|known| {
             let Known { context, quote, .. } = known;
@@ -255,7 +255,7 @@ impl Entry {
             // The parts are rounded up one by one: what they lack in all is not the prompt's.
             let of_input = (total - cost.output - cost.extras).max(Money::ZERO);
             let price = |usage: &Usage| rates.cost(usage).map(|cost| cost.total);
-            let saving = explained.saving(total, price);
+            let saving = explained.saving(total, self.may_be_hurt(), price);
             let version = quote.version().into_owned();
             let told = (cost.without_cache, perfect, saving);
             Some((total, of_input, told, version))
@@ -269,6 +269,7 @@ impl Entry {
         self.record.cost_without_cache = Some(without_cache);
         self.record.cost_perfect_cache = Some(perfect);
         self.record.rewrite_saving = saving;
+        self.learn_effect(saving);
         let is_missed = self.record.cache_reason.is_some();
         self.record.missed = is_missed.then(|| total.saturating_sub_to_zero(perfect));
         if exact {

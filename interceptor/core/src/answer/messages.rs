@@ -28,6 +28,7 @@ pub(super) fn read_event(found: &mut Found, event: &Event<'_>) {
             {
                 found.answer.stop_reason = Some(reason);
             }
+            read_diagnosis(found, &data);
             read_usage(found, &data);
         }
         b"message_stop" => found.answer.complete = true,
@@ -62,7 +63,17 @@ pub(super) fn event_type<'a>(event: &Event<'a>) -> std::borrow::Cow<'a, [u8]> {
 fn read_message(found: &mut Found, message: &Object<'_>) {
     found.is_from(message, "model", "id");
     found.answer.stop_reason = message.name("stop_reason");
+    read_diagnosis(found, message);
     read_usage(found, message);
+}
+
+/// Reads why less came from the cache. A stream may tell it late: null is "not known yet".
+fn read_diagnosis(found: &mut Found, holder: &Object<'_>) {
+    let diagnostics = holder.object("diagnostics");
+    let reason = diagnostics.and_then(|told| told.object("cache_miss_reason")?.name("type"));
+    if reason.is_some() {
+        found.answer.cache_diagnosis = reason;
+    }
 }
 
 fn read_usage(found: &mut Found, holder: &Object<'_>) {

@@ -90,6 +90,9 @@ pub struct Answer {
     pub background: bool,
     /// Why the model stopped, in the provider's words.
     pub stop_reason: Option<String>,
+    /// Why the cache did not do more, in the provider's words, where the call asked for that:
+    /// `diagnostics` (Anthropic), `prompt_cache_diagnostics` (`OpenAI`).
+    pub cache_diagnosis: Option<String>,
     /// How many events brought a piece of the answer. Each has about a token or more: for a stream
     /// that was cut, the best that is known of its output.
     pub delta_events: u64,

@@ -206,6 +206,8 @@ pub(super) fn read_response(found: &mut Found, response: &Object<'_>) {
     if let Some(details) = response.object("status_details") {
         found.error(&details);
     }
+    let diagnostics = response.object("prompt_cache_diagnostics");
+    found.answer.cache_diagnosis = diagnostics.and_then(|told| told.name("reason"));
     if let Some(usage) = response.object("usage") {
         read_usage(found, &usage);
     }

@@ -68,16 +68,21 @@ impl Reason {
         }
     }
 
-    /// The reason that a provider gives itself, in `diagnostics.cache_miss_reason` of Anthropic;
-    /// none for what says nothing, such as `unavailable`.
+    /// The reason that a provider gives itself, in `diagnostics.cache_miss_reason` of Anthropic or
+    /// `prompt_cache_diagnostics` of `OpenAI`; none for what says nothing, such as `unavailable`.
     #[must_use]
     pub fn of_provider(word: &str) -> Option<Self> {
         match word {
             "model_changed" => Some(Self::ModelChanged),
             "system_changed" => Some(Self::SystemChanged),
             "tools_changed" => Some(Self::ToolsChanged),
-            "messages_changed" => Some(Self::MessagesChanged),
-            _ => None,
+            "messages_changed" | "input_changed" => Some(Self::MessagesChanged),
+            "instructions_changed" => Some(Self::SystemChanged),
+            "prompt_cache_key_changed" => Some(Self::CacheKeyChanged),
+            // What else changes is a setting, such as the service tier.
+            setting => setting
+                .ends_with("_changed")
+                .then_some(Self::ParameterChanged),
         }
     }
 }
@@ -113,6 +118,18 @@ pub struct Explanation {
 #[derive(Debug, Default)]
 pub struct Seen {
     families: HashMap<u64, VecDeque<Made>>,
+}
+
+impl Explanation {
+    /// Takes what the provider says over what was found out: it knows. The place stays only where
+    /// both say the same.
+    pub fn believe(&mut self, provider: Reason) {
+        if self.reason != Some(provider) {
+            self.reason = Some(provider);
+            self.place = None;
+            self.parting = None;
+        }
+    }
 }
 
 impl Seen {
@@ -299,7 +316,8 @@ fn lifetime_ms(sketch: &Sketch, rules: CacheRules) -> i64 {
 }
 
 /// `part` of `all` of some tokens.
-pub(super) fn share(tokens: u64, part: u64, all: u64) -> u64 {
+#[must_use]
+pub fn share(tokens: u64, part: u64, all: u64) -> u64 {
     let tokens = u128::from(tokens).saturating_mul(u128::from(part));
     let share = tokens.checked_div(u128::from(all)).unwrap_or(0);
     u64::try_from(share).unwrap_or(u64::MAX)

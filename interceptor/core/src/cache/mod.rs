@@ -19,7 +19,7 @@ use crate::money::Money;
 use crate::pricing::{Cost, Rates};
 use crate::usage::Usage;
 
-pub use explain::{CALLS_MAX, Explanation, FAMILIES_MAX, Made, Reason, Seen};
+pub use explain::{CALLS_MAX, Explanation, FAMILIES_MAX, Made, Reason, Seen, share};
 pub use replay::{ENTRIES_MAX, Replayed};
 pub use sketch::{BLOCKS_MAX, PIECES_MAX, Parting, Sketch};
 

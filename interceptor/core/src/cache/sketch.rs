@@ -210,7 +210,8 @@ impl Sketch {
     }
 
     /// Bytes of the prompt, and of what stands before its messages.
-    pub(super) fn bytes(&self) -> (u64, u64) {
+    #[must_use]
+    pub fn bytes(&self) -> (u64, u64) {
         let mut all = (0_u64, 0_u64);
         for block in &self.blocks {
             all.0 = all.0.saturating_add(u64::from(block.bytes));

@@ -53,6 +53,9 @@ pub(super) struct Origin {
     pub(super) applied: bool,
     /// The order of its tools, and of their keys.
     pub(super) tools: Vec<super::tools::Shape>,
+    /// The values that nothing is done about.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) off: Vec<String>,
 }
 
 /// A name for a set of rules: the hash of its text.
@@ -87,11 +90,10 @@ impl Tree {
                         .saturating_add(value.raw.len())
                 });
             let tools = node.origin.as_ref().map_or(0, |origin| {
-                origin
-                    .tools
-                    .iter()
-                    .fold(0_usize, |sum, tool| sum.saturating_add(tool.bytes()))
-                    .saturating_add(origin.learned.len().saturating_mul(LEARNED_BYTES))
+                let off = origin.off.iter().map(String::len);
+                let tools = origin.tools.iter().map(super::tools::Shape::bytes);
+                let learned = origin.learned.len().saturating_mul(LEARNED_BYTES);
+                tools.chain(off).fold(learned, usize::saturating_add)
             });
             sum.saturating_add(NODE_BYTES)
                 .saturating_add(values)

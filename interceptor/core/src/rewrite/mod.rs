@@ -11,6 +11,8 @@
 //! the one that [`Plan`] gives back.
 
 mod breakpoints;
+mod current;
+mod effect;
 mod memory;
 mod planner;
 mod render;
@@ -28,6 +30,10 @@ use crate::volatile::learned::Prompts;
 use crate::volatile::{Rules, Span};
 
 pub use breakpoints::{Markable, breakpoints, family, routing};
+pub use effect::{
+    About, Called, JUDGED_CALLS, RECONSIDERED_SECONDS, Shown, Standing, Standings, Switched,
+    VALUES_MAX, Valued, WORKLOADS_MAX, Workloads, values,
+};
 pub use memory::{NODES_MAX, RulesId, TREE_BYTES_MAX, Tree, Value};
 pub use thread::{Thread, Turn};
 
@@ -109,6 +115,10 @@ pub struct Plan {
 pub enum Withheld {
     /// There was nothing to edit.
     NothingFound,
+    /// The values stand where they stood when the conversation began, and did not change.
+    Kept,
+    /// What was done about the values of this workload saved nothing.
+    SwitchedOff,
     /// The conversation was not seen from its start.
     NotFromStart,
     /// The conversation began unedited.
@@ -123,6 +133,8 @@ impl Withheld {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::NothingFound => "nothing_found",
+            Self::Kept => "kept",
+            Self::SwitchedOff => "switched_off",
             Self::NotFromStart => "not_from_start",
             Self::BeganUnedited => "began_unedited",
             Self::NoPlace => "no_place",
@@ -130,8 +142,8 @@ impl Withheld {
     }
 }
 
-/// Plans the edits of a request. `tree` is what is known under [`Thread::first`]; `rule_set` finds the
-/// rules that an older conversation goes by.
+/// Plans the edits of a request, were all values moved that rules say to move. `tree` is what is
+/// known under [`Thread::first`]; `rule_set` finds the rules that an older conversation goes by.
 #[must_use]
 pub fn plan(
     request: &Request<'_>,
@@ -139,7 +151,24 @@ pub fn plan(
     current: &RuleSet,
     rule_set: impl Fn(RulesId) -> Option<Arc<Rules>>,
 ) -> Plan {
-    planner::plan(request, tree, current, &rule_set)
+    let all_moved = |spans: &[Span]| Standings {
+        moved: spans.iter().map(|span| span.name.clone()).collect(),
+        off: Vec::new(),
+    };
+    planner::plan(request, tree, current, &rule_set, &all_moved)
+}
+
+/// Plans the edits of a request as [`plan`] does; `standings` tells what is done about the values of
+/// its workload, if a conversation begins with it.
+#[must_use]
+pub fn plan_measured(
+    request: &Request<'_>,
+    tree: Option<&Tree>,
+    current: &RuleSet,
+    rule_set: impl Fn(RulesId) -> Option<Arc<Rules>>,
+    standings: impl Fn(&[Span]) -> Standings,
+) -> Plan {
+    planner::plan(request, tree, current, &rule_set, &standings)
 }
 
 /// Whether prompts of this API, and in a body of this shape, are rewritten at all.

@@ -4,23 +4,29 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::edit::{self, Edit};
-use crate::prompt::{Fingerprint, Prompt, Section, with_comma};
+use crate::prompt::{Fingerprint, Section};
 use crate::volatile::learned::{Learned, Units};
 use crate::volatile::{Rules, Span, Transform};
 
+use super::current::{Current, by_place, found, overlay, strippable};
 use super::memory::{Node, Origin, Start, Tree, Value};
-use super::render::{Place, coarse, place, reference, told_change, told_first};
+use super::render::{Place, place, reference, told_change, told_first};
 use super::tools::{self, Shape};
-use super::{CANONICAL_TOOLS, CONTEXT_VALUES, Learning, Plan, Request, RuleSet, RulesId, Withheld};
+use super::{
+    CANONICAL_TOOLS, CONTEXT_VALUES, Learning, Plan, Request, RuleSet, RulesId, Standings, Withheld,
+};
 
 /// Finds the rules that an older conversation goes by.
 type FindRules<'a> = &'a dyn Fn(RulesId) -> Option<Arc<Rules>>;
+/// Tells what is done about values in a conversation that begins.
+type FindStandings<'a> = &'a dyn Fn(&[Span]) -> Standings;
 
 pub(super) fn plan(
     request: &Request<'_>,
     tree: Option<&Tree>,
     current: &RuleSet,
     rule_set: FindRules<'_>,
+    standings: FindStandings<'_>,
 ) -> Plan {
     let mut planner = Planner {
         request,
@@ -29,9 +35,9 @@ pub(super) fn plan(
         changed: false,
     };
     if request.held_by_provider {
-        planner.tell_now(current);
+        planner.tell_now(current, standings);
     } else if request.thread.is_start {
-        planner.begin(current);
+        planner.begin(current, standings);
     } else {
         planner.go_on(current, rule_set);
     }
@@ -51,28 +57,27 @@ struct Planner<'a> {
     changed: bool,
 }
 
-/// A value as the client's prompt has it now.
-struct Current {
-    span: Span,
-    transform: Transform,
-    value: Value,
-}
-
 impl Planner<'_> {
     /// The first turn of a conversation.
-    fn begin(&mut self, current: &RuleSet) {
+    fn begin(&mut self, current: &RuleSet, standings: FindStandings<'_>) {
         let learned = self.learned(current);
-        let found = self.find(&current.rules, &learned);
+        let mut found = self.find(&current.rules, &learned);
         let shapes = self.shapes();
         // A conversation that is edited is remembered even if there is nothing to edit yet.
         if found.is_empty() && shapes.is_empty() && !self.request.begin {
             return;
         }
-        let (told, kept) = by_place(&found);
         let (message, at) = (
             self.request.thread.first.message,
             self.request.thread.first.at,
         );
+        // One that begins as another did has to be edited as that one: they can't be told apart.
+        let as_before = self.began_alike(&found, current.id);
+        let standings = as_before.unwrap_or_else(|| standings(&self.plan.spans));
+        for now in &mut found {
+            now.stand(&standings);
+        }
+        let (told, kept) = by_place(&found);
         if !told.is_empty() && self.place(message).is_none() {
             self.plan.withheld = Some(Withheld::NoPlace);
             return;
@@ -84,6 +89,7 @@ impl Planner<'_> {
                 learned,
                 applied: self.request.begin,
                 tools: shapes,
+                off: standings.off,
             },
         };
         let starts = self.tree.starts(at).into_iter();
@@ -95,6 +101,7 @@ impl Planner<'_> {
         self.plan.began = Some(self.request.begin);
         self.replace(&found, &start.kept);
         self.tell(message, &told, told_first);
+        self.withhold(!start.origin.off.is_empty(), &found);
         match known {
             Some(known) => self.used(known),
             None => self.changed |= self.tree.add(None, at, told, Some(start)).is_some(),
@@ -102,8 +109,16 @@ impl Planner<'_> {
     }
 
     /// A turn of which the provider holds all that came before: everything is told at its end.
-    fn tell_now(&mut self, current: &RuleSet) {
-        let found = self.find(&current.rules, &[]);
+    fn tell_now(&mut self, current: &RuleSet, standings: FindStandings<'_>) {
+        let mut found = self.find(&current.rules, &[]);
+        let standings = standings(&self.plan.spans);
+        for now in &mut found {
+            now.stand(&standings);
+            // What such a conversation began with is not known here.
+            if now.transform == Transform::Pin {
+                now.transform = Transform::Keep;
+            }
+        }
         let (told, kept) = by_place(&found);
         let message = self.request.thread.turns.last().map(|last| last.message);
         let Some(message) = message.filter(|message| self.place(*message).is_some()) else {
@@ -114,6 +129,39 @@ impl Planner<'_> {
         self.plan.began = Some(self.request.begin);
         self.replace(&found, &kept);
         self.tell(message, &told, told_first);
+        self.withhold(!standings.off.is_empty(), &found);
+    }
+
+    /// Says why nothing is done, where values were found.
+    fn withhold(&mut self, is_off: bool, found: &[Current]) {
+        if self.plan.edits.is_empty() && !found.is_empty() {
+            let why = if is_off {
+                Withheld::SwitchedOff
+            } else {
+                Withheld::Kept
+            };
+            self.plan.withheld = self.plan.withheld.or(Some(why));
+        }
+    }
+
+    /// How a conversation is edited that began with the same message and the same values.
+    fn began_alike(&self, found: &[Current], rules: RulesId) -> Option<Standings> {
+        let starts = self.tree.starts(self.request.thread.first.at).into_iter();
+        let mut starts = starts.filter_map(|start| self.tree.node(start));
+        let node = starts.find(|node| {
+            let origin = node.origin.as_ref();
+            let is_ours =
+                |origin: &Origin| origin.rules == rules && origin.applied == self.request.begin;
+            let has = |now: &Current| {
+                let is_off = origin.is_some_and(|origin| origin.off.contains(&now.value.name));
+                is_off || node.told.contains(&now.value) || node.kept.contains(&now.value)
+            };
+            origin.is_some_and(is_ours) && !found.is_empty() && found.iter().all(has)
+        })?;
+        Some(Standings {
+            moved: node.told.iter().map(|value| value.name.clone()).collect(),
+            off: node.origin.as_ref()?.off.clone(),
+        })
     }
 
     /// A later turn.
@@ -126,7 +174,10 @@ impl Planner<'_> {
         let Some(node) = self.tree.node(chosen.start).cloned() else {
             return;
         };
-        let (found, origin) = (chosen.found, node.origin.as_ref());
+        let (mut found, origin) = (chosen.found, node.origin.as_ref());
+        for now in &mut found {
+            now.stand_as(&node);
+        }
         self.plan.rules = Some(chosen.rules);
         self.plan.spans = found.iter().map(|now| now.span.clone()).collect();
         self.plan.applied = origin.is_some_and(|origin| origin.applied);
@@ -151,7 +202,7 @@ impl Planner<'_> {
         if let Some(last) = self.request.thread.turns.last() {
             let mut changes = Vec::new();
             if self.place(last.message).is_some() {
-                let news = found.iter().filter(|now| now.transform != Transform::Strip);
+                let news = found.iter().filter(|now| now.is_told());
                 let news = news.filter(|now| !told.contains(&now.value));
                 changes = news.map(|now| now.value.clone()).collect();
             }
@@ -161,6 +212,7 @@ impl Planner<'_> {
         }
         self.replace(&found, &kept);
         self.order_tools(origin.map_or(&[], |origin| &origin.tools));
+        self.withhold(origin.is_some_and(|origin| !origin.off.is_empty()), &found);
     }
 
     /// The start that this conversation most probably had: of several that begin alike the one
@@ -386,76 +438,5 @@ struct Chosen {
 impl Node {
     fn is_start_of(&self, told: &[Value], start: &Start) -> bool {
         self.told == told && self.kept == start.kept && self.origin.as_ref() == Some(&start.origin)
-    }
-}
-
-fn found(request: &Request<'_>, rules: &Rules, learned: &[Learned]) -> Vec<Current> {
-    let (body, prompt, untouchable) = (request.body, request.prompt, request.untouchable);
-    let mut spans = rules.find(body, prompt, untouchable);
-    if let Some(rule) = rules.learned().filter(|_| !learned.is_empty()) {
-        let units = Units::of(body, prompt, untouchable, &spans, request.key);
-        spans.extend(units.find(learned, rule));
-        spans.sort_by_key(|span| (span.segment, span.range.start));
-    }
-    let each = spans.into_iter().filter_map(|span| {
-        let transform = rules.rule(span.rule)?.transform;
-        let raw = std::str::from_utf8(request.body.get(span.range.clone())?).ok()?;
-        let value = Value {
-            name: span.name.clone(),
-            raw: match transform {
-                Transform::Coarsen => coarse(raw),
-                Transform::Relocate | Transform::Pin | Transform::Strip | Transform::Keep => {
-                    raw.to_owned()
-                }
-            },
-        };
-        Some(Current {
-            span,
-            transform,
-            value,
-        })
-    });
-    each.collect()
-}
-
-/// The values that are told, and those that stay where they stand.
-fn by_place(found: &[Current]) -> (Vec<Value>, Vec<Value>) {
-    let (mut told, mut kept) = (Vec::new(), Vec::new());
-    for now in found {
-        match now.transform {
-            Transform::Relocate => told.push(now.value.clone()),
-            Transform::Pin | Transform::Coarsen => kept.push(now.value.clone()),
-            Transform::Strip | Transform::Keep => {}
-        }
-    }
-    (told, kept)
-}
-
-/// What goes with a value that goes: a block of text may not be empty. Nothing can go where that is
-/// the whole system prompt.
-fn strippable(body: &[u8], prompt: &Prompt, span: &Span) -> Option<Range<usize>> {
-    let segment = prompt.segments.get(span.segment)?;
-    let is_all = span.range.len().checked_add(2)? == segment.text.as_ref()?.len();
-    if !is_all {
-        return Some(span.range.clone());
-    }
-    let mut others = prompt.segments.iter().enumerate();
-    let has_siblings = others.any(|(index, other)| {
-        index != span.segment
-            && other.section == segment.section
-            && other.message == segment.message
-    });
-    let is_block = segment.range != *segment.text.as_ref()?;
-    (has_siblings && is_block).then(|| with_comma(body, segment.range.clone()))
-}
-
-/// Puts `values` over `known`: those with a new name are added, others replaced if `replace`.
-fn overlay(known: &mut Vec<Value>, values: &[Value], replace: bool) {
-    for value in values {
-        match known.iter_mut().find(|known| known.name == value.name) {
-            Some(known) if replace => known.clone_from(value),
-            Some(_) => {}
-            None => known.push(value.clone()),
-        }
     }
 }

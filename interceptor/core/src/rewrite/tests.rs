@@ -77,3 +77,177 @@ fn a_value_is_told_at_the_end_of_a_text_or_behind_what_must_come_first() {
     let nowhere = r#"{"messages":[{"role":"user","content":[]}]}"#;
     assert_eq!(told(Api::Messages, nowhere), None);
 }
+
+/// A workload with one value, told of call by call.
+struct Workload {
+    known: Workloads,
+    about: About,
+    now_s: i64,
+}
+
+impl Workload {
+    fn new() -> Self {
+        Self {
+            known: Workloads::default(),
+            about: About::default(),
+            now_s: 1_000_000,
+        }
+    }
+
+    /// A call with the time `time`, `later_s` after the one before; what is done about it if a
+    /// conversation begins with it.
+    fn call(&mut self, time: &str, later_s: i64, begins: bool) -> (Standings, Shown) {
+        let rules = Rules::builtin().unwrap();
+        let body = format!(
+            r#"{{"system":"The current time is 2026-06-09T{time}Z.","messages":[{{"role":"user","content":"x"}}]}}"#
+        );
+        let prompt = crate::prompt::read(body.as_bytes()).unwrap();
+        let spans = rules.find(body.as_bytes(), &prompt, None);
+        let key = HashKey::new([1; 16]);
+        let values = values(body.as_bytes(), &spans, &rules, &key);
+        assert_eq!(values.len(), 1, "{spans:?}");
+        self.now_s = self.now_s.saturating_add(later_s);
+        let called = Called {
+            workload: 1,
+            about: &self.about,
+            values: &values,
+            begins,
+            now_s: self.now_s,
+        };
+        (self.known.standings(&called), self.known.note(&called))
+    }
+
+    fn learns(&mut self, shown: &Shown, names: &[String], saved: i64) -> Vec<Standing> {
+        let saved = crate::money::Money::from_nanos(saved);
+        let (changed, now_s) = (&shown.changed, self.now_s);
+        let switched = self.known.learn(1, names, changed, saved, now_s);
+        switched.into_iter().map(|one| one.standing).collect()
+    }
+}
+
+#[test]
+fn a_value_is_moved_once_a_second_conversation_could_have_read_what_the_first_wrote() {
+    // The time in the prompt, seconds since the call before, and whether a conversation begins.
+    type Call = (&'static str, i64, bool);
+    type Moved = &'static [usize];
+    let moved = |calls: &[Call]| {
+        let mut workload = Workload::new();
+        let each = calls.iter();
+        let each = each.map(|(time, later, begins)| workload.call(time, *later, *begins));
+        let each = each.map(|(standings, shown)| {
+            assert!(!shown.moves || !standings.moved.is_empty());
+            usize::from(shown.moves)
+        });
+        each.collect::<Vec<_>>()
+    };
+    let cases: [(&[Call], Moved); 5] = [
+        // Another value while the prompt is cached.
+        (&[("09:00:00", 0, true), ("09:01:00", 60, true)], &[0, 1]),
+        // It stays so.
+        (
+            &[
+                ("09:00:00", 0, true),
+                ("09:01:00", 60, true),
+                ("09:30:00", 1740, true),
+            ],
+            &[0, 1, 1],
+        ),
+        // The same value, or nothing left in the cache: single shots.
+        (&[("09:00:00", 0, true), ("09:00:00", 60, true)], &[0, 0]),
+        (
+            &[
+                ("09:00:00", 0, true),
+                ("09:07:00", 420, true),
+                ("09:14:00", 420, true),
+            ],
+            &[0, 0, 0],
+        ),
+        // One conversation that goes on.
+        (
+            &[
+                ("09:00:00", 0, true),
+                ("09:01:00", 60, false),
+                ("09:02:00", 60, false),
+            ],
+            &[0, 0, 0],
+        ),
+    ];
+    for (calls, expected) in cases {
+        assert_eq!(moved(calls), expected, "{calls:?}");
+    }
+}
+
+#[test]
+fn what_does_not_pay_is_switched_off_and_reconsidered_after_a_day() {
+    let mut workload = Workload::new();
+    workload.call("09:00:00", 0, true);
+    let (standings, shown) = workload.call("09:01:00", 60, true);
+    let names = standings.moved.clone();
+    assert_eq!(names.len(), 1);
+    let again = |workload: &mut Workload, saved: i64| {
+        let each = (0..JUDGED_CALLS).map(|_| workload.learns(&shown, &names, saved));
+        each.collect::<Vec<_>>().concat()
+    };
+    assert_eq!(again(&mut workload, 5), [], "it pays");
+    let until_s = workload.now_s + RECONSIDERED_SECONDS;
+    assert_eq!(again(&mut workload, -1), [Standing::Kept { until_s }]);
+    let (standings, _) = workload.call("09:02:00", 60, true);
+    assert_eq!(standings, Standings::default(), "not moved, not yet off");
+    let until_s = workload.now_s + RECONSIDERED_SECONDS;
+    assert_eq!(again(&mut workload, 0), [], "to keep a value is free");
+    assert_eq!(again(&mut workload, -1), [Standing::Off { until_s }]);
+    assert_eq!(again(&mut workload, -1), [], "nothing is done any more");
+    let told = workload.known.standing_out(workload.now_s);
+    assert_eq!(told.len(), 1, "{told:?}");
+    let (standings, _) = workload.call("09:03:00", 60, true);
+    assert_eq!(standings.off, names);
+    // What was learned outlives the process.
+    let kept = serde_json::to_string(&workload.known).unwrap();
+    let mut restarted = Workloads::default();
+    restarted.merge(serde_json::from_str(&kept).unwrap());
+    assert_eq!(restarted, workload.known);
+    let (standings, shown) = workload.call("09:04:00", RECONSIDERED_SECONDS, true);
+    assert_eq!(standings, Standings::default(), "tried again");
+    assert_eq!(shown.switched.len(), 1);
+    assert_eq!(workload.known.standing_out(workload.now_s), []);
+}
+
+#[test]
+fn only_values_that_changed_are_credited_with_what_a_call_saved() {
+    let mut workload = Workload::new();
+    workload.call("09:00:00", 0, true);
+    let (standings, shown) = workload.call("09:01:00", 60, true);
+    let unchanged = Shown {
+        changed: vec!["another".to_owned()],
+        ..shown
+    };
+    let mut last = Vec::new();
+    for _ in 0..JUDGED_CALLS {
+        last = workload.learns(&unchanged, &standings.moved, 1_000_000);
+    }
+    let until_s = workload.now_s + RECONSIDERED_SECONDS;
+    assert_eq!(last, [Standing::Kept { until_s }]);
+}
+
+#[test]
+fn workloads_are_bounded_and_those_idle_for_longest_go() {
+    let mut known = Workloads::default();
+    let about = About::default();
+    let mut note = |workload: u64, now_s| {
+        let called = Called {
+            workload,
+            about: &about,
+            values: &[],
+            begins: true,
+            now_s,
+        };
+        known.note(&called);
+        known.note(&called).is_warm
+    };
+    let max = u64::try_from(WORKLOADS_MAX).unwrap();
+    for workload in 0..max {
+        assert!(note(workload, 1000));
+    }
+    assert!(!note(max, 1100), "all others are still warm");
+    assert!(note(max, 1000 + 301));
+}

@@ -61,15 +61,12 @@ impl Kind {
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::ApiKey => "api_key",
-            Self::Subscription => SUBSCRIPTION,
+            Self::Subscription => "subscription",
             Self::CloudIam => "cloud_iam",
             Self::OAuth => "oauth",
         }
     }
 }
-
-/// The kind of credential that no call is billed for.
-pub(crate) const SUBSCRIPTION: &str = "subscription";
 
 /// A request, as far as it tells who pays.
 #[derive(Clone, Copy, Debug)]

@@ -1,6 +1,7 @@
 //! Decides whether the prompt of a call is rewritten, remembers what its conversation was given, and
 //! hands over the edits. Whatever goes wrong here, the call goes as it came, and that is counted.
 
+mod effect;
 mod learn;
 mod store;
 
@@ -16,14 +17,18 @@ use weir_core::edit::Edit;
 use weir_core::json::Malformed;
 use weir_core::prompt::{self, Fingerprint, HashKey, Prompt, Section};
 use weir_core::rewrite::{
-    self, Learning, Markable, Plan, Request, RuleSet, RulesId, Thread, Tree, Withheld,
+    self, About, Called, Learning, Markable, Plan, Request, RuleSet, RulesId, Thread, Tree, Valued,
+    Withheld,
 };
 use weir_core::volatile::learned::{Observed, Units};
 use weir_core::volatile::{Rules, Span};
 
-use super::credential::SUBSCRIPTION;
+use super::credential::Kind;
 use super::entry::Entry;
+use crate::metrics::Metrics;
 use crate::process::config::{self, CacheMode};
+use effect::Effects;
+pub(super) use effect::Measured;
 use learn::Learner;
 use store::Store;
 
@@ -34,8 +39,7 @@ pub(crate) struct Rewriter {
     learner: Learner,
     key: HashKey,
     sets: Mutex<Sets>,
-    /// When a workload was seen last, in seconds since the Unix epoch.
-    families: Mutex<HashMap<u128, i64>>,
+    effects: Effects,
 }
 
 /// Sets of rules by their names, and the name of the one that a text of the configuration makes.
@@ -83,7 +87,7 @@ impl Rewriter {
             learner: Learner::new(state_dir),
             key,
             sets: Mutex::default(),
-            families: Mutex::default(),
+            effects: Effects::open(state_dir),
         })
     }
 
@@ -93,6 +97,19 @@ impl Rewriter {
         if config.mode != CacheMode::Off && self.configured(config).is_none() {
             tracing::error!("expected rules that were checked before, found invalid ones");
         }
+    }
+
+    /// Writes down what is done about the values of workloads, for the next start.
+    ///
+    /// # Errors
+    /// It can't be written.
+    pub(crate) fn save(&self, state_dir: &Path) -> io::Result<()> {
+        self.effects.save(state_dir)
+    }
+
+    /// For `weir status`: what was switched for workloads, by what it saves.
+    pub(crate) fn status(&self, now_s: i64) -> Vec<serde_json::Value> {
+        self.effects.status(now_s)
     }
 
     /// The rules that the configuration asks for. The text was checked when it was read.
@@ -131,19 +148,14 @@ impl Rewriter {
     /// None, if nothing is to be said of the call.
     fn plan(&self, asked: &Asked<'_>, config: &config::Cache) -> Result<Option<Planned>, Failed> {
         let prompt = prompt::read(asked.body).map_err(Failed::Unreadable)?;
-        let scope = [asked.caller.as_bytes(), asked.host.as_bytes()];
+        let scope = asked.scope();
         let Some(thread) = Thread::of(&prompt, asked.body, &self.key, &scope) else {
             return Ok(None);
         };
         let mut current = self.configured(config).ok_or(Failed::Rules)?;
         let learns = config.learn && config.mode != CacheMode::Off;
         if learns && thread.is_start {
-            current.learned = Some(Learning {
-                prompts: self
-                    .learner
-                    .prompts(&self.store, self.prompts_of(asked), asked.now_s),
-                now_s: asked.now_s,
-            });
+            current.learned = Some(self.learning(asked));
         }
         let request = Request {
             api: asked.call.api,
@@ -157,7 +169,14 @@ impl Rewriter {
         };
         let known = self.store.get(thread.first.at, asked.now_s);
         let known = known.map_err(Failed::Memory)?;
-        let mut plan = rewrite::plan(&request, known.as_ref(), &current, |id| self.rules(id));
+        let standings = |spans: &[Span]| {
+            let values = rewrite::values(asked.body, spans, &current.rules, &self.key);
+            let workload = self.workload(asked, &prompt, spans);
+            self.effects
+                .standings(&asked.called(workload, &values, true))
+        };
+        let find = |id| self.rules(id);
+        let mut plan = rewrite::plan_measured(&request, known.as_ref(), &current, find, standings);
         if let Some(tree) = &plan.tree {
             self.remember(thread.first.at, tree, &current, asked.now_s)?;
         }
@@ -165,7 +184,7 @@ impl Rewriter {
         if plan.applied {
             edits.clone_from(&plan.edits);
         }
-        let family = rewrite::family(asked.body, &prompt, &plan.spans, &self.key);
+        let measured = self.measure(asked, &prompt, &thread, &plan);
         let markable = Markable {
             api: asked.call.api,
             provider: asked.provider,
@@ -174,7 +193,7 @@ impl Rewriter {
             prompt: &prompt,
             thread: &thread,
             minimum_bytes: asked.minimum_bytes,
-            prefix_is_shared: self.seen_lately(&scope, asked, family),
+            prefix_is_shared: measured.shown.is_warm,
             edits: &plan.edits,
         };
         let marks = rewrite::breakpoints(&markable);
@@ -192,7 +211,20 @@ impl Rewriter {
             let more = self.learn(&request, &plan, &current, asked);
             plan.spans.extend(more);
         }
-        Ok(Some(Planned { plan, edits }))
+        Ok(Some(Planned {
+            plan,
+            edits,
+            measured,
+        }))
+    }
+
+    /// What was learned of prompts like that of a call.
+    fn learning(&self, asked: &Asked<'_>) -> Learning {
+        let prompts = self.prompts_of(asked);
+        Learning {
+            prompts: self.learner.prompts(&self.store, prompts, asked.now_s),
+            now_s: asked.now_s,
+        }
     }
 
     /// What prompts are compared with each other.
@@ -262,22 +294,37 @@ impl Rewriter {
         kept.map_err(Failed::Memory)
     }
 
-    /// Whether the same tools and system prompt, values apart, were asked about so lately that a
-    /// cache would still hold them; notes that they are now.
-    fn seen_lately(&self, scope: &[&[u8]], asked: &Asked<'_>, family: u128) -> bool {
-        let model = asked.call.model.as_deref().unwrap_or_default();
-        let family = family.to_be_bytes();
-        let parts = [scope, &[model.as_bytes(), &family]].concat();
-        let family = self.key.hash(&parts);
-        let mut families = self.families.lock().unwrap_or_else(PoisonError::into_inner);
-        if families.len() >= FAMILIES_MAX && !families.contains_key(&family) {
-            families.retain(|_, seen| asked.now_s.saturating_sub(*seen) <= LIFETIME_SECONDS);
-            if families.len() >= FAMILIES_MAX {
-                return false;
-            }
+    /// The name of a workload: of a caller's calls to a model with the same tools and system prompt,
+    /// values apart.
+    fn workload(&self, asked: &Asked<'_>, prompt: &Prompt, spans: &[Span]) -> u64 {
+        let family = rewrite::family(asked.body, prompt, spans, &self.key).to_be_bytes();
+        let scope = asked.scope();
+        let parts = [&scope[..], &[asked.about.model.as_bytes(), &family]].concat();
+        u64::try_from(self.key.hash(&parts) >> 64).unwrap_or(0)
+    }
+
+    /// Notes a call of a workload.
+    fn measure(
+        &self,
+        asked: &Asked<'_>,
+        prompt: &Prompt,
+        thread: &Thread,
+        plan: &Plan,
+    ) -> Measured {
+        let rules = plan.rules.as_deref();
+        let values = rules.map_or_else(Vec::new, |rules| {
+            rewrite::values(asked.body, &plan.spans, rules, &self.key)
+        });
+        let workload = self.workload(asked, prompt, &plan.spans);
+        let begins = thread.is_start || asked.call.previous_response;
+        let called = asked.called(workload, &values, begins);
+        let shown = self.effects.note(&called, asked.metrics);
+        let names = plan.spans.iter().map(|span| span.name.clone()).collect();
+        Measured {
+            workload,
+            names,
+            shown,
         }
-        let seen = families.insert(family, asked.now_s);
-        seen.is_some_and(|seen| asked.now_s.saturating_sub(seen) <= LIFETIME_SECONDS)
     }
 }
 
@@ -285,6 +332,7 @@ impl Rewriter {
 struct Planned {
     plan: Plan,
     edits: Vec<Edit>,
+    measured: Measured,
 }
 
 /// A call, as far as its prompt goes.
@@ -294,10 +342,29 @@ struct Asked<'a> {
     provider: Provider,
     host: &'a str,
     caller: &'a str,
+    about: &'a About,
+    metrics: &'a Metrics,
     only: Option<Only>,
     /// The shortest prefix that is cached, about.
     minimum_bytes: usize,
     now_s: i64,
+}
+
+impl Asked<'_> {
+    /// What callers and APIs are told apart by that share no cache.
+    const fn scope(&self) -> [&[u8]; 2] {
+        [self.caller.as_bytes(), self.host.as_bytes()]
+    }
+
+    fn called<'a>(&'a self, workload: u64, values: &'a [Valued], begins: bool) -> Called<'a> {
+        Called {
+            workload,
+            about: self.about,
+            values,
+            begins,
+            now_s: self.now_s,
+        }
+    }
 }
 
 /// Why there is no plan.
@@ -327,19 +394,30 @@ impl Entry {
         }
         let minimum = self.priced().map_or(0, |priced| priced.minimum_tokens());
         let only = self.only_watched(minimum);
+        let about = About {
+            program: self.record.identity.program.clone().unwrap_or_default(),
+            host: self.record.host.clone(),
+            model: call.model.clone().unwrap_or_default(),
+        };
         let asked = Asked {
             call,
             body,
             provider: self.session.provider,
             host: &self.record.host,
             caller: self.record.identity.key_hash.as_deref().unwrap_or_default(),
+            about: &about,
+            metrics: &self.context.metrics,
             only,
             minimum_bytes: usize::try_from(minimum.saturating_mul(BYTES_PER_TOKEN))
                 .unwrap_or(usize::MAX),
             now_s: self.record.started_unix_ms.div_euclid(1000),
         };
         let planned = catch_unwind(AssertUnwindSafe(|| rewriter.plan(&asked, cache)));
-        let Planned { plan, edits } = match planned.unwrap_or(Err(Failed::Panicked)) {
+        let Planned {
+            plan,
+            edits,
+            measured,
+        } = match planned.unwrap_or(Err(Failed::Panicked)) {
             Ok(Some(planned)) => planned,
             Ok(None) => return Vec::new(),
             Err(error) => {
@@ -351,17 +429,21 @@ impl Entry {
         // A signed body can't be changed, whatever its conversation was given before.
         let is_fixed = only == Some(Only::Signed) || self.rules.config.observe;
         let edits = if is_fixed { Vec::new() } else { edits };
-        let result = match plan.withheld.map(Withheld::as_str) {
-            _ if !edits.is_empty() => "edited",
-            Some(withheld) => withheld,
-            None => only.map_or("observed", Only::as_str),
+        let why = match (plan.withheld, only) {
+            // What a workload shows counts only where it would have been edited.
+            (Some(Withheld::Kept | Withheld::SwitchedOff) | None, Some(only)) => only.as_str(),
+            (Some(withheld), _) => withheld.as_str(),
+            (None, None) => "observed",
         };
-        self.count_rewritten(result);
-        let is_news = !plan.spans.is_empty() && cache.mode == CacheMode::Rewrite;
-        if is_news && edits.is_empty() {
-            self.record.reasons.push(format!("not_rewritten_{result}"));
+        self.count_rewritten(if edits.is_empty() { why } else { "edited" });
+        let is_left = !plan.spans.is_empty() && (!plan.applied || is_fixed);
+        // That a value stands where it stood is no news.
+        let is_news = is_left && why != Withheld::Kept.as_str();
+        if is_news && cache.mode == CacheMode::Rewrite {
+            self.record.reasons.push(format!("not_rewritten_{why}"));
         }
         self.plan = Some(plan);
+        self.measured = Some(measured);
         edits
     }
 
@@ -379,13 +461,11 @@ impl Entry {
 
     /// Why a conversation that begins with this call is only watched.
     fn only_watched(&self, minimum_tokens: u64) -> Option<Only> {
-        match self.record.identity.key_kind.as_deref() {
+        match self.credential {
             _ if self.signed => return Some(Only::Signed),
-            Some(SUBSCRIPTION) => return Some(Only::Subscription),
-            Some("oauth") if is_flat_rate(self.session.provider) => {
-                return Some(Only::Subscription);
-            }
-            _ => {}
+            // An unknown login may be one of a plan, at a provider that is no cloud.
+            Some(Kind::Subscription | Kind::OAuth) => return Some(Only::Subscription),
+            Some(Kind::ApiKey | Kind::CloudIam) | None => {}
         }
         if self.rules.config.cache.mode != CacheMode::Rewrite || self.rules.config.observe {
             return Some(Only::Observed);
@@ -393,14 +473,6 @@ impl Entry {
         let tokens = self.priced()?.terms.estimate.reserved;
         (tokens < minimum_tokens).then_some(Only::BelowMinimum)
     }
-}
-
-/// Whether an OAuth token means a subscription: clouds take such tokens for what they bill by use.
-const fn is_flat_rate(provider: Provider) -> bool {
-    !matches!(
-        provider,
-        Provider::Azure | Provider::Vertex | Provider::Google | Provider::Bedrock
-    )
 }
 
 /// The block by which Claude Code says who it is. Anthropic takes it out by its place before it looks
@@ -415,10 +487,6 @@ fn untouchable(provider: Provider, body: &[u8], prompt: &Prompt) -> Option<usize
 
 /// How the block begins by which Claude Code says who it is.
 const ATTRIBUTION: &[u8] = b"x-anthropic-billing-header:";
-/// Workloads whose last call is known.
-const FAMILIES_MAX: usize = 8192;
-/// How long a cache holds what nobody reads, at least, in seconds.
-const LIFETIME_SECONDS: i64 = 300;
 /// Of prompts, about.
 const BYTES_PER_TOKEN: u64 = 4;
 /// Sets of rules held at the same time: that in force, and those of conversations from before.

@@ -11,6 +11,7 @@ use weir_core::caps::Exceeded;
 use weir_core::refusal::Reason;
 use weir_core::socket::{self, Create, Said, Step};
 
+use super::super::credential::Kind;
 use super::super::entry::{End, Entry};
 use crate::decrypt::Session;
 use crate::ledger::Record;
@@ -26,6 +27,7 @@ pub(in super::super) struct Calls {
     session: Arc<Session>,
     /// The record of the socket itself: who opened it, and where to.
     carrier: Record,
+    credential: Option<Kind>,
     api: Api,
     /// The model that the address of the socket names.
     model: Option<String>,
@@ -69,6 +71,7 @@ impl Calls {
             rules: Arc::clone(&carrier.rules),
             session: Arc::clone(&carrier.session),
             carrier: carrier.record.clone(),
+            credential: carrier.credential,
             api,
             model,
             open: Vec::new(),
@@ -145,13 +148,15 @@ impl Calls {
     }
 
     fn entry(&self) -> Box<Entry> {
-        Entry::on_socket(
+        let mut entry = Entry::on_socket(
             Arc::clone(&self.context),
             Arc::clone(&self.rules),
             Arc::clone(&self.session),
             &self.carrier,
             self.api,
-        )
+        );
+        entry.credential = self.credential;
+        entry
     }
 
     /// Reads a message of the provider. What is returned ends the socket after it: its response has

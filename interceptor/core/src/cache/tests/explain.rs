@@ -268,3 +268,27 @@ fn a_replay_reads_what_would_have_been_written() {
         "blocks, and nothing is billed as written"
     );
 }
+
+#[test]
+fn the_provider_is_believed_and_a_place_is_kept_where_both_agree() {
+    let before = body("Read", "It is 09:14:07.", &["Go on.", "Yes."], "");
+    let after = body("Read", "It is 09:15:09.", &["Go on.", "Yes."], "");
+    let ours = explained(&before, &after, 0);
+    assert_eq!(ours.reason, Some(Reason::SystemChanged));
+    let said = |word: &str| {
+        let mut explanation = ours.clone();
+        if let Some(reason) = Reason::of_provider(word) {
+            explanation.believe(reason);
+        }
+        (explanation.reason, explanation.place.is_some())
+    };
+    assert_eq!(said("system_changed"), (Some(Reason::SystemChanged), true));
+    assert_eq!(said("tools_changed"), (Some(Reason::ToolsChanged), false));
+    assert_eq!(
+        said("service_tier_changed"),
+        (Some(Reason::ParameterChanged), false)
+    );
+    for nothing in ["unavailable", "previous_message_not_found", ""] {
+        assert_eq!(said(nothing), (Some(Reason::SystemChanged), true));
+    }
+}

@@ -1,0 +1,401 @@
+//! What rewriting brings each workload, and what follows from it for conversations that begin.
+//!
+//! A workload is a caller, a model and a prompt without the values in it. A value stays where it
+//! stands at first: its conversation keeps the one that it began with, and is told of changes, which
+//! costs nothing until there is one. Once another conversation begins with another value while the
+//! prompt is still cached, moving the value saves the writing of all that stands behind it, and
+//! conversations that begin from then on have it moved. What that really saves is added up by value:
+//! what does not pay stays where it stands again, and a change that is told in vain is told no more,
+//! for [`RECONSIDERED_SECONDS`].
+//!
+//! What it misses: a workload's second conversation writes the prompt once more than it would have
+//! if its first had been moved on suspicion. A single shot would have paid for that suspicion.
+
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::money::Money;
+use crate::prompt::HashKey;
+use crate::volatile::{Rules, Span, Transform};
+
+/// What is known of all workloads. Bounded: [`WORKLOADS_MAX`], [`VALUES_MAX`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Workloads {
+    known: HashMap<u64, Workload>,
+}
+
+/// What is known of a workload.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Workload {
+    about: About,
+    /// When it was called last, in seconds since the Unix epoch.
+    seen_s: i64,
+    values: Vec<Effect>,
+}
+
+/// A workload in words, for whoever is told about it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct About {
+    /// The program that calls.
+    pub program: String,
+    /// The host that it calls.
+    pub host: String,
+    /// The model that it asks for.
+    pub model: String,
+}
+
+/// What the edits of a value brought so far.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Effect {
+    /// As it is called in prompts.
+    name: String,
+    /// The hash of the value that was seen last.
+    last: u64,
+    standing: Standing,
+    /// Calls since it was judged last.
+    calls: u32,
+    /// What they saved; below zero, what they cost.
+    saved: Money,
+}
+
+/// What is done about a value in conversations that begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Standing {
+    /// It stays where it stands, and changes are told. It is not moved before this moment, in
+    /// seconds since the Unix epoch.
+    Kept {
+        /// When it may be moved again.
+        until_s: i64,
+    },
+    /// It is moved out of the prefix.
+    Moved,
+    /// Nothing, up to this moment.
+    Off {
+        /// When that is reconsidered, in seconds since the Unix epoch.
+        until_s: i64,
+    },
+}
+
+/// What is done about the values of a conversation that begins: those named nowhere are kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Standings {
+    /// Values that are moved, if their rule says so.
+    pub moved: Vec<String>,
+    /// Values that nothing is done about.
+    pub off: Vec<String>,
+}
+
+/// A value in a prompt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Valued {
+    name: String,
+    hash: u64,
+    is_movable: bool,
+}
+
+/// A call of a workload.
+#[derive(Clone, Copy, Debug)]
+pub struct Called<'a> {
+    /// The name of the workload.
+    pub workload: u64,
+    /// The same in words.
+    pub about: &'a About,
+    /// The values in its prompt, as [`values`] gives them.
+    pub values: &'a [Valued],
+    /// Whether a conversation begins with it.
+    pub begins: bool,
+    /// When, in seconds since the Unix epoch.
+    pub now_s: i64,
+}
+
+/// What a call shows of its workload.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Shown {
+    /// Whether the workload was called so lately that its prompt is still cached.
+    pub is_warm: bool,
+    /// The values that are others than at the call before.
+    pub changed: Vec<String>,
+    /// Whether conversations of the workload have values moved, so that one that is not found again
+    /// may have been hurt.
+    pub moves: bool,
+    /// What is done otherwise from now on.
+    pub switched: Vec<Switched>,
+}
+
+/// A value about which something else is done from now on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Switched {
+    /// The value.
+    pub value: String,
+    /// Whose.
+    pub about: About,
+    /// What is done now.
+    pub standing: Standing,
+    /// What was saved since it was judged last; below zero, lost.
+    pub saved: Money,
+}
+
+impl Standing {
+    /// The name in metrics and reports.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Kept { .. } => "kept",
+            Self::Moved => "moved",
+            Self::Off { .. } => "off",
+        }
+    }
+
+    /// Until when it stays so at least, in seconds since the Unix epoch.
+    #[must_use]
+    pub const fn until_s(self) -> Option<i64> {
+        match self {
+            Self::Kept { until_s: 0 } | Self::Moved => None,
+            Self::Kept { until_s } | Self::Off { until_s } => Some(until_s),
+        }
+    }
+}
+
+/// The values that rules found in a prompt, in hashes.
+#[must_use]
+pub fn values(body: &[u8], spans: &[Span], rules: &Rules, key: &HashKey) -> Vec<Valued> {
+    let valued = spans.iter().filter_map(|span| {
+        let is_movable = match rules.rule(span.rule)?.transform {
+            Transform::Relocate => true,
+            Transform::Pin | Transform::Coarsen => false,
+            // These have no effect that could be measured by the value's changes.
+            Transform::Strip | Transform::Keep => return None,
+        };
+        let hash = key.hash(&[body.get(span.range.clone())?]) >> 64;
+        Some(Valued {
+            name: span.name.clone(),
+            hash: u64::try_from(hash).unwrap_or(0),
+            is_movable,
+        })
+    });
+    valued.collect()
+}
+
+impl Workloads {
+    /// What is done about the values of a conversation that begins with `call`.
+    #[must_use]
+    pub fn standings(&self, call: &Called<'_>) -> Standings {
+        let mut standings = Standings::default();
+        let Some(workload) = self.known.get(&call.workload) else {
+            return standings;
+        };
+        let is_warm = workload.is_warm(call.now_s);
+        for value in call.values {
+            let Some(effect) = workload.effect(&value.name) else {
+                continue;
+            };
+            match effect.standing {
+                Standing::Off { until_s } if until_s > call.now_s => {
+                    standings.off.push(value.name.clone());
+                }
+                Standing::Moved => standings.moved.push(value.name.clone()),
+                _ if is_warm && effect.would_pay(value, call.now_s) => {
+                    standings.moved.push(value.name.clone());
+                }
+                Standing::Kept { .. } | Standing::Off { .. } => {}
+            }
+        }
+        standings
+    }
+
+    /// Notes a call, after [`Self::standings`] was asked for.
+    pub fn note(&mut self, call: &Called<'_>) -> Shown {
+        if !self.known.contains_key(&call.workload) && !self.make_room(call.now_s) {
+            return Shown::default();
+        }
+        let new = || Workload {
+            about: call.about.clone(),
+            seen_s: i64::MIN,
+            values: Vec::new(),
+        };
+        let workload = self.known.entry(call.workload).or_insert_with(new);
+        let mut shown = Shown {
+            is_warm: workload.is_warm(call.now_s),
+            ..Shown::default()
+        };
+        let (is_warm, begins) = (shown.is_warm, call.begins);
+        for value in call.values {
+            let known = workload.values.iter_mut();
+            let Some(effect) = known.into_iter().find(|effect| effect.name == value.name) else {
+                if workload.values.len() < VALUES_MAX {
+                    workload.values.push(Effect::new(value));
+                }
+                continue;
+            };
+            if let Standing::Off { until_s } = effect.standing
+                && until_s <= call.now_s
+            {
+                effect.judge(Standing::Kept { until_s: 0 });
+                shown.switched.push(effect.switched(&workload.about));
+            }
+            if begins && is_warm && effect.would_pay(value, call.now_s) {
+                effect.judge(Standing::Moved);
+                shown.switched.push(effect.switched(&workload.about));
+            }
+            if effect.last != value.hash {
+                effect.last = value.hash;
+                shown.changed.push(value.name.clone());
+            }
+        }
+        workload.seen_s = call.now_s;
+        let mut values = workload.values.iter();
+        shown.moves = values.any(|effect| effect.standing == Standing::Moved);
+        shown
+    }
+
+    /// Adds what a call saved, or cost, to the values of its prompt, `names`: to those that had
+    /// `changed`, if any had, since without the edit of each of them the prefix would have been
+    /// another. Gives what is done otherwise from now on.
+    pub fn learn(
+        &mut self,
+        workload: u64,
+        names: &[String],
+        changed: &[String],
+        saved: Money,
+        now_s: i64,
+    ) -> Vec<Switched> {
+        let Some(workload) = self.known.get_mut(&workload) else {
+            return Vec::new();
+        };
+        let mut switched = Vec::new();
+        let until_s = now_s.saturating_add(RECONSIDERED_SECONDS);
+        for effect in &mut workload.values {
+            if !names.contains(&effect.name) || matches!(effect.standing, Standing::Off { .. }) {
+                continue;
+            }
+            effect.calls = effect.calls.saturating_add(1);
+            if changed.is_empty() || changed.contains(&effect.name) {
+                effect.saved += saved;
+            }
+            if effect.calls < JUDGED_CALLS {
+                continue;
+            }
+            let pays = effect.saved > Money::ZERO;
+            let is_free = effect.saved == Money::ZERO;
+            let next = match effect.standing {
+                Standing::Moved if !pays => Some(Standing::Kept { until_s }),
+                Standing::Kept { .. } if !pays && !is_free => Some(Standing::Off { until_s }),
+                Standing::Moved | Standing::Kept { .. } | Standing::Off { .. } => None,
+            };
+            if let Some(next) = next {
+                effect.standing = next;
+                switched.push(effect.switched(&workload.about));
+            }
+            effect.judge(effect.standing);
+        }
+        switched
+    }
+
+    /// The values that are not simply kept, and what is done about them: those that were measured
+    /// and found wanting first.
+    #[must_use]
+    pub fn standing_out(&self, now_s: i64) -> Vec<Switched> {
+        let workloads = self.known.values();
+        let each = workloads.flat_map(|workload| {
+            let values = workload.values.iter();
+            values.map(|effect| effect.switched(&workload.about))
+        });
+        let is_current = |switched: &Switched| match switched.standing {
+            Standing::Moved => true,
+            Standing::Kept { until_s } | Standing::Off { until_s } => until_s > now_s,
+        };
+        let mut out: Vec<Switched> = each.filter(is_current).collect();
+        out.sort_by(|left, right| {
+            let of = |one: &Switched| std::cmp::Reverse(one.standing.until_s());
+            let words = |one: &Switched| (one.about.program.clone(), one.value.clone());
+            (of(left), words(left)).cmp(&(of(right), words(right)))
+        });
+        out
+    }
+
+    /// Takes over what another process learned, where it saw a workload later.
+    pub fn merge(&mut self, other: Self) {
+        for (name, theirs) in other.known {
+            match self.known.get(&name) {
+                Some(ours) if ours.seen_s >= theirs.seen_s => {}
+                None if self.known.len() >= WORKLOADS_MAX => {}
+                _ => {
+                    self.known.insert(name, theirs);
+                }
+            }
+        }
+    }
+
+    /// Whether there is room for another workload; those that are idle for longest go.
+    fn make_room(&mut self, now_s: i64) -> bool {
+        if self.known.len() < WORKLOADS_MAX {
+            return true;
+        }
+        let last = now_s.saturating_sub(RECONSIDERED_SECONDS);
+        self.known.retain(|_, workload| workload.seen_s > last);
+        if self.known.len() >= WORKLOADS_MAX {
+            self.known.retain(|_, workload| workload.is_warm(now_s));
+        }
+        self.known.len() < WORKLOADS_MAX
+    }
+}
+
+impl Workload {
+    const fn is_warm(&self, now_s: i64) -> bool {
+        now_s.saturating_sub(self.seen_s) <= LIFETIME_SECONDS
+    }
+
+    fn effect(&self, name: &str) -> Option<&Effect> {
+        self.values.iter().find(|effect| effect.name == name)
+    }
+}
+
+impl Effect {
+    fn new(value: &Valued) -> Self {
+        Self {
+            name: value.name.clone(),
+            last: value.hash,
+            standing: Standing::Kept { until_s: 0 },
+            calls: 0,
+            saved: Money::ZERO,
+        }
+    }
+
+    /// Whether moving it would have let a conversation that begins with `value` read the prompt of
+    /// the call before.
+    const fn would_pay(&self, value: &Valued, now_s: i64) -> bool {
+        let may_move = match self.standing {
+            Standing::Kept { until_s } => until_s <= now_s,
+            Standing::Moved | Standing::Off { .. } => false,
+        };
+        may_move && value.is_movable && value.hash != self.last
+    }
+
+    const fn judge(&mut self, standing: Standing) {
+        self.standing = standing;
+        self.calls = 0;
+        self.saved = Money::ZERO;
+    }
+
+    fn switched(&self, about: &About) -> Switched {
+        Switched {
+            value: self.name.clone(),
+            about: about.clone(),
+            standing: self.standing,
+            saved: self.saved,
+        }
+    }
+}
+
+/// Workloads that are known: about a kilobyte each.
+pub const WORKLOADS_MAX: usize = 4096;
+/// Values of a workload whose effect is measured.
+pub const VALUES_MAX: usize = 24;
+/// Calls after which the effect of a value is judged.
+pub const JUDGED_CALLS: u32 = 20;
+/// After how many seconds what was switched off is tried again: a day.
+pub const RECONSIDERED_SECONDS: i64 = 24 * 3600;
+/// How long a cache holds what nobody reads, at least, in seconds.
+const LIFETIME_SECONDS: i64 = 300;

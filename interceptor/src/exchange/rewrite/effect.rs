@@ -1,0 +1,172 @@
+//! Measures what rewriting brings each workload, and keeps that over restarts: numbers and keyed
+//! hashes, no text of prompts.
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use jiff::Timestamp;
+use weir_core::money::Money;
+use weir_core::rewrite::{Called, Shown, Standing, Standings, Switched, Withheld, Workloads};
+
+use super::super::entry::Entry;
+use crate::metrics::Metrics;
+
+/// What is known of all workloads.
+#[derive(Debug, Default)]
+pub(super) struct Effects {
+    workloads: Mutex<Workloads>,
+    /// Whether something is done otherwise than the file says.
+    switched: AtomicBool,
+}
+
+/// The workload of a call, until it is known what the call cost.
+#[derive(Clone, Debug, Default)]
+pub(in crate::exchange) struct Measured {
+    pub(super) workload: u64,
+    /// The values in its prompt.
+    pub(super) names: Vec<String>,
+    pub(super) shown: Shown,
+}
+
+impl Effects {
+    /// What was learned before the last restart. A file that can't be read is begun anew.
+    pub(super) fn open(state_dir: &Path) -> Self {
+        let workloads = read(&state_dir.join(FILE)).unwrap_or_else(|error| {
+            tracing::warn!(%error, "expected to read {FILE}; effects are measured anew");
+            Workloads::default()
+        });
+        Self {
+            workloads: Mutex::new(workloads),
+            switched: AtomicBool::new(false),
+        }
+    }
+
+    /// Writes down what is done about values, if that is news.
+    pub(super) fn save(&self, state_dir: &Path) -> io::Result<()> {
+        if !self.switched.swap(false, Ordering::Relaxed) {
+            return Ok(());
+        }
+        let path = state_dir.join(FILE);
+        // Other processes write it, too.
+        let theirs = read(&path).unwrap_or_default();
+        let text = {
+            let mut workloads = self.lock();
+            workloads.merge(theirs);
+            serde_json::to_vec(&*workloads)?
+        };
+        let mut file = tempfile::NamedTempFile::new_in(state_dir)?;
+        file.write_all(&text)?;
+        file.persist(path)?;
+        Ok(())
+    }
+
+    pub(super) fn standings(&self, call: &Called<'_>) -> Standings {
+        self.lock().standings(call)
+    }
+
+    pub(super) fn note(&self, call: &Called<'_>, metrics: &Metrics) -> Shown {
+        let shown = self.lock().note(call);
+        self.tell(&shown.switched, metrics);
+        shown
+    }
+
+    fn learn(&self, measured: &Measured, saved: Money, now_s: i64, metrics: &Metrics) {
+        let (names, changed) = (&measured.names, &measured.shown.changed);
+        let mut workloads = self.lock();
+        let switched = workloads.learn(measured.workload, names, changed, saved, now_s);
+        drop(workloads);
+        self.tell(&switched, metrics);
+    }
+
+    /// For `weir status`: what is done about values otherwise than to keep them where they stand.
+    pub(super) fn status(&self, now_s: i64) -> Vec<serde_json::Value> {
+        let out = self.lock().standing_out(now_s);
+        let each = out.into_iter().take(STATUS_MAX).map(|one| {
+            serde_json::json!({
+                "value": one.value,
+                "program": one.about.program,
+                "host": one.about.host,
+                "model": one.about.model,
+                "standing": one.standing.as_str(),
+                "until_unix": one.standing.until_s(),
+            })
+        });
+        each.collect()
+    }
+
+    fn tell(&self, switched: &[Switched], metrics: &Metrics) {
+        for one in switched {
+            self.switched.store(true, Ordering::Relaxed);
+            let label = one.standing.as_str();
+            metrics.switched.with_label_values(&[label]).inc();
+            let until = one.standing.until_s();
+            let until = until.and_then(|second| Timestamp::from_second(second).ok());
+            let until = until.map(|until| until.to_string());
+            let why = match one.standing {
+                Standing::Moved => "moves a value from now on: conversations share the prompt",
+                Standing::Kept { until_s: 0 } => "tries again to repair for a value",
+                Standing::Kept { .. } => "moves a value no more: that saved nothing",
+                Standing::Off { .. } => {
+                    "tells changes of a value no more: that cost more than it saved"
+                }
+            };
+            tracing::info!(
+                value = one.value, program = one.about.program, host = one.about.host,
+                model = one.about.model, saved = %one.saved, until, "{why}"
+            );
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Workloads> {
+        self.workloads
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entry {
+    /// Whether a call that was not edited may have been hurt by edits: its conversation is not known
+    /// by its start, and such of its workload are edited.
+    pub(in crate::exchange) fn may_be_hurt(&self) -> bool {
+        let moves = self
+            .measured
+            .as_ref()
+            .is_some_and(|measured| measured.shown.moves);
+        let withheld = self.plan.as_ref().and_then(|plan| plan.withheld);
+        moves && withheld == Some(Withheld::NotFromStart)
+    }
+
+    /// Adds what rewriting saved of a call, or would have, to what is known of its workload.
+    pub(in crate::exchange) fn learn_effect(&mut self, saved: Option<Money>) {
+        if let (Some(measured), Some(saved)) = (self.measured.take(), saved) {
+            let now_s = self.record.started_unix_ms.div_euclid(1000);
+            let effects = &self.context.rewriter.effects;
+            effects.learn(&measured, saved, now_s, &self.context.metrics);
+        }
+    }
+}
+
+/// Reads the file; one that is not there yet knows nothing.
+fn read(path: &Path) -> io::Result<Workloads> {
+    let _length = match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Workloads::default()),
+        Ok(file) if file.len() > FILE_BYTES_MAX => {
+            let (found, path) = (file.len(), path.display());
+            let message =
+                format!("expected at most {FILE_BYTES_MAX} bytes in {path}, found {found}");
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
+        }
+        found => found?,
+    };
+    Ok(serde_json::from_slice(&fs::read(path)?)?)
+}
+
+/// In the state directory.
+const FILE: &str = "workloads.json";
+/// Bytes of that file: more than the bounds of what is known allow is no file of Weir's.
+const FILE_BYTES_MAX: u64 = 16 << 20;
+/// Values that `weir status` tells of.
+const STATUS_MAX: usize = 32;
