@@ -288,11 +288,12 @@ fn a_conversation_of_boto3_is_marked_for_the_cache_unless_it_is_signed() {
         let said = success(&world.output(PYTHON_BEDROCK.run(&world, &[], part)));
         world.books_agree();
         let records = world.records();
-        assert_eq!(records.len(), 6, "{records:?}");
+        assert_eq!(records.len(), 9, "{records:?}");
         for (said, record) in lines(&said).iter().zip(&records) {
             agrees(said, &record.usage);
         }
-        for (model, calls) in ["claude", "nova"].into_iter().zip(records.chunks(3)) {
+        let conversations = ["claude", "nova", "claude by invoke_model"];
+        for (model, calls) in conversations.into_iter().zip(records.chunks(3)) {
             let read: Vec<u64> = calls.iter().map(|call| call.usage.cache_read).collect();
             assert_eq!(read[2] > 0, is_marked, "{model}: {read:?}");
         }

@@ -69,6 +69,26 @@ def growing(client, model):
         messages += [message, {"role": "user", "content": [{"toolResult": result}]}]
 
 
+def growing_messages(client):
+    """The same in the maker's own shape."""
+    tool = {"name": "read_gauge", "description": PROMPT, "input_schema": SCHEMA}
+    call = MESSAGES | {"system": PROMPT, "tools": [tool]}
+    messages = list(MESSAGES["messages"])
+    for _ in range(3):
+        body = json.dumps(call | {"messages": messages})
+        answer = json.loads(client.invoke_model(modelId=CLAUDE, body=body)["body"].read())
+        count_messages(answer["usage"])
+        [use] = [block for block in answer["content"] if block["type"] == "tool_use"]
+        result = {"type": "tool_result", "tool_use_id": use["id"], "content": QUESTION}
+        messages += [{"role": "assistant", "content": answer["content"]}, {"role": "user", "content": [result]}]
+
+
+def count_messages(used):
+    say.buckets(
+        used["input_tokens"], used["cache_read_input_tokens"], used["cache_creation_input_tokens"], used["output_tokens"]
+    )
+
+
 def chunks(client, model, body):
     answer = client.invoke_model_with_response_stream(modelId=model, body=json.dumps(body))
     return [json.loads(event["chunk"]["bytes"]) for event in answer["body"]]
@@ -76,10 +96,7 @@ def chunks(client, model, body):
 
 def invoke_claude(client):
     answer = json.loads(client.invoke_model(modelId=CLAUDE, body=json.dumps(MESSAGES))["body"].read())
-    used = answer["usage"]
-    say.buckets(
-        used["input_tokens"], used["cache_read_input_tokens"], used["cache_creation_input_tokens"], used["output_tokens"]
-    )
+    count_messages(answer["usage"])
     measured(chunks(client, CLAUDE, MESSAGES)[-1])
 
 
@@ -165,6 +182,7 @@ match sys.argv[1:]:
     case ["growing" | "unsigned growing"]:
         growing(client, CLAUDE)
         growing(client, NOVA)
+        growing_messages(client)
     case ["one"]:
         count(client.converse(modelId=CLAUDE, **CONVERSE)["usage"])
     case ["counted"]:
