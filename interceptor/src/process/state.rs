@@ -24,7 +24,8 @@ impl StateDirectory {
             path: state.root.clone(),
             source,
         })?;
-        for directory in [state.root.clone(), state.run(), state.logs()] {
+        // The logs first: by them another process that starts knows the directory for Weir's.
+        for directory in [state.root.clone(), state.logs(), state.run()] {
             make_private(&directory).map_err(|source| StateError::Unusable {
                 path: directory,
                 source,
@@ -94,7 +95,11 @@ fn locate(given: Option<&Path>) -> Result<PathBuf, StateError> {
 /// Whoever names `/tmp` or `/etc` by mistake does not want it closed to everybody else.
 fn refuse_foreign(state: &StateDirectory) -> io::Result<()> {
     let is_used = match std::fs::read_dir(&state.root) {
-        Ok(mut entries) => entries.next().is_some(),
+        // Where another process starts for the first time too, there may be its probe.
+        Ok(entries) => entries.flatten().any(|entry| {
+            let name = entry.file_name();
+            !name.as_encoded_bytes().starts_with(PROBE.as_bytes())
+        }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => false,
         Err(error) => return Err(error),
     };
@@ -119,7 +124,7 @@ fn make_private(directory: &Path) -> io::Result<()> {
     // It may have been there before, open to others.
     std::fs::set_permissions(directory, Permissions::from_mode(0o700))?;
     // Root passes every permission check, but not a read-only file system.
-    let probe = directory.join(format!(".writable-{}", std::process::id()));
+    let probe = directory.join(format!("{PROBE}{}", std::process::id()));
     std::fs::write(&probe, b"")?;
     std::fs::remove_file(&probe)
 }
@@ -148,6 +153,8 @@ pub enum StateError {
 
 /// Names the state directory where `--state-dir` does not.
 pub const STATE_VARIABLE: &str = "WEIR_STATE_DIR";
+/// How the names of files begin that show that a directory can be written to.
+const PROBE: &str = ".writable-";
 /// Where the file system hierarchy standard puts the state of a system service.
 const STATE_OF_ROOT: &str = "/var/lib/weir";
 
