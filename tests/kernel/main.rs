@@ -19,6 +19,8 @@ mod sdks;
 #[cfg(test)]
 mod sockets;
 #[cfg(test)]
+mod refusals;
+#[cfg(test)]
 mod sudo;
 #[cfg(test)]
 mod world;

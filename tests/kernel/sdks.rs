@@ -46,7 +46,7 @@ pub(crate) const PYTHON_BEDROCK: Sdk = other("bedrock_calls.py", 10);
 /// The clients for Bedrock, Vertex AI and Azure, each.
 const PYTHON_ELSEWHERE: Sdk = other("elsewhere_calls.py", 4);
 
-const fn other(script: &'static str, calls: usize) -> Sdk {
+pub(crate) const fn other(script: &'static str, calls: usize) -> Sdk {
     Sdk { script, calls }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! It has to stand between two events. An SDK of Anthropic, `OpenAI` or Google raises any event
 //! whose data has an `error`; of Responses the one that clients of their own look for,
-//! `response.failed`, comes before it. Amazon's stream ends in an exception frame.
+//! `response.failed`, comes after it: before it, helpers of the Python SDK take offence at a response
+//! whose id is not that of the stream, which is not known here. Amazon's stream ends in an exception frame.
 
 use serde::Serialize;
 
@@ -66,13 +67,13 @@ fn end_of_responses(reason: &Reason<'_>, message: &str, request_id: &str) -> Vec
         stream_id: None,
         response: FailedResponse::of(Api::Responses, request_id, code, message),
     });
-    let mut bytes = event("response.failed", &failed);
     let body = json_body(Api::Responses, reason, message.to_owned(), request_id);
     // The members of the plain error, and those of the event beside them.
     let mut error =
         format!("{{\"type\":\"error\",\"code\":\"{code}\",\"param\":null,").into_bytes();
     error.extend_from_slice(body.strip_prefix(b"{").unwrap_or(&body));
-    bytes.extend_from_slice(&event("error", &error));
+    let mut bytes = event("error", &error);
+    bytes.extend_from_slice(&event("response.failed", &failed));
     bytes
 }
 

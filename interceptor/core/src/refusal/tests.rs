@@ -228,8 +228,8 @@ fn a_stream_ends_in_an_event_that_the_sdk_of_the_api_raises() {
         "2026-11-23T00:00:00Z"
     );
     let responses = end(Api::Responses);
-    let (failed, error) = responses.split_once("event: error\n").unwrap();
-    assert!(failed.starts_with("event: response.failed\n"));
+    let (error, failed) = responses.split_once("event: response.failed\n").unwrap();
+    assert!(error.starts_with("event: error\n"));
     assert_eq!(
         data(failed)["response"]["error"]["code"],
         "insufficient_quota"
