@@ -2,9 +2,11 @@
 //!
 //! Labels are enums or names from the configuration: nothing that a client sends is a label.
 
-use prometheus::{Histogram, HistogramOpts, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+use prometheus::{
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+};
 
-use crate::ledger::{Cost, Record};
+use crate::ledger::{Cost, LeaseCounts, Record};
 
 /// Why a connection was not inspected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -137,16 +139,60 @@ pub struct CapMetrics {
     pub ended: IntCounterVec,
     /// Warnings of caps, by `kind` (share, exceeded).
     pub warnings: IntCounterVec,
+    /// Accounts of which this process holds a slice.
+    pub slices: IntGauge,
+    /// Slices on the ledger that nobody holds any more.
+    pub ownerless: IntGauge,
+    /// Nodes given up.
+    pub given_up: IntCounter,
+    /// Calls of theirs that are presumed to have cost what was reserved.
+    pub presumed: IntCounter,
 }
 
 impl CapMetrics {
+    /// Takes over what is known of leases.
+    pub(crate) fn leases(&self, counts: LeaseCounts) {
+        let shown = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        self.slices.set(shown(counts.slices));
+        self.ownerless.set(shown(counts.ownerless));
+        for (total, count) in [
+            (&self.given_up, counts.given_up),
+            (&self.presumed, counts.presumed),
+        ] {
+            total.inc_by(count.saturating_sub(total.get()));
+        }
+    }
+
     fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
         let counter = |name: &str, help: &str, label: &str| {
             let vec = IntCounterVec::new(Opts::new(name, help), &[label])?;
             registry.register(Box::new(vec.clone()))?;
             Ok::<_, prometheus::Error>(vec)
         };
+        let total = |name: &str, help: &str| {
+            let total = IntCounter::new(name, help)?;
+            registry.register(Box::new(total.clone()))?;
+            Ok::<_, prometheus::Error>(total)
+        };
         Ok(Self {
+            slices: gauge(
+                registry,
+                "weir_lease_slices",
+                "Accounts of caps of which this process holds a slice of a shared limit.",
+            )?,
+            ownerless: gauge(
+                registry,
+                "weir_lease_slices_ownerless",
+                "Slices on the shared ledger whose node has ended or is silent: should be 0.",
+            )?,
+            given_up: total(
+                "weir_lease_nodes_given_up_total",
+                "Nodes that this process gave up, since they were silent for too long.",
+            )?,
+            presumed: total(
+                "weir_lease_presumed_calls_total",
+                "Calls in flight of those nodes, presumed to have cost what was reserved.",
+            )?,
             ended: counter(
                 "weir_ended_answers_total",
                 "Answers that a cap ended before their end.",

@@ -152,6 +152,7 @@ impl Context {
         caps.replace_elsewhere(unix_ms(), others.reserved.iter().map(Spend::for_caps));
         if let Some(leases) = self.ledger.leases() {
             exchange::give_back(&mut caps, leases);
+            self.metrics.caps.leases(leases.counts());
         }
         Ok(())
     }

@@ -23,10 +23,11 @@ impl Store {
     pub(super) fn open(
         options: &LedgerOptions,
         slices: &Arc<Mutex<Slices>>,
+        watched: &Arc<postgres::Watched>,
     ) -> Result<Self, LedgerError> {
         Ok(match options.postgres()? {
             Some(target) => {
-                let store = postgres::Store::open(target, Arc::clone(slices))?;
+                let store = postgres::Store::open(target, Arc::clone(slices), Arc::clone(watched))?;
                 Self::Postgres(Box::new(store))
             }
             None => Self::Sqlite(store::Store::open(&options.database()?)?),

@@ -36,7 +36,7 @@ pub use books::Books;
 use frame::{Entry, EntryRef, encode};
 use journal::{Handed, Journal};
 pub use postgres::put_to;
-pub(crate) use postgres::{LEASE_WAIT, Leases, Outcome as LeaseOutcome};
+pub(crate) use postgres::{LEASE_WAIT, LeaseCounts, Leases, Outcome as LeaseOutcome};
 pub use record::{Bypass, Cost, Edit, Identity, Outcome, Record, Timings};
 use tokio::sync::broadcast;
 use uuid::Uuid;
@@ -284,13 +284,14 @@ impl Ledger {
             .map_err(unwritable(&journals))?;
         let instance = Uuid::now_v7().to_string();
         let slices = Arc::new(Mutex::new(Slices::new(instance.as_str())));
-        let mut store = Store::open(options, &slices)?;
+        let watched = Arc::default();
+        let mut store = Store::open(options, &slices, &watched)?;
         drop(opening);
         writer::recover(&journals, &mut store)?;
         let journal = Journal::create(&journals, &instance).map_err(unwritable(&journals))?;
         let spends = Mutex::new(Spends::open(options, &instance)?);
         let leases = options.postgres()?;
-        let leases = leases.map(|target| Arc::new(Leases::new(target, slices)));
+        let leases = leases.map(|target| Arc::new(Leases::new(target, slices, watched)));
         let shared = Arc::new(Shared::new(journal));
         let writer = thread::Builder::new()
             .name("ledger".to_owned())

@@ -139,3 +139,62 @@ async fn the_database_answers_as_its_model_does() {
         assert_eq!(server.number(&sum).await, book.spent(account, 0));
     }
 }
+
+/// The accounts of a table, in order.
+async fn accounts(client: &Client, sql: &str) -> Vec<String> {
+    let rows = client.query_typed(sql, &[]).await.unwrap();
+    rows.iter().map(|row| row.get(0)).collect()
+}
+
+#[tokio::test]
+async fn what_is_long_over_is_dropped_and_what_counts_is_not() {
+    let server = with_tables().await;
+    let client = server.client().await;
+    // Windows that began at 100 and 900, one without an end, one that rolls.
+    client
+        .batch_execute(
+            "INSERT INTO weir.account SELECT unnest(ARRAY['c:money:100:a', 'c:money:900:a',
+                'c:money:-9223372036854775808:a', 'c:money:rolling:a']);
+             INSERT INTO weir.lease SELECT id, 'gone', 1, 5 FROM weir.account;
+             INSERT INTO weir.spent VALUES ('c:money:100:a', 'h', 100, 1), ('c:money:900:a', 'h', 900, 1),
+                ('c:money:-9223372036854775808:a', 'h', -9223372036854775808, 1),
+                ('c:money:rolling:a', 'h', 100, 1), ('c:money:rolling:a', 'h', 60, 1);
+             DELETE FROM weir.holder;
+             INSERT INTO weir.holder VALUES ('over', 1, NULL), ('journaled', 1, NULL),
+                ('lives', 1, now() + interval '1 hour');
+             INSERT INTO weir.journal VALUES ('journaled', 0, 0)",
+        )
+        .await
+        .unwrap();
+    assert_eq!(server.number("SELECT weir.ownerless()").await, 4);
+    // One row of each table at once: spent twice, a lease, an account, and the node that is over.
+    assert_eq!(server.number("SELECT weir.purge(500, 80, 1)").await, 4);
+    assert_eq!(server.number("SELECT weir.purge(500, 80, 1)").await, 1);
+    let kept = [
+        "c:money:-9223372036854775808:a",
+        "c:money:900:a",
+        "c:money:rolling:a",
+    ];
+    for table in [
+        "SELECT account FROM weir.lease",
+        "SELECT id FROM weir.account",
+        "SELECT account FROM weir.spent",
+    ] {
+        assert_eq!(
+            accounts(&client, &format!("{table} ORDER BY 1")).await,
+            kept,
+            "{table}"
+        );
+    }
+    let rolling = "SELECT at_ms FROM weir.spent WHERE account = 'c:money:rolling:a'";
+    assert_eq!(server.number(rolling).await, 100);
+    let holders = accounts(&client, "SELECT id FROM weir.holder ORDER BY 1").await;
+    assert_eq!(holders, ["journaled", "lives"]);
+    assert_eq!(server.number("SELECT weir.purge(500, 80, 10)").await, 0);
+    // Those of the node that lives are somebody's.
+    client
+        .batch_execute("UPDATE weir.lease SET holder = 'lives'")
+        .await
+        .unwrap();
+    assert_eq!(server.number("SELECT weir.ownerless()").await, 0);
+}

@@ -4,7 +4,7 @@
 //! Where the database does not answer in time, nobody asks it for a moment.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ use super::{Target, failed};
 #[derive(Debug)]
 pub(crate) struct Leases {
     slices: Arc<Mutex<Slices>>,
+    watched: Arc<Watched>,
     target: Target,
     client: tokio::sync::Mutex<Option<Arc<Client>>>,
     answered: Notify,
@@ -28,6 +29,30 @@ pub(crate) struct Leases {
     users: Mutex<HashMap<String, Spend>>,
     /// Until when nobody asks, because nobody answered.
     down_until_ms: AtomicI64,
+}
+
+/// What this process has seen of leases that did not end as they should.
+#[derive(Debug, Default)]
+pub(in crate::ledger) struct Watched {
+    /// Nodes that this one gave up.
+    pub(super) given_up: AtomicU64,
+    /// Calls that those had in flight, and that are presumed to have cost what was reserved.
+    pub(super) presumed: AtomicU64,
+    /// Slices that nobody holds any more, as of the last look.
+    pub(super) ownerless: AtomicU64,
+}
+
+/// Numbers for the metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LeaseCounts {
+    /// Accounts of which this process holds or held a slice.
+    pub(crate) slices: u64,
+    /// As in [`Watched`].
+    pub(crate) given_up: u64,
+    /// As in [`Watched`].
+    pub(crate) presumed: u64,
+    /// As in [`Watched`].
+    pub(crate) ownerless: u64,
 }
 
 /// What came of asking for more of an account.
@@ -47,14 +72,30 @@ pub(crate) enum Outcome {
 }
 
 impl Leases {
-    pub(in crate::ledger) fn new(target: Target, slices: Arc<Mutex<Slices>>) -> Self {
+    pub(in crate::ledger) fn new(
+        target: Target,
+        slices: Arc<Mutex<Slices>>,
+        watched: Arc<Watched>,
+    ) -> Self {
         Self {
             slices,
+            watched,
             target,
             client: tokio::sync::Mutex::default(),
             answered: Notify::new(),
             users: Mutex::default(),
             down_until_ms: AtomicI64::new(i64::MIN),
+        }
+    }
+
+    /// For the metrics.
+    pub(crate) fn counts(&self) -> LeaseCounts {
+        let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        LeaseCounts {
+            slices: u64::try_from(self.slices().accounts().count()).unwrap_or(u64::MAX),
+            given_up: of(&self.watched.given_up),
+            presumed: of(&self.watched.presumed),
+            ownerless: of(&self.watched.ownerless),
         }
     }
 

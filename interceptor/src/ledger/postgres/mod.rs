@@ -19,8 +19,9 @@ mod store;
 
 use std::time::Duration;
 
+pub(super) use leases::Watched;
 pub use leases::put_to;
-pub(crate) use leases::{LEASE_WAIT, Leases, Outcome};
+pub(crate) use leases::{LEASE_WAIT, LeaseCounts, Leases, Outcome};
 pub(super) use spends::{Spends, copy};
 pub(super) use store::Store;
 pub(super) use target::Target;

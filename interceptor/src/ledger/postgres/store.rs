@@ -1,6 +1,7 @@
 //! What the writer does to a PostgreSQL ledger.
 
 use std::collections::HashSet;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,8 @@ use super::super::LedgerError;
 use super::super::frame::Entry;
 use super::super::journal::Position;
 use super::super::store::{self as sqlite, lost};
-use super::{Blocking, Target, leases, stage};
+use super::{Blocking, Parameter, Target, Watched, leases, stage};
+use crate::sidecar::unix_ms;
 
 /// The connection that writes.
 #[derive(Debug)]
@@ -23,6 +25,8 @@ pub(in crate::ledger) struct Store {
     /// What this process has leased: its signs of life are given here.
     slices: Arc<Mutex<Slices>>,
     signed_at: Option<Instant>,
+    watched: Arc<Watched>,
+    purged_at: Option<Instant>,
 }
 
 impl Store {
@@ -30,12 +34,15 @@ impl Store {
     pub(in crate::ledger) fn open(
         target: Target,
         slices: Arc<Mutex<Slices>>,
+        watched: Arc<Watched>,
     ) -> Result<Self, LedgerError> {
         let mut store = Self {
             blocking: Blocking::new(target)?,
             stage: stage::empty()?,
             slices,
             signed_at: None,
+            watched,
+            purged_at: None,
         };
         store.sign()?;
         Ok(store)
@@ -139,16 +146,48 @@ impl Store {
             let node: String = row.get(0);
             let lost = self.end(&node, true)?;
             tracing::warn!(node, lost, "gave up a weir that was silent for too long");
+            let lost = u64::try_from(lost).unwrap_or(u64::MAX);
+            self.watched.given_up.fetch_add(1, Ordering::Relaxed);
+            self.watched.presumed.fetch_add(lost, Ordering::Relaxed);
+        }
+        let ownerless = self.number("SELECT weir.ownerless()", &[])?;
+        let ownerless = u64::try_from(ownerless).unwrap_or(0);
+        self.watched.ownerless.store(ownerless, Ordering::Relaxed);
+        self.purge()
+    }
+
+    /// Drops what the books have of windows that are long over, if that is due.
+    fn purge(&mut self) -> Result<(), LedgerError> {
+        if self.purged_at.is_some_and(|at| at.elapsed() < PURGE_EVERY) {
+            return Ok(());
+        }
+        let before = |days: i64| unix_ms().saturating_sub(days.saturating_mul(DAY_MS));
+        let (calendar, rolling) = (before(CALENDAR_DAYS), before(ROLLING_DAYS));
+        let gone = self.number(
+            "SELECT weir.purge($1, $2, $3)",
+            &[
+                (&calendar, Type::INT8),
+                (&rolling, Type::INT8),
+                (&PURGE_ROWS, Type::INT8),
+            ],
+        )?;
+        // Where there is more, it goes with the next looks.
+        if gone < PURGE_ROWS {
+            self.purged_at = Some(Instant::now());
         }
         Ok(())
     }
 
+    fn number(&mut self, sql: &str, parameters: &[Parameter<'_>]) -> Result<i64, LedgerError> {
+        let rows = self.blocking.query(sql, parameters)?;
+        Ok(rows.first().map_or(0, |row| row.get(0)))
+    }
+
     fn end(&mut self, instance: &str, only_if_silent: bool) -> Result<usize, LedgerError> {
-        let rows = self.blocking.query(
+        let lost = self.number(
             "SELECT weir.end_holder($1, $2)",
             &[(&instance, Type::TEXT), (&only_if_silent, Type::BOOL)],
         )?;
-        let lost: i64 = rows.first().map_or(0, |row| row.get(0));
         Ok(usize::try_from(lost).unwrap_or(0))
     }
 
@@ -201,3 +240,12 @@ fn position(row: &tokio_postgres::Row) -> Position {
 
 /// How often a sign of life is given: some times within what a lease lasts.
 const SIGN_EVERY: Duration = Duration::from_secs(5);
+/// How often what the books have of windows that are over is dropped.
+const PURGE_EVERY: Duration = Duration::from_secs(3_600);
+/// Rows of a table that are dropped at once.
+const PURGE_ROWS: i64 = 5_000;
+/// A month is the longest window of the calendar; two days are for clocks that are wrong.
+const CALENDAR_DAYS: i64 = 31 + 2;
+/// The longest window that rolls, and the same.
+const ROLLING_DAYS: i64 = 366 + 2;
+const DAY_MS: i64 = 86_400_000;
