@@ -13,8 +13,14 @@ use weir_core::edit;
 use weir_core::prompt::{self, HashKey};
 use weir_core::rewrite::{self, Plan, Request, RuleSet, Thread, Tree};
 use weir_core::volatile::Rules;
+use weir_core::volatile::learned::{Observed, Prompts, Units};
 
 const KEY: HashKey = HashKey::new([1; 16]);
+const OBSERVED: Observed = Observed {
+    conversation: 1,
+    is_start: false,
+    now_s: 0,
+};
 
 fn main() {
     let start = Instant::now();
@@ -56,6 +62,16 @@ fn main() {
         show(
             "rules",
             best(|| rules.rules.find(black_box(same.as_bytes()), &read, None)),
+        );
+        let known = rules.rules.find(same.as_bytes(), &read, None);
+        let units = || Units::of(black_box(same.as_bytes()), &read, None, &known, &KEY);
+        show("units", best(units));
+        let mut prompts = Prompts::default();
+        show(
+            "units, and learning",
+            best(|| {
+                prompts.observe(&units(), &OBSERVED);
+            }),
         );
         show(
             "all, nothing new",
