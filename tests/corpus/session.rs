@@ -135,11 +135,12 @@ pub(crate) fn all() -> Vec<Session> {
     FILES.iter().flat_map(|text| parse(text)).collect()
 }
 
-const FILES: [&str; 5] = [
+const FILES: [&str; 6] = [
     include_str!("sessions/coding.toml"),
     include_str!("sessions/assistants.toml"),
     include_str!("sessions/openai.toml"),
     include_str!("sessions/languages.toml"),
+    include_str!("sessions/unknown.toml"),
     include_str!("sessions/harmless.toml"),
 ];
 

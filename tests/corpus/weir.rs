@@ -9,8 +9,10 @@ use weir_core::edit;
 use weir_core::pricing::PriceTable;
 use weir_core::prompt::{self, Fingerprint, HashKey, Prompt, Section, Segment};
 use weir_core::rewrite::{
-    self, About, Called, Markable, Plan, Request, RuleSet, Thread, Tree, Valued, Workloads,
+    self, About, Called, Learning, Markable, Plan, Request, RuleSet, Thread, Tree, Valued,
+    Workloads,
 };
+use weir_core::volatile::learned::{Observed, Prompts, Units};
 use weir_core::volatile::{Rules, Span};
 
 use crate::replay::{Sent, Way};
@@ -20,6 +22,8 @@ use crate::session::Dialect;
 #[derive(Default)]
 pub(crate) struct Shared {
     trees: HashMap<Fingerprint, Vec<u8>>,
+    /// What was learned from prompts, as it is stored.
+    learned: Option<Vec<u8>>,
 }
 
 /// A node that rewrites. It may be given other rules, be switched off and on, and be restarted.
@@ -123,6 +127,16 @@ impl<'a> Call<'a> {
 impl Weir {
     fn plan(&mut self, call: &Call<'_>, begin: bool) -> Plan {
         let first = call.thread.first.at;
+        let learned = self.shared.learned.as_deref();
+        let learned = learned.map(|bytes| serde_json::from_slice(bytes).expect("prompts"));
+        let mut prompts: Prompts = learned.unwrap_or_default();
+        let rules = RuleSet {
+            learned: Some(Learning {
+                prompts: Arc::new(prompts.clone()),
+                now_s: call.now_s,
+            }),
+            ..self.rules.clone()
+        };
         let request = Request {
             api: call.api,
             body: call.body,
@@ -146,10 +160,24 @@ impl Weir {
             self.workloads
                 .standings(&call.called(spans, &about, &values))
         };
-        let plan = rewrite::plan_measured(&request, tree.as_ref(), &self.rules, find, standings);
+        let plan = rewrite::plan_measured(&request, tree.as_ref(), &rules, find, standings);
         if let Some(tree) = &plan.tree {
             let bytes = serde_json::to_vec(tree).expect("a tree is plain data");
             self.shared.trees.insert(first, bytes);
+        }
+        let by_current = |used: &Arc<Rules>| Arc::ptr_eq(used, &rules.rules);
+        if plan.rules.as_ref().is_some_and(by_current) {
+            let observed = Observed {
+                conversation: first,
+                is_start: call.thread.is_start,
+                now_s: call.now_s,
+            };
+            let is_known = |span: &&Span| Some(span.rule) != rules.rules.learned();
+            let known: Vec<Span> = plan.spans.iter().filter(is_known).cloned().collect();
+            let units = Units::of(call.body, &call.prompt, request.untouchable, &known, &KEY);
+            prompts.observe(&units, &observed);
+            let bytes = serde_json::to_vec(&prompts).expect("hashes are plain data");
+            self.shared.learned = Some(bytes);
         }
         plan
     }
