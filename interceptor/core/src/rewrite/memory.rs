@@ -5,6 +5,8 @@
 //! something was told, and is found by the hash of the client's own history up to that turn. A tree
 //! is plain data: the shell encrypts it, keeps it, and lets it expire.
 
+use std::collections::HashSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::prompt::Fingerprint;
@@ -133,6 +135,11 @@ impl Tree {
             .collect();
         found.sort_unstable_by(|left, right| right.cmp(left));
         found.into_iter().map(|(_, index)| index).collect()
+    }
+
+    /// The nodes that others follow.
+    pub(super) fn followed(&self) -> HashSet<usize> {
+        self.nodes.iter().filter_map(|node| node.parent).collect()
     }
 
     /// Notes that a node is the one that the next turn will follow.

@@ -218,8 +218,10 @@ impl Planner<'_> {
     /// The start that this conversation most probably had: of several that begin alike the one
     /// whose later turns are known, then the one with most of the values, then the latest.
     fn choose(&self, current: &RuleSet, rule_set: FindRules<'_>) -> Option<Chosen> {
-        let mut best: Option<Chosen> = None;
-        let mut known: Vec<(RulesId, Arc<Rules>)> = Vec::new();
+        // Many begin alike, and go by the same rules: what those find is looked for once.
+        let mut found_by: Vec<FoundBy<'_>> = Vec::new();
+        let mut best: Option<Ranked> = None;
+        let followed = self.tree.followed();
         for start in self.tree.starts(self.request.thread.first.at) {
             let Some(node) = self.tree.node(start) else {
                 continue;
@@ -230,33 +232,49 @@ impl Planner<'_> {
             else {
                 continue;
             };
-            let id = *id;
-            let rules = match known.iter().find(|(other, _)| *other == id) {
-                Some((_, rules)) => Arc::clone(rules),
-                None if id == current.id => Arc::clone(&current.rules),
-                None => match rule_set(id) {
-                    Some(rules) => rules,
-                    None => continue,
-                },
+            let is_same = |one: &FoundBy<'_>| one.id == *id && one.learned == learned;
+            let index = match found_by.iter().position(is_same) {
+                Some(index) => index,
+                None => {
+                    let rules = if *id == current.id {
+                        Some(Arc::clone(&current.rules))
+                    } else {
+                        rule_set(*id)
+                    };
+                    let Some(rules) = rules else {
+                        continue;
+                    };
+                    found_by.push(FoundBy {
+                        id: *id,
+                        learned,
+                        found: found(self.request, &rules, learned),
+                        rules,
+                    });
+                    found_by.len().saturating_sub(1)
+                }
             };
-            known.push((id, Arc::clone(&rules)));
-            let found = found(self.request, &rules, learned);
+            let Some(FoundBy { found, .. }) = found_by.get(index) else {
+                continue;
+            };
             let is_known =
                 |now: &&Current| node.told.contains(&now.value) || node.kept.contains(&now.value);
-            let chosen = Chosen {
-                score: (
-                    self.path(start).len(),
-                    found.iter().filter(is_known).count(),
-                ),
-                start,
-                rules,
-                found,
+            let path = if followed.contains(&start) {
+                self.path(start).len()
+            } else {
+                0
             };
-            if best.as_ref().is_none_or(|best| chosen.score > best.score) {
-                best = Some(chosen);
+            let score = [path, found.iter().filter(is_known).count()];
+            if best.is_none_or(|(best, ..)| score > best) {
+                best = Some((score, start, index));
             }
         }
-        best
+        let (_, start, index) = best?;
+        let FoundBy { rules, found, .. } = found_by.into_iter().nth(index)?;
+        Some(Chosen {
+            start,
+            rules,
+            found,
+        })
     }
 
     /// The nodes of the turns before the new one, with the messages at whose ends they stand.
@@ -427,9 +445,19 @@ impl Planner<'_> {
     }
 }
 
+/// How much of a conversation a start has: the turns and the values; the start; what its rules find.
+type Ranked = ([usize; 2], usize, usize);
+
+/// What the rules of a start find in the prompt now.
+struct FoundBy<'a> {
+    id: RulesId,
+    learned: &'a [Learned],
+    rules: Arc<Rules>,
+    found: Vec<Current>,
+}
+
 /// A start that fits, with what its rules find in the prompt now.
 struct Chosen {
-    score: (usize, usize),
     start: usize,
     rules: Arc<Rules>,
     found: Vec<Current>,
