@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use weir_core::answer::{AnswerReader, Form};
-use weir_core::api::Api;
+use weir_core::api::{Api, Later};
 use weir_core::edit::{Piece, UsageChunkFilter};
 
 fn filtered(chunks: &[&[u8]]) -> Vec<u8> {
@@ -31,6 +31,14 @@ fuzz_target!(|input: (Vec<u8>, u16)| {
             };
             assert_eq!(read(&[&bytes]), read(&[one, two]));
         }
+    }
+    for later in [Later::MessageBatch, Later::File, Later::Response, Later::Generation] {
+        let read = |chunks: &[&[u8]]| {
+            let mut reader = AnswerReader::later(later, Some(Form::EventStream));
+            chunks.iter().for_each(|chunk| reader.push(chunk));
+            reader.finish()
+        };
+        assert_eq!(read(&[&bytes]), read(&[one, two]));
     }
     let whole = filtered(&[&bytes]);
     assert_eq!(whole, filtered(&[one, two]));
