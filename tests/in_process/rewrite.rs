@@ -182,30 +182,35 @@ async fn no_signature_is_refused_and_nothing_is_read_anew_whatever_happens_to_we
         (Rewrite, OTHER_RULES),
         (Rewrite, ""),
     ];
-    let simulator = Box::pin(told(Story {
-        configurations: &all,
-        dates: &["2026-06-17"],
-        before: &["2026-06-15", "2026-06-16"],
-        model: "claude-opus-5-5",
-        thinks: true,
-    }))
-    .await;
+    for thinks in [true, false] {
+        let simulator = Box::pin(told(Story {
+            configurations: &all,
+            dates: &["2026-06-17"],
+            before: &["2026-06-15", "2026-06-16"],
+            model: "claude-opus-5-5",
+            thinks,
+        }))
+        .await;
+        is_read_from_the_third_call_on(&simulator, thinks);
+    }
+}
+
+fn is_read_from_the_third_call_on(simulator: &Simulator, thinks: bool) {
     let received = simulator.received();
     let of = |index: usize| String::from_utf8(received[index].body.to_vec()).unwrap();
     assert!(
         !of(0).contains("context_values"),
         "nothing says that it pays"
     );
-    let first = of(2);
-    assert!(
-        first.contains("[see <current-date> in <context_values>]"),
-        "{first}"
-    );
-    assert!(
-        first.contains("<current-date>2026-06-17</current-date>"),
-        "{first}"
-    );
-    for line in &simulator.bill()[2..] {
+    // Where signatures are bound to the history, values stay where they stand.
+    let seen = of(2);
+    for expected in [
+        "[see <current-date> in <context_values>]",
+        "<current-date>2026-06-17</current-date>",
+    ] {
+        assert_eq!(seen.contains(expected), !thinks, "{expected}: {seen}");
+    }
+    for line in &simulator.bill()[if thinks { 3 } else { 2 }..] {
         assert!(
             line.usage.cache_read * 10 > line.usage.prompt() * 9,
             "{line:?}"
@@ -279,6 +284,28 @@ async fn a_date_that_moves_with_each_turn_is_told_and_costs_no_cache() {
         rewritten * 10 < as_it_came * 6,
         "{rewritten} of {as_it_came}"
     );
+}
+
+#[tokio::test]
+async fn a_conversation_with_signatures_goes_on_when_all_memory_of_it_is_lost() {
+    let simulator = Simulator::start(Options::default()).unwrap();
+    let mut agent = Agent::new("claude-opus-5-5", true, "Begin.");
+    let mut state = TempDir::new().unwrap();
+    for turn in 0..4 {
+        let world = World::continued(state, &[simulator.ca_pem()], config(CacheMode::Rewrite, ""));
+        let mut client = client(&world, &simulator).await;
+        // Conversations with other dates, so that moving the date would pay.
+        for date in ["2026-06-15", "2026-06-16"] {
+            let mut other = Agent::new("claude-opus-5-5", true, &format!("{turn}, on {date}."));
+            assert_eq!(other.turn(&mut client, date).await, StatusCode::OK);
+        }
+        let status = agent.turn(&mut client, "2026-06-17").await;
+        assert_eq!(status, StatusCode::OK, "turn {turn}");
+        agent.says(&format!("Go on {turn}."));
+        drop(client);
+        drop(world.stop().await);
+        state = TempDir::new().unwrap();
+    }
 }
 
 #[tokio::test]

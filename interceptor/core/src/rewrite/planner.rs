@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::answer::Object;
 use crate::edit::{self, Edit};
 use crate::prompt::{Fingerprint, Section};
 use crate::volatile::learned::{Learned, Units};
@@ -73,7 +74,15 @@ impl Planner<'_> {
         );
         // One that begins as another did has to be edited as that one: they can't be told apart.
         let as_before = self.began_alike(&found, current.id);
-        let standings = as_before.unwrap_or_else(|| standings(&self.plan.spans));
+        let standings = as_before.unwrap_or_else(|| {
+            let mut standings = standings(&self.plan.spans);
+            // Without its memory such a conversation could not go on: the first call of one whose
+            // values are kept goes as it came, so that it can.
+            if binds_history(self.request.body) {
+                standings.moved.clear();
+            }
+            standings
+        });
         for now in &mut found {
             now.stand(&standings);
         }
@@ -467,4 +476,16 @@ impl Node {
     fn is_start_of(&self, told: &[Value], start: &Start) -> bool {
         self.told == told && self.kept == start.kept && self.origin.as_ref() == Some(&start.origin)
     }
+}
+
+/// Whether signatures of thinking will be bound to the history, so that a changed one is refused.
+fn binds_history(body: &[u8]) -> bool {
+    let Some(body) = Object::read(body) else {
+        return false;
+    };
+    // Converse has the parameters of the model's maker in a member of their own.
+    let more = body.object("additionalModelRequestFields");
+    let thinking = body.object("thinking");
+    let thinking = thinking.or_else(|| more?.object("thinking"));
+    thinking.is_some_and(|thinking| thinking.name("type").as_deref() != Some("disabled"))
 }
