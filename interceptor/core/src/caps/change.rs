@@ -45,6 +45,8 @@ pub enum ChangeKind {
 pub(super) struct Changes {
     for_all: OfScope,
     by_scope: HashMap<String, OfScope>,
+    /// The number of the latest reset of any account; 0 where there is none.
+    pub(super) newest_reset: i64,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -71,7 +73,10 @@ impl Changes {
             };
             match change.kind {
                 ChangeKind::Raise { by, until_ms } => of.raises.push(Raise { by, until_ms }),
-                ChangeKind::Reset => of.reset = of.reset.max(change.number),
+                ChangeKind::Reset => {
+                    of.reset = of.reset.max(change.number);
+                    changes.newest_reset = changes.newest_reset.max(change.number);
+                }
             }
         }
         changes

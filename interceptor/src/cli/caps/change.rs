@@ -81,11 +81,7 @@ pub(super) fn raise(arguments: &RaiseArguments, out: &mut impl Write) -> anyhow:
     };
     refuse_unlimited(cap, by)?;
     let until_ms = arguments.until_ms(cap, standing.now_ms)?;
-    if standing.changes.len() >= IN_FORCE_MAX {
-        bail!(
-            "expected at most {IN_FORCE_MAX} raises and resets in force, found them all: wait for raises to end"
-        );
-    }
+    refuse_too_many(&standing)?;
     if let Some(scope) = &arguments.of.scope {
         account_of(&standing, cap, scope)?;
     }
@@ -115,6 +111,7 @@ pub(super) fn reset(arguments: &ResetArguments, out: &mut impl Write) -> anyhow:
     };
     let mut of = arguments.of.change(ChangeKind::Reset, standing.now_ms);
     of.scope = scope.map(str::to_owned);
+    refuse_too_many(&standing)?;
     let accounts = accounts_of(&standing, cap, scope)?;
     let timezone = cap.timezone.clone();
     let number = standing.books.change(&of, &accounts)?;
@@ -181,6 +178,16 @@ pub(super) fn moment(text: &str, timezone: &TimeZone) -> anyhow::Result<i64> {
         .to_zoned(timezone.clone())?
         .timestamp()
         .as_millisecond())
+}
+
+fn refuse_too_many(standing: &Standing) -> anyhow::Result<()> {
+    if standing.changes.len() >= IN_FORCE_MAX {
+        bail!(
+            "expected less than {IN_FORCE_MAX} changes in force, found them all: raises that have not \
+             ended, and each account's last reset (see weir caps list --json)"
+        );
+    }
+    Ok(())
 }
 
 /// A raise of what is not limited would do nothing.

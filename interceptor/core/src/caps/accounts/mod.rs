@@ -99,7 +99,8 @@ impl Accounts {
     pub(super) fn change(&mut self, now_ms: i64, changes: Changes) {
         self.advance(now_ms);
         let before = std::mem::replace(&mut self.changes, changes);
-        if self.changes.is_empty() {
+        // So that a raise does not look at each account.
+        if self.changes.newest_reset <= before.newest_reset {
             return;
         }
         for (key, account) in &mut self.by_key {
