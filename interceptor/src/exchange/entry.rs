@@ -15,6 +15,7 @@ use weir_core::call::Call;
 use weir_core::caps::{Amount, Ticket};
 use weir_core::edit;
 use weir_core::pricing::{self, PriceTable};
+use weir_core::prompt::Prompt;
 use weir_core::rewrite::Plan;
 
 use super::credential::{Kind, Sender};
@@ -63,6 +64,8 @@ pub(super) struct Entry {
     pub(super) plan: Option<Plan>,
     /// The workload that the plan's effect is counted for.
     pub(super) measured: Option<Measured>,
+    /// The prompt as the plan read it; taken when it is sketched.
+    pub(super) prompt: Option<Prompt>,
     pub(super) reserved: Amount,
     /// What is reserved for its stream, where a cap wants that to be followed.
     pub(super) growth: Option<Growth>,
@@ -204,6 +207,7 @@ impl Entry {
             edits: Vec::new(),
             plan: None,
             measured: None,
+            prompt: None,
             reserved: Amount::ZERO,
             growth: None,
             counted: None,

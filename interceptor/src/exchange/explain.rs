@@ -118,12 +118,15 @@ impl Entry {
             // Nothing of it is done, so that the plan is all that is of interest.
             let _none = self.rewrite(&plain);
         }
+        let read = self.prompt.take();
         let Some(Bodies { came, sent }) = self.to_sketch.take() else {
             return;
         };
-        let Some((sketch, prompt)) = self.sketch_of(&sent) else {
+        let read = read.filter(|_| came == sent);
+        let Some(prompt) = read.or_else(|| prompt::read(&sent).ok()) else {
             return;
         };
+        let sketch = self.sketch_of(&sent, &prompt);
         let planned = self.plan.as_ref().map_or(&[][..], |plan| &plan.edits);
         let is_rewritten = self.edits.iter().any(|made| planned.contains(made));
         let has_values = self
@@ -168,15 +171,14 @@ impl Entry {
         });
     }
 
-    /// None where the body can't be read: what the scanner of calls has read, this one can.
-    fn sketch_of(&self, body: &[u8]) -> Option<(Sketch, Prompt)> {
-        let prompt = prompt::read(body).ok()?;
-        let mut sketch = Sketch::new(body, &prompt, &self.context.cache.key);
+    fn sketch_of(&self, body: &[u8], prompt: &Prompt) -> Sketch {
+        let mut sketch = Sketch::new(body, prompt, &self.context.cache.key);
         self.address(&mut sketch);
-        Some((sketch, prompt))
+        sketch
     }
 
-    /// The same of what was not sent, of which only the hits are of interest.
+    /// None where the body can't be read: what the scanner of calls has read, this one can.
+    /// Of what was not sent only the hits are of interest.
     fn outline_of(&self, body: &[u8]) -> Option<Sketch> {
         let prompt = prompt::read(body).ok()?;
         let mut sketch = Sketch::outline(body, &prompt, &self.context.cache.key);

@@ -92,9 +92,10 @@ impl Rewriter {
     }
 
     /// Makes the rules ready that the configuration asks for: that takes tens of milliseconds, which
-    /// no call shall wait for.
+    /// no call shall wait for. Where prompts are only watched, none does: the first one makes them
+    /// ready while its provider is at it, and until then they take no memory.
     pub(crate) fn prepare(&self, config: &config::Cache) {
-        if config.mode != CacheMode::Off && self.configured(config).is_none() {
+        if config.mode == CacheMode::Rewrite && self.configured(config).is_none() {
             tracing::error!("expected rules that were checked before, found invalid ones");
         }
     }
@@ -215,6 +216,7 @@ impl Rewriter {
             plan,
             edits,
             measured,
+            prompt,
         }))
     }
 
@@ -333,6 +335,7 @@ struct Planned {
     plan: Plan,
     edits: Vec<Edit>,
     measured: Measured,
+    prompt: Prompt,
 }
 
 /// A call, as far as its prompt goes.
@@ -417,6 +420,7 @@ impl Entry {
             plan,
             edits,
             measured,
+            prompt,
         } = match planned.unwrap_or(Err(Failed::Panicked)) {
             Ok(Some(planned)) => planned,
             Ok(None) => return Vec::new(),
@@ -444,6 +448,7 @@ impl Entry {
         }
         self.plan = Some(plan);
         self.measured = Some(measured);
+        self.prompt = Some(prompt);
         edits
     }
 
