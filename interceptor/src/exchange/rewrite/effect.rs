@@ -49,6 +49,14 @@ impl Effects {
         if !self.switched.swap(false, Ordering::Relaxed) {
             return Ok(());
         }
+        let saved = self.write(state_dir);
+        if saved.is_err() {
+            self.switched.store(true, Ordering::Relaxed);
+        }
+        saved
+    }
+
+    fn write(&self, state_dir: &Path) -> io::Result<()> {
         let path = state_dir.join(FILE);
         // Other processes write it, too.
         let theirs = read(&path).unwrap_or_default();
