@@ -61,6 +61,15 @@ impl Entry {
         }
     }
 
+    /// Notes what is expected of a call that is under way although a cap is in its way: what it costs
+    /// counts all the same.
+    pub(super) fn expect_unreserved(&mut self) {
+        if let Some(priced) = self.priced() {
+            self.reserved = self.context.memory.amounts(&priced).expected;
+        }
+        self.charge_reserved();
+    }
+
     /// Notes that the answer ends here, by the cap that is in its way.
     pub(super) fn note_cut_off(&mut self, exceeded: Exceeded) {
         tracing::info!(

@@ -45,7 +45,9 @@ impl Entry {
         if let Some(ticket) = self.ticket.take() {
             let warnings = self.context.caps().settle(ticket, spent);
             self.context.warn(&warnings);
-        } else if let Endpoint::Later(_) = self.endpoint {
+        } else if self.call.is_some() && self.sent.is_some()
+            || matches!(self.endpoint, Endpoint::Later(_))
+        {
             self.spend_unreserved(spent);
         }
     }

@@ -87,6 +87,45 @@ async fn a_response_that_outgrows_its_cap_ends_in_the_apis_own_events() {
 }
 
 #[tokio::test]
+async fn a_response_that_nobody_asked_for_ends_too_where_its_cap_is_spent() {
+    let limit = Money::ZERO;
+    let config = Config {
+        caps: vec![Cap::new("pocket money", Window::Total, limit)],
+        ..Config::default()
+    };
+    let (server, world) = started(config).await;
+    let path = "/v1/realtime?model=gpt-6-sol";
+    let mut socket = open(&world, &server, path, "").await;
+    opened(&world).await;
+    // The provider heard that somebody has finished to speak.
+    socket
+        .down(&told(&event("response.created", "resp_1", Value::Null)))
+        .await;
+    let ended = socket.message().await;
+    assert_eq!(ended["type"], "response.done", "{ended}");
+    assert_eq!(ended["response"]["id"], "resp_1", "{ended}");
+    let error = socket.message().await;
+    let message = error["error"]["message"].as_str().unwrap();
+    assert!(message.starts_with("Weir ended this answer: "), "{message}");
+    let (goodbye, _) = socket.application.rest().await;
+    assert_eq!(
+        (goodbye[0], &goodbye[2..4]),
+        (0x88, &1008_u16.to_be_bytes()[..])
+    );
+    assert_eq!(socket.provider.rest().await.0, b"");
+    let record = world.record().await;
+    let cap = "pocket money".to_owned();
+    assert_eq!(record.outcome, Outcome::CutOff { cap });
+    // It was begun, so it counts as such a call was expected to.
+    let spent = record.cost.spent();
+    assert!(spent > Money::ZERO, "{record:?}");
+    assert_eq!(
+        world.sidecar.status()["caps"][0]["spent"],
+        spent.to_string()
+    );
+}
+
+#[tokio::test]
 async fn a_key_among_the_subprotocols_tells_who_calls_and_is_not_at_rest() {
     let (server, world) = started(Config::default()).await;
     let key = "sk-canary-4ZQ7vN3tWx81";

@@ -41,6 +41,8 @@ struct Open {
     lane: Option<String>,
     event_id: Option<String>,
     response_id: Option<String>,
+    /// The cap that is in its way although it is under way.
+    beyond: Option<Box<Exceeded>>,
 }
 
 /// Why a call is not forwarded.
@@ -137,6 +139,7 @@ impl Calls {
             lane: create.lane,
             event_id: create.event_id,
             response_id: None,
+            beyond: None,
         });
         Verdict::Forward
     }
@@ -181,7 +184,7 @@ impl Calls {
             return None;
         }
         let seen = open.reader.output_tokens_seen();
-        let exceeded = open.entry.grow(seen).err()?;
+        let exceeded = open.beyond.take().or_else(|| open.entry.grow(seen).err())?;
         Some(self.open.remove(at).cut_off(self.api, *exceeded))
     }
 
@@ -209,7 +212,8 @@ impl Calls {
         }
     }
 
-    /// Opens the record of a response that the provider began by itself. It is too late to refuse it.
+    /// Opens the record of a response that the provider began by itself. It is too late to refuse it:
+    /// one that is beyond a cap is to be ended.
     fn begun_unasked(&mut self, said: &Said) -> Option<usize> {
         if said.step != Step::Begins || self.api != Api::Realtime || self.open.len() >= CALLS_MAX {
             return None;
@@ -217,11 +221,9 @@ impl Calls {
         let call = call::parse(self.api, b"{\"stream\":true}").ok()?;
         let mut entry = self.entry();
         entry.take_call(self.named(call), &[]);
-        if let Err(exceeded) = entry.admit_at_once() {
-            tracing::warn!(
-                cap = exceeded.cap,
-                "a response that nobody asked for is beyond a cap"
-            );
+        let beyond = entry.admit_at_once().err();
+        if beyond.is_some() {
+            entry.expect_unreserved();
         }
         entry.sending();
         self.open.push(Open {
@@ -230,6 +232,7 @@ impl Calls {
             lane: said.lane.clone(),
             event_id: None,
             response_id: None,
+            beyond,
         });
         Some(self.open.len().saturating_sub(1))
     }
