@@ -123,7 +123,7 @@ impl Context {
         if !self.ledger.flush(FLUSH_WAIT) {
             tracing::warn!("recent records are not in the database yet, new caps miss them");
         }
-        self.count_others()?;
+        let elsewhere = self.count_others()?;
         let mut all_new = Caps::default();
         all_new.reconfigure(configured.clone());
         let mut spent = Vec::new();
@@ -135,12 +135,13 @@ impl Context {
         for spend in &spent {
             caps.replay(&spend.for_caps());
         }
+        caps.replace_elsewhere(unix_ms(), elsewhere.iter().map(Spend::for_caps));
         Ok(())
     }
 
-    /// Counts what other processes on the same ledger spent and have in flight. Blocks on the
-    /// database.
-    fn count_others(&self) -> Result<(), LedgerError> {
+    /// Counts what other processes on the same ledger spent and have in flight, and returns the
+    /// latter. Blocks on the database.
+    fn count_others(&self) -> Result<Vec<Spend>, LedgerError> {
         let others = self.ledger.poll_others()?;
         let mut caps = self.caps();
         if caps.change(unix_ms(), others.changes) {
@@ -154,7 +155,7 @@ impl Context {
             exchange::give_back(&mut caps, leases);
             self.metrics.caps.leases(leases.counts());
         }
-        Ok(())
+        Ok(others.reserved)
     }
 
     /// Puts a configuration that has changed in force, for connections from now on. Blocks.
@@ -435,7 +436,7 @@ async fn keep_house(context: Arc<Context>) {
         let at_work = Arc::clone(&context);
         let done = tokio::task::spawn_blocking(move || match changed {
             Some(config) => at_work.follow(config),
-            None => Ok(at_work.count_others()?),
+            None => Ok(at_work.count_others().map(drop)?),
         });
         match done.await {
             Ok(Ok(())) => {}

@@ -42,6 +42,7 @@ mod amount;
 mod cap;
 mod change;
 mod decision;
+mod in_flight;
 mod window;
 
 #[cfg(test)]
@@ -50,8 +51,9 @@ mod tests;
 use std::collections::HashMap;
 
 use crate::identity::Subject;
-use accounts::{Accounts, Hold};
+use accounts::Accounts;
 use change::Changes;
+use in_flight::{Held, InFlight};
 
 pub use accounts::SCOPES_MAX;
 pub use amount::{Amount, Amounts, Limits, Quantity};
@@ -64,18 +66,11 @@ pub use window::{NoWindow, Rolling, Window};
 #[derive(Debug, Default)]
 pub struct Caps {
     caps: Vec<Accounts>,
-    /// What each admitted call holds. As many as the shell lets in at once.
-    in_flight: HashMap<u64, Vec<InFlight>>,
+    /// By ticket. As many as the shell lets in at once.
+    in_flight: HashMap<u64, InFlight>,
     next_ticket: u64,
     is_leased: bool,
     changes: Vec<Change>,
-}
-
-/// What a call holds under one of the caps.
-#[derive(Debug)]
-struct InFlight {
-    cap: usize,
-    hold: Hold,
 }
 
 impl Caps {
@@ -89,8 +84,8 @@ impl Caps {
     }
 
     /// Puts other caps in force. One that counts the same as before (same name, `per`, `only`,
-    /// window and time zone) keeps what was spent and reserved; the others start with nothing, and
-    /// want [`Caps::replay`].
+    /// window and time zone) keeps what was spent and reserved; the others start with what calls in
+    /// flight hold, and want [`Caps::replay`] and [`Caps::replace_elsewhere`].
     pub fn reconfigure(&mut self, caps: Vec<Cap>) {
         let mut old: Vec<Option<Accounts>> = self.caps.drain(..).map(Some).collect();
         let mut new_index = HashMap::new();
@@ -107,14 +102,19 @@ impl Caps {
                 None => self.new_accounts(cap),
             });
         }
-        for held in self.in_flight.values_mut() {
-            held.retain_mut(|held| match new_index.get(&held.cap) {
+        for call in self.in_flight.values_mut() {
+            call.held.retain_mut(|held| match new_index.get(&held.cap) {
                 Some(index) => {
                     held.cap = *index;
                     true
                 }
                 None => false,
             });
+            for (index, accounts) in self.caps.iter_mut().enumerate() {
+                if accounts.is_new {
+                    call.hold_under(index, accounts);
+                }
+            }
         }
     }
 
@@ -162,10 +162,10 @@ impl Caps {
         ticket: Ticket,
         wanted: Amount,
     ) -> Result<(), Box<Exceeded>> {
-        let Some(held) = self.in_flight.get_mut(&ticket.0) else {
+        let Some(call) = self.in_flight.get_mut(&ticket.0) else {
             return Ok(());
         };
-        for held in &*held {
+        for held in &call.held {
             let Some(accounts) = self.caps.get_mut(held.cap) else {
                 continue;
             };
@@ -178,7 +178,8 @@ impl Caps {
                 return Err(exceeded);
             }
         }
-        for held in held {
+        call.grown(wanted);
+        for held in &mut call.held {
             if let Some(accounts) = self.caps.get_mut(held.cap) {
                 let more = accounts.wants(&held.hold, wanted);
                 accounts.hold_more(&mut held.hold, more);
@@ -191,8 +192,9 @@ impl Caps {
     /// expected and refuses what exceeds it.
     #[must_use]
     pub fn follows(&self, ticket: Ticket) -> bool {
-        let held = self.in_flight.get(&ticket.0).into_iter().flatten();
-        held.filter_map(|held| self.caps.get(held.cap))
+        let call = self.in_flight.get(&ticket.0).into_iter();
+        call.flat_map(|call| &call.held)
+            .filter_map(|held| self.caps.get(held.cap))
             .any(|accounts| {
                 let cap = &accounts.cap;
                 let grows = cap.limits.money.is_some()
@@ -232,7 +234,8 @@ impl Caps {
     pub fn settle(&mut self, ticket: Ticket, actual: Amount) -> Vec<Warning> {
         let actual = actual.max(Amount::ZERO);
         let mut warnings = Vec::new();
-        for held in self.in_flight.remove(&ticket.0).unwrap_or_default() {
+        let call = self.in_flight.remove(&ticket.0).into_iter();
+        for held in call.flat_map(|call| call.held) {
             if let Some(accounts) = self.caps.get_mut(held.cap) {
                 warnings.extend(accounts.settle(&held.hold, actual));
             }
@@ -369,7 +372,7 @@ impl Caps {
         self.caps.iter().map(|accounts| &accounts.cap)
     }
 
-    /// Calls that are admitted and neither settled nor released, of those that a cap counts.
+    /// Calls that are admitted and neither settled nor released.
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.in_flight.len()
@@ -433,7 +436,8 @@ impl Caps {
         if let Some(exceeded) = refusal {
             return Decision::Refused(exceeded);
         }
-        let ticket = self.hold(counting);
+        let call = InFlight::new(now_ms, subject, amounts);
+        let ticket = self.hold(call, counting);
         warnings.retain(|(index, key, _)| {
             self.caps
                 .get_mut(*index)
@@ -446,21 +450,17 @@ impl Caps {
         Decision::Admitted { ticket, warnings }
     }
 
-    fn hold(&mut self, counting: Vec<(usize, String, Amount)>) -> Ticket {
+    fn hold(&mut self, mut call: InFlight, counting: Vec<(usize, String, Amount)>) -> Ticket {
         let ticket = self.next_ticket;
         self.next_ticket = self.next_ticket.wrapping_add(1);
-        let mut held = Vec::with_capacity(counting.len());
+        call.held.reserve_exact(counting.len());
         for (cap, key, amount) in counting {
             if let Some(accounts) = self.caps.get_mut(cap) {
-                held.push(InFlight {
-                    cap,
-                    hold: accounts.hold(key, amount),
-                });
+                let hold = accounts.hold(key, amount);
+                call.held.push(Held { cap, hold });
             }
         }
-        if !held.is_empty() {
-            self.in_flight.insert(ticket, held);
-        }
+        self.in_flight.insert(ticket, call);
         Ticket(ticket)
     }
 }

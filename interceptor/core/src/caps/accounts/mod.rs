@@ -197,6 +197,23 @@ impl Accounts {
         }
     }
 
+    /// Holds an amount of a call that was admitted at a moment; nothing, where its window has passed.
+    pub(super) fn hold_since(
+        &mut self,
+        at_ms: i64,
+        subject: &Subject<'_>,
+        amount: Amount,
+    ) -> Option<Hold> {
+        self.advance(at_ms);
+        let period = self.cap.period(at_ms);
+        if self.cap.window.as_rolling().is_none() && period != self.period {
+            return None;
+        }
+        let key = self.key(subject);
+        let hold = self.hold(key, amount);
+        Some(Hold { period, ..hold })
+    }
+
     pub(super) fn hold_more(&mut self, held: &mut Hold, more: Amount) {
         held.amount += more;
         if self.live_of(held).is_some()

@@ -148,7 +148,7 @@ fn a_reload_keeps_what_caps_that_count_the_same_have_counted() {
         state(&caps),
         [
             (each.clone(), cents(40), cents(10)),
-            (all.clone(), cents(40), Money::ZERO)
+            (all.clone(), cents(40), cents(10))
         ]
     );
     assert_eq!(
@@ -160,11 +160,58 @@ fn a_reload_keeps_what_caps_that_count_the_same_have_counted() {
         state(&caps),
         [
             (each, cents(55), Money::ZERO),
-            (all, cents(40), Money::ZERO)
+            (all, cents(55), Money::ZERO)
         ]
     );
     caps.reconfigure(caps.caps().cloned().collect());
     assert_eq!(caps.replay_since_ms(NOON), None);
+}
+
+#[test]
+fn a_call_in_flight_is_held_by_a_cap_that_is_new_as_by_one_that_was_there() {
+    let mut caps = Caps::new(vec![cap("all", cents(100))]);
+    let yesterday = admitted(reserve_at(&mut caps, NOON - DAY, "ann", 7));
+    let ticket = admitted(reserve(&mut caps, "ann", 10));
+    caps.extend(NOON, ticket, call(25)).unwrap();
+    let each = Cap {
+        per: vec![Dimension::User],
+        ..cap("each", cents(100))
+    };
+    let strict = Cap {
+        kind: CapKind::Strict,
+        ..cap("strict", cents(1000))
+    };
+    let rolling = Cap {
+        window: Window::Rolling(Rolling::of_seconds(48 * 3600).unwrap()),
+        ..cap("rolling", cents(100))
+    };
+    let others = Cap {
+        only: Patterns::from([(Dimension::User, vec!["bob".to_owned()])]),
+        ..cap("others", cents(100))
+    };
+    caps.reconfigure(vec![each, strict, rolling, others]);
+    let state = |caps: &Caps| -> Vec<(String, Money, Money)> {
+        let states = caps.states(NOON).into_iter();
+        states
+            .map(|state| (state.cap, state.spent.money, state.reserved.money))
+            .collect()
+    };
+    let of = |name: &str, spent, reserved| (name.to_owned(), cents(spent), cents(reserved));
+    assert_eq!(
+        state(&caps),
+        [
+            of("each", 0, 25),
+            of("strict", 0, 100),
+            of("rolling", 0, 32)
+        ]
+    );
+    caps.settle(ticket, call(30));
+    caps.settle(yesterday, call(8));
+    assert_eq!(
+        state(&caps),
+        [of("each", 30, 0), of("strict", 30, 0), of("rolling", 38, 0)]
+    );
+    assert_eq!(caps.in_flight(), 0);
 }
 
 #[test]

@@ -129,11 +129,11 @@ fn a_limit_of_nothing_refuses_everything() {
 }
 
 #[test]
-fn without_caps_every_call_is_admitted_and_none_is_remembered() {
+fn without_caps_every_call_is_admitted_and_none_is_remembered_after_its_end() {
     let mut caps = Caps::new(Vec::new());
     let ticket = admitted(reserve(&mut caps, "ann", 1_000_000));
-    assert_eq!(caps.in_flight(), 0);
     assert_eq!(caps.settle(ticket, call(1_000_000)), []);
+    assert_eq!(caps.in_flight(), 0);
 }
 
 #[test]
