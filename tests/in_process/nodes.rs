@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::{StatusCode, Version};
+use serde_json::Value;
 use tokio::task::JoinSet;
-use weir::process::config::{Cap, CapKind, Config, Fail, Intercept, Ledger, Window};
+use weir::process::config::{Cap, CapKind, Config, Fail, Intercept, Ledger, OnExceed, Window};
+use weir_core::caps::Limits;
 use weir_core::money::Money;
 use weir_simulator::{Options, Simulator};
 use weir_tests::{Api, Client, World};
@@ -19,14 +21,21 @@ use server::Server;
 const NANOS_PER_CENT: i64 = 10_000_000;
 const PATIENCE: Duration = Duration::from_secs(30);
 
-fn config(url: &str, limit_cents: i64, kind: CapKind, fail: Fail) -> Config {
+fn cap(limit_cents: i64, kind: CapKind) -> Cap {
     let limit = Money::from_nanos(limit_cents * NANOS_PER_CENT);
-    let cap = Cap {
+    Cap {
         kind,
         ..Cap::new("the fleet's", Window::Total, limit)
-    };
+    }
+}
+
+fn config(url: &str, limit_cents: i64, kind: CapKind, fail: Fail) -> Config {
+    with(url, vec![cap(limit_cents, kind)], fail)
+}
+
+fn with(url: &str, caps: Vec<Cap>, fail: Fail) -> Config {
     Config {
-        caps: vec![cap],
+        caps,
         intercept: Intercept {
             fail,
             ..Intercept::default()
@@ -162,4 +171,108 @@ async fn or_admits_and_counts_later_if_it_fails_open() {
     let flagged = "SELECT count(*) FROM weir.exchange WHERE reasons LIKE '%ledger_unreachable%'";
     assert!(server.number(flagged).await > 0);
     drop(world);
+}
+
+/// A call that may answer with so many tokens: the status, and how it was made cheaper.
+async fn asks_for(world: &World, simulator: &Simulator, tokens: u32) -> (StatusCode, Vec<String>) {
+    let mut body = Api::Messages.call("hello", false);
+    body["max_tokens"] = tokens.into();
+    let mut client = client(world, simulator).await;
+    let (status, answer) = client.ask(Api::Messages, &body).await;
+    let record = world.record().await;
+    if status == 200 {
+        let answer: Value = serde_json::from_slice(&answer).unwrap();
+        let model = answer["model"].as_str().unwrap().to_owned();
+        let falls = record.reasons.iter().any(|reason| reason == "downgraded");
+        assert_eq!(model.starts_with(LESSER), falls, "{model}");
+        assert_eq!(record.model_requested.as_deref() == Some(LESSER), falls);
+    }
+    (status, record.reasons.clone())
+}
+
+/// A cap that leads to the lesser model, and one that refuses.
+fn falls(over: Cap) -> Vec<Cap> {
+    let falls = Cap {
+        name: "falls".to_owned(),
+        on_exceed: OnExceed::Downgrade,
+        downgrade_to: LESSER.to_owned(),
+        ..over
+    };
+    let refuses = Cap {
+        limits: Limits {
+            tokens: Some(10_000_000),
+            ..Limits::default()
+        },
+        ..cap(0, CapKind::Strict)
+    };
+    vec![falls, refuses]
+}
+
+const LESSER: &str = "claude-haiku-5-5";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_waits_for_a_slice_goes_on_with_the_lesser_model_and_says_so() {
+    let simulator = Simulator::start(Options::default()).unwrap();
+    let server = Server::start();
+    let single = Cap {
+        limits: Limits::default(),
+        per_call: Some(Money::from_nanos(50 * NANOS_PER_CENT)),
+        ..cap(0, CapKind::Strict)
+    };
+    let world = start(
+        &simulator,
+        &with(&server.url(), falls(single), Fail::Closed),
+    );
+    for _ in 0..2 {
+        let (status, reasons) = asks_for(&world, &simulator, 64_000).await;
+        assert_eq!(
+            (status.as_u16(), reasons),
+            (200, vec!["downgraded".to_owned()])
+        );
+    }
+}
+
+/// As another node would have spent it, which this one has not heard of yet.
+async fn spend_elsewhere(server: &Server, cents: i64) {
+    let sql = format!(
+        "WITH new AS (
+             INSERT INTO weir.spent SELECT account, 'other', 0, {} FROM weir.lease
+             WHERE account LIKE '%:money:{}:%' RETURNING 1
+         ) SELECT count(*) FROM new",
+        cents * NANOS_PER_CENT,
+        i64::MIN
+    );
+    assert_eq!(server.number(&sql).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cap_that_others_have_used_up_leads_to_the_lesser_model() {
+    let simulator = Simulator::start(Options::default()).unwrap();
+    let server = Server::start();
+    let caps = falls(cap(1_000, CapKind::Strict));
+    let world = start(&simulator, &with(&server.url(), caps, Fail::Closed));
+    let (status, reasons) = asks_for(&world, &simulator, 100).await;
+    assert_eq!((status.as_u16(), reasons.len()), (200, 0));
+    spend_elsewhere(&server, 1_000).await;
+    let (status, reasons) = asks_for(&world, &simulator, 64_000).await;
+    assert_eq!(
+        (status.as_u16(), reasons),
+        (200, vec!["downgraded".to_owned()])
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_is_clamped_to_what_nodes_may_spend_together() {
+    let simulator = Simulator::start(Options::default()).unwrap();
+    let server = Server::start();
+    let clamps = Cap {
+        clamp: true,
+        ..cap(10, CapKind::Strict)
+    };
+    let world = start(&simulator, &with(&server.url(), vec![clamps], Fail::Closed));
+    let (status, reasons) = asks_for(&world, &simulator, 64_000).await;
+    assert_eq!(
+        (status.as_u16(), reasons),
+        (200, vec!["clamped".to_owned()])
+    );
 }

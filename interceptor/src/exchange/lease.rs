@@ -18,6 +18,7 @@ use weir_core::identity::Subject;
 use weir_core::lease::{Ask, Charge};
 use weir_core::money::Money;
 
+use super::admit::{Asking, Unfit};
 use super::entry::Entry;
 use crate::ledger::{LEASE_WAIT, LeaseOutcome, Leases, Spend};
 use crate::sidecar::unix_ms;
@@ -49,21 +50,24 @@ impl Entry {
     /// The cap that it does not fit under.
     pub(super) async fn admit_leased(&mut self, body: &Bytes) -> Result<(), Box<Exceeded>> {
         let Some(leases) = self.context.ledger.leases().map(Arc::clone) else {
-            return self.admit(body);
+            let asking = Asking {
+                body,
+                leases: None,
+                falls: None,
+            };
+            return self.admit(asking).map(drop).map_err(|unfit| unfit.exceeded);
         };
         let deadline = Instant::now() + LEASE_WAIT;
+        let mut falls = None;
         loop {
-            let uses = self.account_uses();
-            grant(&mut self.context.caps(), &leases, &uses);
-            for part in parts(&uses) {
-                leases.remember(&part.account, || self.as_spend());
-            }
-            let exceeded = match self.admit(body) {
-                Err(exceeded) if exceeded.cause == Cause::Grant => exceeded,
-                decided => {
-                    refill(&leases, &uses);
-                    return decided;
-                }
+            let asking = Asking {
+                body,
+                leases: Some(&leases),
+                falls: falls.as_deref(),
+            };
+            let Unfit { exceeded, uses } = match self.admit(asking) {
+                Err(unfit) if unfit.exceeded.cause == Cause::Grant => unfit,
+                decided => return refilled(&leases, decided),
             };
             match more(&leases, &uses, &exceeded).await {
                 Ok(LeaseOutcome::Again) if Instant::now() < deadline => {}
@@ -71,9 +75,17 @@ impl Entry {
                 Ok(_) => {
                     self.record.reasons.push("ledger_unreachable".to_owned());
                     grant_beyond(&mut self.context.caps(), &uses);
-                    return self.admit(body);
+                    let granted = Asking {
+                        leases: None,
+                        ..asking
+                    };
+                    return self
+                        .admit(granted)
+                        .map(drop)
+                        .map_err(|unfit| unfit.exceeded);
                 }
-                Err(short) => return Err(short),
+                Err((OnExceed::Downgrade, short)) if falls.is_none() => falls = Some(short),
+                Err((_, short)) => return Err(short),
             }
         }
     }
@@ -84,25 +96,21 @@ impl Entry {
     /// # Errors
     /// The cap that it does not fit under.
     pub(super) fn admit_at_once(&mut self) -> Result<(), Box<Exceeded>> {
-        let Some(leases) = self.context.ledger.leases().map(Arc::clone) else {
-            return self.admit(&Bytes::new());
+        let leases = self.context.ledger.leases().map(Arc::clone);
+        let asking = Asking {
+            body: &Bytes::new(),
+            leases: leases.as_deref(),
+            falls: None,
         };
-        let uses = self.account_uses();
-        for part in parts(&uses) {
-            leases.remember(&part.account, || self.as_spend());
-        }
-        grant(&mut self.context.caps(), &leases, &uses);
-        let exceeded = match self.admit(&Bytes::new()) {
-            Err(exceeded) if exceeded.cause == Cause::Grant => exceeded,
-            decided => {
-                refill(&leases, &uses);
-                return decided;
-            }
+        let decided = self.admit(asking);
+        let Some(leases) = &leases else {
+            return decided.map(drop).map_err(|unfit| unfit.exceeded);
         };
-        for part in parts(&uses).filter(|part| part.of.on_exceed != OnExceed::Warn) {
-            if part.used.saturating_add(part.need) <= leases.allowed(&part.account) {
-                continue;
-            }
+        let Unfit { exceeded, uses } = match decided {
+            Err(unfit) if unfit.exceeded.cause == Cause::Grant => unfit,
+            decided => return refilled(leases, decided),
+        };
+        for part in lacking(leases, &uses) {
             match leases.ask_aside(&ask(&part)) {
                 LeaseOutcome::Unreachable if self.fails_closed() => return Err(exceeded),
                 LeaseOutcome::Short { spent, held } => {
@@ -112,7 +120,13 @@ impl Entry {
             }
         }
         grant_beyond(&mut self.context.caps(), &uses);
-        self.admit(&Bytes::new())
+        let granted = Asking {
+            leases: None,
+            ..asking
+        };
+        self.admit(granted)
+            .map(drop)
+            .map_err(|unfit| unfit.exceeded)
     }
 
     /// Notes which accounts are charged with what is reserved.
@@ -165,14 +179,13 @@ impl Entry {
         Ok(())
     }
 
-    fn as_spend(&self) -> Spend {
+    /// Who calls what, for when nobody does any more.
+    pub(super) fn spend_of(&self, subject: &Subject<'_>) -> Spend {
         Spend {
             caller: self.record.caller(),
             provider: self.record.provider.clone(),
             host: self.record.host.clone(),
-            model: self
-                .priced()
-                .map_or_else(String::new, |priced| priced.model.to_owned()),
+            model: subject.model.to_owned(),
             ..Spend::default()
         }
     }
@@ -207,8 +220,28 @@ pub(crate) fn give_back(caps: &mut Caps, leases: &Arc<Leases>) {
     });
 }
 
+/// Notes who uses accounts.
+pub(super) fn remember(leases: &Leases, uses: &[AccountUse], who: impl Fn() -> Spend) {
+    for part in parts(uses) {
+        leases.remember(&part.account, &who);
+    }
+}
+
+/// Fills slices up in advance, and says what was decided.
+fn refilled(
+    leases: &Arc<Leases>,
+    decided: Result<Vec<AccountUse>, Unfit>,
+) -> Result<(), Box<Exceeded>> {
+    let (uses, decided) = match decided {
+        Ok(uses) => (uses, Ok(())),
+        Err(unfit) => (unfit.uses, Err(unfit.exceeded)),
+    };
+    refill(leases, &uses);
+    decided
+}
+
 /// Tells the caps what they may use. Caps that only warn are in nobody's way.
-fn grant(caps: &mut Caps, leases: &Leases, uses: &[AccountUse]) {
+pub(super) fn grant(caps: &mut Caps, leases: &Leases, uses: &[AccountUse]) {
     for of in uses {
         let mut most = Amount::ZERO;
         for part in parts_of(of) {
@@ -232,26 +265,31 @@ fn grant_beyond(caps: &mut Caps, uses: &[AccountUse]) {
 /// Asks for more of each account that is short.
 ///
 /// # Errors
-/// There is no more: why the call does not fit, as all nodes know it.
+/// There is no more: why the call does not fit, as all nodes know it, and what the cap wants then.
 async fn more(
     leases: &Arc<Leases>,
     uses: &[AccountUse],
     exceeded: &Exceeded,
-) -> Result<LeaseOutcome, Box<Exceeded>> {
-    for part in parts(uses) {
-        let is_enough = part.used.saturating_add(part.need) <= leases.allowed(&part.account);
-        if is_enough || part.of.on_exceed == OnExceed::Warn {
-            continue;
-        }
+) -> Result<LeaseOutcome, (OnExceed, Box<Exceeded>)> {
+    for part in lacking(leases, uses) {
         match leases.ask(&ask(&part)).await {
             LeaseOutcome::Again => {}
             LeaseOutcome::Unreachable => return Ok(LeaseOutcome::Unreachable),
             LeaseOutcome::Short { spent, held } => {
-                return Err(short(&part, exceeded, spent, held));
+                let short = short(&part, exceeded, spent, held);
+                return Err((part.of.on_exceed, short));
             }
         }
     }
     Ok(LeaseOutcome::Again)
+}
+
+/// The limits of which more is needed than is leased.
+fn lacking<'a>(leases: &'a Leases, uses: &'a [AccountUse]) -> impl Iterator<Item = Part<'a>> {
+    parts(uses).filter(|part| {
+        let is_enough = part.used.saturating_add(part.need) <= leases.allowed(&part.account);
+        !is_enough && part.of.on_exceed != OnExceed::Warn
+    })
 }
 
 fn short(part: &Part<'_>, exceeded: &Exceeded, spent: i64, held: i64) -> Box<Exceeded> {

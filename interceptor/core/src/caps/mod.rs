@@ -205,7 +205,7 @@ impl Caps {
     }
 
     /// Whether a call that was refused fits, with `smaller` amounts, under all caps that refuse, and
-    /// those that it did not fit under let it be clamped.
+    /// those that it did not fit under let it be clamped: whatever this process was granted of them.
     pub fn fits_if_clamped(
         &mut self,
         now_ms: i64,
@@ -220,11 +220,12 @@ impl Caps {
             accounts.advance(now_ms);
             let key = accounts.key(subject);
             let clamped = accounts.cap.amount(smaller);
-            accounts.exceeded(&key, clamped).is_none()
-                && (accounts.cap.clamp
-                    || accounts
-                        .exceeded(&key, accounts.cap.amount(amounts))
-                        .is_none())
+            // More may be had of what is granted.
+            let fits = |amount| {
+                let exceeded = accounts.exceeded(&key, amount);
+                exceeded.is_none_or(|exceeded| exceeded.cause == Cause::Grant)
+            };
+            fits(clamped) && (accounts.cap.clamp || fits(accounts.cap.amount(amounts)))
         })
     }
 
