@@ -107,6 +107,7 @@ impl Entry {
         })?;
         Some(Usage {
             output: told.output.max(answer.output_tokens_seen()),
+            output_audio: told.output_audio.max(answer.speech_tokens_seen()),
             ..told
         })
     }

@@ -151,3 +151,35 @@ async fn a_key_among_the_subprotocols_tells_who_calls_and_is_not_at_rest() {
     };
     assert!(has(&hash) && !has(key) && !has("4ZQ7vN3t"));
 }
+
+#[tokio::test]
+async fn speech_is_counted_as_it_is_billed() {
+    let (server, world) = started(three_cents()).await;
+    let path = "/v1/realtime?model=gpt-realtime";
+    let second = json!({ "type": "response.output_audio.delta", "response_id": "resp_1",
+        "delta": "AAAA".repeat(16_000) });
+    for ends in [true, false] {
+        let mut socket = open(&world, &server, path, "").await;
+        opened(&world).await;
+        let create = json!({ "type": "response.create", "response": { "max_output_tokens": 16 } });
+        socket.up(&said(&create)).await;
+        let created = event("response.created", "resp_1", Value::Null);
+        socket.down(&told(&created)).await;
+        for _ in 0..2 {
+            socket.down(&told(&second)).await;
+        }
+        if !ends {
+            world.no_more_records().await;
+            drop(socket.application);
+            let record = world.record().await;
+            assert_eq!(record.outcome, Outcome::ClientGone);
+            // Twice 20 tokens at 64 USD a million, and the input as the call before tells it.
+            let spent = record.cost.spent().nanos();
+            assert!((2_560_000..5_000_000).contains(&spent), "{spent}");
+            break;
+        }
+        let done = event("response.done", "resp_1", super::usage());
+        socket.down(&told(&done)).await;
+        assert_eq!(world.record().await.outcome, Outcome::Completed);
+    }
+}

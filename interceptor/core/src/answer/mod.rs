@@ -98,27 +98,40 @@ pub struct Answer {
     pub delta_events: u64,
     /// Bytes of text in those events: of what can be seen of the output, a better measure.
     pub delta_bytes: u64,
+    /// Bytes of speech in those events, base64 undone.
+    pub delta_speech_bytes: u64,
     /// Bodies and events that were too long to be read.
     pub unread: u64,
 }
 
 impl Answer {
-    /// About how many tokens of output were seen in a stream: each event brought one at least, and
-    /// text has one for each [`BYTES_PER_TOKEN`].
+    /// About how many tokens of output were seen in a stream: each event brought one at least, text
+    /// has one for each [`BYTES_PER_TOKEN`], and speech those that it is billed as.
     #[must_use]
     pub const fn output_tokens_seen(&self) -> u64 {
         let by_text = self.delta_bytes.div_ceil(BYTES_PER_TOKEN);
-        if by_text > self.delta_events {
-            by_text
+        let by_bytes = by_text.saturating_add(self.speech_tokens_seen());
+        if by_bytes > self.delta_events {
+            by_bytes
         } else {
             self.delta_events
         }
+    }
+
+    /// How many of those tokens are speech: one for each [`SPEECH_BYTES_PER_TOKEN`].
+    #[must_use]
+    pub const fn speech_tokens_seen(&self) -> u64 {
+        self.delta_speech_bytes.div_ceil(SPEECH_BYTES_PER_TOKEN)
     }
 }
 
 /// Bytes of a token of output, about: of English text with the tokenisers of 2026 it is between
 /// three and five.
 pub const BYTES_PER_TOKEN: u64 = 4;
+
+/// Bytes of a token of speech, about: `OpenAI` bills one for 50 ms, of 16 bits at 24 kHz. Where
+/// telephony's formats were asked for, there are a sixth of the bytes, and the events are the floor.
+pub const SPEECH_BYTES_PER_TOKEN: u64 = 2400;
 
 /// One pass of a model within a call.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -366,11 +379,12 @@ impl Found {
         answer
     }
 
-    /// Reads an event, and counts its text if it brought a piece of the answer.
+    /// Reads an event, and counts its text if it brought a piece of the answer that is no speech.
     fn with_text(&mut self, data: &[u8], read: impl FnOnce(&mut Self)) {
-        let before = self.answer.delta_events;
+        let before = (self.answer.delta_events, self.answer.delta_speech_bytes);
         read(self);
-        if self.answer.delta_events != before {
+        let (events, speech) = (self.answer.delta_events, self.answer.delta_speech_bytes);
+        if events != before.0 && speech == before.1 {
             let bytes = delta::text_bytes(data);
             self.answer.delta_bytes = self.answer.delta_bytes.saturating_add(bytes);
         }
@@ -378,6 +392,14 @@ impl Found {
 
     fn delta(&mut self) {
         self.answer.delta_events = self.answer.delta_events.saturating_add(1);
+    }
+
+    /// Counts a piece of speech, all of whose output is base64: four bytes stand for three.
+    fn speech(&mut self, data: &[u8]) {
+        self.delta();
+        let bytes = delta::text_bytes(data).div_ceil(4).saturating_mul(3);
+        let sum = &mut self.answer.delta_speech_bytes;
+        *sum = sum.saturating_add(bytes);
     }
 
     /// Notes a model and an id where they say something.

@@ -182,6 +182,8 @@ pub(super) fn read_event(found: &mut Found, event: &Event<'_>) {
             found.answer.error = Some(code);
             found.error(&data);
         }
+        // Realtime's speech; the second name is the older one.
+        b"response.output_audio.delta" | b"response.audio.delta" => found.speech(event.data),
         name if name.ends_with(b".delta") => found.delta(),
         _ => {}
     }
@@ -350,3 +352,85 @@ fn tells(data: &[u8], key: &Finder<'_>) -> bool {
 
 static USAGE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(br#""usage""#));
 static FINISH: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(br#""finish_reason""#));
+
+#[cfg(test)]
+mod tests {
+    use crate::answer::{AnswerReader, Form};
+    use crate::api::Api;
+
+    #[test]
+    fn base64_is_no_text() {
+        // A second of 16 bits at 24 kHz.
+        let base64 = "AAAA".repeat(16_000);
+        for (api, before, after, tokens) in [
+            (
+                Api::Realtime,
+                r#"{"type":"response.output_audio.delta","event_id":"e","delta":""#,
+                r#""}"#,
+                20,
+            ),
+            (
+                Api::Realtime,
+                r#"{"event_id":"e","type":"response.audio.delta","delta":""#,
+                r#""}"#,
+                20,
+            ),
+            (
+                Api::Responses,
+                r#"{"type":"response.image_generation_call.partial_image","partial_image_b64":""#,
+                r#""}"#,
+                0,
+            ),
+            (
+                Api::ChatCompletions,
+                r#"{"choices":[{"delta":{"audio":{"data":""#,
+                r#""}}}]}"#,
+                1,
+            ),
+            (
+                Api::Images,
+                r#"{"type":"image_generation.partial_image","b64_json":""#,
+                r#""}"#,
+                1,
+            ),
+            (
+                Api::Audio,
+                r#"{"type":"speech.audio.delta","audio":""#,
+                r#""}"#,
+                1,
+            ),
+            (
+                Api::GenerateContent,
+                r#"{"candidates":[{"content":{"parts":[{"inlineData":{"mimeType":"image/png","data":""#,
+                r#""}}]}}]}"#,
+                1,
+            ),
+            (
+                Api::Interactions,
+                r#"{"event_type":"content.delta","delta":{"type":"image","data":""#,
+                r#""}}"#,
+                1,
+            ),
+        ] {
+            let mut reader = AnswerReader::new(api, Form::EventStream);
+            reader.push_event([before, &base64, after].concat().as_bytes());
+            assert_eq!(reader.output_tokens_seen(), tokens, "{before}");
+        }
+    }
+
+    #[test]
+    fn speech_and_its_transcript_are_both_counted() {
+        let mut reader = AnswerReader::new(Api::Realtime, Form::EventStream);
+        for (name, delta) in [
+            ("output_audio", "A".repeat(6400)),
+            ("output_audio", String::new()),
+            ("output_audio_transcript", "word".repeat(10)),
+        ] {
+            let event = format!(r#"{{"type":"response.{name}.delta","delta":"{delta}"}}"#);
+            reader.push_event(event.as_bytes());
+        }
+        assert_eq!(reader.output_tokens_seen(), 12);
+        let answer = reader.finish();
+        assert_eq!((answer.speech_tokens_seen(), answer.delta_events), (2, 3));
+    }
+}
