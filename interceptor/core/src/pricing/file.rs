@@ -1,7 +1,8 @@
 //! The price file: its JSON form, and which of its prices apply when.
 //!
-//! One model is one line. `prices` is a list: a later entry replaces the ones before it from its
-//! `effective_from` on, or, more strongly, within its `utc_time_window` (Monday to Friday).
+//! One model is one line. `prices` is a list, of which the last entry that is in force applies: from
+//! its `effective_from` on, and within its `utc_time_window` (Monday to Friday; every day where the
+//! window ends in `daily`).
 //! `variants` are partial overrides: for each single rate, the first variant that applies and has
 //! that rate wins. A rate is USD per million tokens (`per_mtok`, by [`Kind`]) or per thousand
 //! pieces (`per_1k`), a number, or a list of `[prompt tokens, USD]`, of which the last whose count is
@@ -173,25 +174,19 @@ pub(super) struct Scope<'a> {
 }
 
 impl Model {
-    /// The price in force at a time: the last whose window holds it, else the last by date.
+    /// The price in force at a time: the last that is.
     pub(super) fn base(&self, at_unix: i64) -> Option<&Price> {
-        let in_force = |price: &&Price| {
-            price
-                .effective_from
-                .as_ref()
-                .is_none_or(|day| day.0 <= at_unix)
-                && price
-                    .utc_time_window
-                    .as_ref()
-                    .is_none_or(|hours| hours.include(at_unix))
-        };
-        let last = |windowed: bool| {
-            self.prices
-                .iter()
-                .filter(|price| price.utc_time_window.is_some() == windowed)
-                .rfind(in_force)
-        };
-        last(true).or_else(|| last(false))
+        self.prices.iter().rfind(|price| {
+            let hours = price.utc_time_window.as_ref();
+            price.has_begun(at_unix) && hours.is_none_or(|hours| hours.include(at_unix))
+        })
+    }
+
+    /// The price in force at a time outside of all hours that have one of their own.
+    pub(super) fn all_day(&self, at_unix: i64) -> Option<&Price> {
+        self.prices
+            .iter()
+            .rfind(|price| price.has_begun(at_unix) && price.utc_time_window.is_none())
     }
 
     /// The first variant's value of one rate.
@@ -200,6 +195,12 @@ impl Model {
             .iter()
             .filter(|variant| variant.applies(scope))
             .find_map(|variant| variant.per_mtok.get(&kind))
+    }
+}
+
+impl Price {
+    fn has_begun(&self, at_unix: i64) -> bool {
+        self.effective_from.is_none_or(|day| day.0 <= at_unix)
     }
 }
 
@@ -235,13 +236,15 @@ impl Variant {
     }
 }
 
-/// A stretch of each working day, in UTC, the end excluded.
+/// A stretch of each working day, or of each day, in UTC, the end excluded.
 ///
 /// Public holidays of the provider's country, which are off-peak too, are not known here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Hours {
     pub(super) start: Time,
     pub(super) end: Time,
+    /// On Saturdays and Sundays too.
+    pub(super) daily: bool,
 }
 
 impl Hours {
@@ -250,20 +253,43 @@ impl Hours {
             return false;
         };
         let at = at.to_zoned(TimeZone::UTC);
-        let is_weekend = at.weekday().to_monday_zero_offset() >= 5;
-        !is_weekend && self.start <= at.time() && at.time() < self.end
+        (self.daily || !is_weekend(at.date())) && self.start <= at.time() && at.time() < self.end
     }
+
+    /// A time within, of the next working day after that of `at_unix`.
+    pub(super) fn next_after(&self, at_unix: i64) -> Option<i64> {
+        let at = jiff::Timestamp::from_second(at_unix).ok()?;
+        let mut day = at.to_zoned(TimeZone::UTC).date().tomorrow().ok()?;
+        while is_weekend(day) {
+            day = day.tomorrow().ok()?;
+        }
+        let start = day.to_datetime(self.start).to_zoned(TimeZone::UTC).ok()?;
+        Some(start.timestamp().as_second())
+    }
+}
+
+fn is_weekend(day: Date) -> bool {
+    day.weekday().to_monday_zero_offset() >= 5
 }
 
 impl<'de> Deserialize<'de> for Hours {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let [start, end] = <[&str; 2]>::deserialize(deserializer)?;
+        let texts = <Vec<&str>>::deserialize(deserializer)?;
+        let (start, end, daily) = match texts.as_slice() {
+            [start, end] => (start, end, false),
+            [start, end, "daily"] => (start, end, true),
+            _ => {
+                return Err(D::Error::custom(
+                    "expected the start and the end of hours, and perhaps \"daily\"",
+                ));
+            }
+        };
         let start: Time = start.parse().map_err(D::Error::custom)?;
         let end: Time = end.parse().map_err(D::Error::custom)?;
         if start >= end {
             return Err(D::Error::custom("expected hours that end after they start"));
         }
-        Ok(Self { start, end })
+        Ok(Self { start, end, daily })
     }
 }
 
@@ -275,13 +301,16 @@ impl Hours {
 
 impl std::fmt::Display for Hours {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.texts().join("-"))
+        let days = if self.daily { "" } else { ", Mon-Fri" };
+        write!(f, "{} UTC{days}", self.texts().join("-"))
     }
 }
 
 impl Serialize for Hours {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.texts().serialize(serializer)
+        let daily = self.daily.then(|| "daily".to_owned());
+        let texts: Vec<String> = self.texts().into_iter().chain(daily).collect();
+        texts.serialize(serializer)
     }
 }
 
@@ -306,6 +335,12 @@ impl Day {
     pub(super) fn date(self) -> Option<Date> {
         let at = jiff::Timestamp::from_second(self.0).ok()?;
         Some(at.to_zoned(TimeZone::UTC).date())
+    }
+}
+
+impl std::fmt::Display for Day {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.date().map_or(Ok(()), |date| write!(f, "{date}"))
     }
 }
 

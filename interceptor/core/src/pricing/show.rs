@@ -38,7 +38,7 @@ pub struct Entry {
     pub what: String,
     /// The day from which on it holds, UTC.
     pub from: Option<String>,
-    /// The hours of working days within which it holds, UTC.
+    /// The hours within which it holds, and of which days.
     pub hours: Option<String>,
     /// Whether it holds at the time that was asked for; of a variant, whether it would.
     pub in_force: bool,

@@ -140,7 +140,7 @@ fn tell(
     };
     writeln!(
         out,
-        "{} have another price so far, {what} (input, output, cache read, write)",
+        "{} are told otherwise so far, {what} (input, output, cache read, write today)",
         changed.len()
     )?;
     for change in changed.iter().take(SHOWN_MAX) {
@@ -151,11 +151,25 @@ fn tell(
         };
         writeln!(
             out,
-            "  {}/{}: {} -> {}{lost}",
-            change.provider, change.model, change.before, change.after
+            "  {}/{}: {} -> {}; differs: {}{lost}",
+            change.provider,
+            change.model,
+            change.before,
+            change.after,
+            differs(&change.differs)
         )?;
     }
     more(changed.len(), out)
+}
+
+fn differs(names: &[String]) -> String {
+    let shown = names.get(..DIFFERENCES_SHOWN_MAX).unwrap_or(names);
+    let more = if shown.len() < names.len() {
+        ", …"
+    } else {
+        ""
+    };
+    format!("{}{more}", shown.join(", "))
 }
 
 fn more(all: usize, out: &mut impl Write) -> std::io::Result<()> {
@@ -190,3 +204,6 @@ fn remove(
 
 /// Models that are listed one by one.
 const SHOWN_MAX: usize = 20;
+
+/// Differences that are named of a model.
+const DIFFERENCES_SHOWN_MAX: usize = 6;

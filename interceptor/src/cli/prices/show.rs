@@ -158,10 +158,7 @@ fn describe(model: &Shown) -> String {
 fn line(entry: &Entry) -> String {
     let mark = if entry.in_force { ' ' } else { '-' };
     let from = entry.from.as_ref().map(|day| format!(" from {day}"));
-    let hours = entry
-        .hours
-        .as_ref()
-        .map(|hours| format!(" {hours} UTC, Mon-Fri"));
+    let hours = entry.hours.as_ref().map(|hours| format!(" {hours}"));
     let mut text = format!(
         "  {mark} {}{}{}",
         entry.what,

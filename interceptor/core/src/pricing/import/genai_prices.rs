@@ -169,7 +169,12 @@ impl Conditional {
         if let Some(constraint) = self.constraint {
             if let (Some(start), Some(end)) = (&constraint.start_time, &constraint.end_time) {
                 let (start, end) = (time(start)?, time(end)?);
-                price.utc_time_window = (start < end).then_some(Hours { start, end });
+                price.utc_time_window = (start < end).then_some(Hours {
+                    start,
+                    end,
+                    // The form has no days of the week.
+                    daily: true,
+                });
                 price.utc_time_window.as_ref()?;
             } else {
                 price.effective_from = Some(constraint.start_date?);

@@ -6,12 +6,13 @@
 
 mod genai_prices;
 mod litellm;
+mod news;
 mod others;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::value::RawValue;
 
@@ -142,17 +143,19 @@ pub struct Imported {
     pub passed_over: usize,
 }
 
-/// A model whose price in the file is another than in the table.
+/// A model of which the file tells something else than the table.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Change {
     /// The provider's id.
     pub provider: String,
     /// The model's id.
     pub model: String,
-    /// Input, output, cache read and write in the table, in dollars per million tokens.
+    /// Input, output, cache read and write in the table today, in dollars per million tokens.
     pub before: String,
     /// The same in the file.
     pub after: String,
+    /// What differs, such as `output`, `batch input`, `input from 2027-01-01`, `max_output_tokens`.
+    pub differs: Vec<String>,
     /// Prices that the table has for the model and the file has not, such as `batch` or
     /// `cache_write_long`: they are the standard ones then.
     pub lost: Vec<String>,
@@ -209,9 +212,10 @@ impl Imported {
         self.file.models.is_empty()
     }
 
-    /// Leaves out what `table` has at the same price: it may know more of it than the file does.
-    /// Tells which models are new, and which cost something else now (these are left out too,
-    /// where `only_new`).
+    /// Leaves out the models of which `table` has all that the file tells, now and for later: it may
+    /// know more of them. Tells which models are new, and of which something differs (these are left
+    /// out too, where `only_new`). Where the standard price of such a one is the same, what the file
+    /// does not tell of it stays as it is.
     pub fn keep_news(
         &mut self,
         table: &PriceTable,
@@ -219,7 +223,7 @@ impl Imported {
         only_new: bool,
     ) -> (Vec<String>, Vec<Change>) {
         let (mut new, mut changed) = (Vec::new(), Vec::new());
-        self.file.models.retain(|model| {
+        self.file.models.retain_mut(|model| {
             let spellings = model_name::spellings(&model.id);
             let known = table
                 .lists()
@@ -228,7 +232,7 @@ impl Imported {
                 new.push(format!("{}/{}", model.provider, model.id));
                 return true;
             };
-            match change(known.model, model, at_unix) {
+            match news::change(known.model, model, at_unix) {
                 None => false,
                 Some(change) => {
                     changed.push(change);
@@ -252,42 +256,6 @@ impl Imported {
     pub fn text(&self) -> Result<String, serde_json::Error> {
         self.file.text()
     }
-}
-
-/// What differs between two prices of a model, if anything does. What the new one does not tell is
-/// no difference.
-fn change(before: &Model, after: &Model, at_unix: i64) -> Option<Change> {
-    let (old, new) = (before.base(at_unix)?, after.base(at_unix)?);
-    let compared = [Kind::Input, Kind::Output, Kind::CacheRead, Kind::CacheWrite];
-    let differs = compared.iter().any(|kind| {
-        let (old, new) = (old.per_mtok.get(kind), new.per_mtok.get(kind));
-        // Embeddings have no output, for which some lists say nothing and some that it is free.
-        let is_free = |rate: &Rate| rate.steps().iter().all(|(_, picos)| *picos == 0);
-        let is_told = new.is_some_and(|rate| old.is_some() || !is_free(rate));
-        is_told && old.map(Rate::steps) != new.map(Rate::steps)
-    });
-    if !differs {
-        return None;
-    }
-    let shown = |per_mtok: &PerMtok| {
-        let rates = compared.iter().filter_map(|kind| per_mtok.get(kind));
-        let texts = rates.map(|rate| serde_json::to_string(rate).unwrap_or_default());
-        texts.collect::<Vec<_>>().join(" ")
-    };
-    let kinds = |model: &Model| -> BTreeSet<String> {
-        let base = model.base(at_unix).map(|price| &price.per_mtok);
-        let kinds = base.into_iter().flat_map(|per_mtok| per_mtok.keys());
-        let kinds = kinds.map(|kind| kind.as_str().to_owned());
-        let variants = model.variants.iter().map(|variant| variant.when.name());
-        kinds.chain(variants).collect()
-    };
-    Some(Change {
-        provider: after.provider.clone(),
-        model: after.id.clone(),
-        before: shown(&old.per_mtok),
-        after: shown(&new.per_mtok),
-        lost: kinds(before).difference(&kinds(after)).cloned().collect(),
-    })
 }
 
 /// One model for each id of a provider: of several rows the one of the lowest rank, of those the

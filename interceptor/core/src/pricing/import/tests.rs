@@ -165,6 +165,7 @@ fn genai_prices_is_read_with_its_dates_hours_and_variants() {
          deepseek  | deepseek-v9            | -     | 128001 | 0     | 0.4 0.6 0.4 0.4 0.4
          deepseek  | deepseek-v9            | -     | 1      | 3600  | 0.3 1.2 0.3 0.3 0.3
          deepseek  | deepseek-v9            | -     | 1      | 14400 | 0.2 0.6 0.2 0.2 0.2
+         deepseek  | deepseek-v9            | -     | 1      | 90000 | 0.3 1.2 0.3 0.3 0.3
          deepseek  | deepseek-v9y           | -     | 1      | 0     | none",
     );
     assert_eq!(import(GENAI_PRICES, None, "").unwrap().passed_over, 1);
@@ -272,4 +273,157 @@ fn only_what_differs_from_the_table_is_kept() {
     let mut imported = import(text, None, "2027-01-01").unwrap();
     imported.keep_news(PriceTable::builtin(), AT, true);
     assert_eq!(imported.len(), 1, "only what is new");
+}
+
+/// What an import of a file over a table tells and keeps: the names of what differs, of one model.
+fn news(table: &PriceTable, text: &str) -> (Vec<Change>, PriceTable) {
+    let mut imported = import(text, None, "2026-12-01").unwrap();
+    let (new, changed) = imported.keep_news(table, BEFORE, false);
+    assert!(new.is_empty(), "{new:?}");
+    assert_eq!(imported.len(), changed.len());
+    let text = imported.text().unwrap();
+    (
+        changed,
+        table.clone().under(PriceList::parse(&text).unwrap()),
+    )
+}
+
+/// A list with one model.
+fn known(rest: &str) -> String {
+    format!(
+        r#"{{"version":"1","models":[{{"provider":"anthropic","id":"m","match":[{{"equals":"m"}}],{rest}}}]}}"#
+    )
+}
+
+const KNOWN: &str = r#""max_output_tokens":9,"prices":[
+    {"per_mtok":{"input":4,"output":20},"per_1k":{"web_searches":10}},
+    {"utc_time_window":["20:00","21:00"],"per_mtok":{"input":5,"output":20}}],
+  "variants":[{"when":{"processing":"batch"},"per_mtok":{"input":2,"output":10}}]"#;
+
+/// A month before `AT`.
+const BEFORE: i64 = AT - 30 * 86_400;
+
+#[test]
+fn a_price_of_later_or_of_some_hours_is_no_less_news_than_one_of_today() {
+    let table = PriceTable::parse(&known(KNOWN)).unwrap();
+    let genai = |prices: &str| {
+        format!(r#"[{{"id":"anthropic","models":[{{"id":"m","prices":{prices}}}]}}]"#)
+    };
+    let today = r#"{"prices":{"input_mtok":4,"output_mtok":20}}"#;
+    let later =
+        r#"{"constraint":{"start_date":"2027-01-01"},"prices":{"input_mtok":8,"output_mtok":20}}"#;
+    let hours = |input: u64, output: u64| {
+        format!(
+            r#"{{"constraint":{{"start_time":"20:00:00Z","end_time":"21:00:00Z"}},"prices":{{"input_mtok":{input},"output_mtok":{output}}}}}"#
+        )
+    };
+    // What a file does not tell is no difference, nor are hours of a model without days.
+    for same in [format!("[{today}]"), format!("[{today},{}]", hours(5, 20))] {
+        assert_eq!(news(&table, &genai(&same)).0, []);
+    }
+    let (changed, dated) = news(&table, &genai(&format!("[{today},{later}]")));
+    assert_eq!(changed[0].differs, ["input from 2027-01-01"]);
+    assert_eq!(changed[0].before, changed[0].after);
+    check(
+        &dated,
+        "anthropic | m | - | 1 | -1 | 4 20 4 4 4\n anthropic | m | - | 1 | 0 | 8 20 8 8 8",
+    );
+    let (changed, _) = news(&table, &genai(&format!("[{today},{}]", hours(5, 21))));
+    assert_eq!(changed[0].differs, ["output 20:00-21:00 UTC"]);
+    // A later price for all day ends the hours before it, as the form has it.
+    let all = format!("[{today},{},{later}]", hours(5, 20));
+    let (changed, ended) = news(&table, &genai(&all));
+    assert_eq!(
+        changed[0].differs,
+        [
+            "input 20:00-21:00 UTC from 2027-01-01",
+            "input from 2027-01-01"
+        ]
+    );
+    check(
+        &ended,
+        "anthropic | m | - | 1 | -12600 | 5 20 5 5 5\n anthropic | m | - | 1 | 73800 | 8 20 8 8 8",
+    );
+    // All that it tells is of later: today's price stays.
+    let only = r#""prices":[{"effective_from":"2027-01-01","per_mtok":{"input":8,"output":20}}]"#;
+    let (changed, later) = news(&table, &known(only));
+    assert_eq!(changed[0].differs, ["input from 2027-01-01"]);
+    check(
+        &later,
+        "anthropic | m | - | 1 | -1 | 4 20 4 4 4\n anthropic | m | - | 1 | 0 | 8 20 8 8 8",
+    );
+}
+
+#[test]
+fn every_price_of_a_model_is_compared_and_what_is_not_told_stays() {
+    let table = PriceTable::parse(&known(KNOWN)).unwrap();
+    let of = |rest: &str| {
+        known(&format!(
+            r#""prices":[{{"per_mtok":{{"input":4,"output":20}}}}]{rest}"#
+        ))
+    };
+    let priced = |rest: &str| {
+        known(&format!(
+            r#""prices":[{{"per_mtok":{{"input":4,"output":20{rest}"#
+        ))
+    };
+    for (text, differs) in [
+        (of(r#","max_output_tokens":8"#), "max_output_tokens"),
+        (of(r#","min_cacheable_tokens":8"#), "min_cacheable_tokens"),
+        (of(r#","regional":1.1"#), "regional"),
+        (priced(r#","cache_write_long":8}}]"#), "cache_write_long"),
+        (priced(r#","input_audio":8}}]"#), "input_audio"),
+        (
+            priced(r#"},"per_1k":{"web_searches":12}}]"#),
+            "web_searches",
+        ),
+        (
+            priced(r#"},"per_1k":{"file_searches":3}}]"#),
+            "file_searches",
+        ),
+        (
+            of(r#","variants":[{"when":{"service_tier":"flex"},"per_mtok":{"input":1}}]"#),
+            "flex input",
+        ),
+        (
+            of(r#","variants":[{"when":{"speed":"fast"},"per_mtok":{"output":99}}]"#),
+            "fast output",
+        ),
+        (
+            of(
+                r#","variants":[{"when":{"processing":"batch"},"effective_from":"2027-01-01","per_mtok":{"output":9}}]"#,
+            ),
+            "batch output from 2027-01-01",
+        ),
+    ] {
+        let (changed, merged) = news(&table, &text);
+        assert_eq!(changed.len(), 1, "{text}");
+        assert_eq!(changed[0].differs, [differs], "{text}");
+        assert!(changed[0].lost.is_empty(), "{text}");
+        let [in_batch, in_hours] = match differs {
+            "cache_write_long" => ["8", "8"],
+            _ => ["2", "5"],
+        };
+        let expected = [
+            format!("anthropic | m | batch | 1 | -1 | 2 10 2 2 {in_batch}"),
+            format!("anthropic | m | - | 1 | -12600 | 5 20 5 5 {in_hours}"),
+        ];
+        check(&merged, &expected.join("\n"));
+        let listed = merged.listing("anthropic", "m").max_output_tokens;
+        assert_eq!(listed, Some(if differs.starts_with("max") { 8 } else { 9 }));
+    }
+    for same in [
+        of(
+            r#","max_output_tokens":9,"variants":[{"when":{"processing":"batch"},"per_mtok":{"input":2}}]"#,
+        ),
+        of(r#","variants":[{"when":{"service_tier":"flex"},"per_mtok":{"input":4}}]"#),
+        priced(r#"},"per_1k":{"web_searches":10,"requests":0}}]"#),
+    ] {
+        assert_eq!(news(&table, &same).0, [], "{same}");
+    }
+    let (_, batch) = news(
+        &table,
+        &of(r#","variants":[{"when":{"processing":"batch"},"per_mtok":{"input":3,"output":10}}]"#),
+    );
+    check(&batch, "anthropic | m | batch | 1 | 0 | 3 10 3 3 3");
 }
