@@ -384,7 +384,12 @@ impl<'a> Conversation<'a> {
         ];
         members.rotate_left(way % 3);
         let members = members.join(",");
+        let tools = self.session.tools;
+        let deferred = tools - self.session.deferred..tools;
         match self.session.api {
+            Dialect::Messages if deferred.contains(&n) => {
+                format!(r#"{{{members},"defer_loading":true}}"#)
+            }
             Dialect::Messages => format!("{{{members}}}"),
             Dialect::Chat => format!(r#"{{"type":"function","function":{{{members}}}}}"#),
             Dialect::Responses => format!(r#"{{"type":"function",{members}}}"#),

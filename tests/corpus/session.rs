@@ -26,6 +26,9 @@ pub(crate) struct Session {
     pub(crate) thinking: bool,
     #[serde(default = "tools")]
     pub(crate) tools: usize,
+    /// How many of the tools, the last ones, the model only finds by a search.
+    #[serde(default)]
+    pub(crate) deferred: usize,
     #[serde(default)]
     pub(crate) tool_order: ToolOrder,
     /// Templates of the blocks of the system prompt, rendered anew for each call.

@@ -15,6 +15,7 @@ pub(super) fn string(range: Range<usize>, section: Section) -> Segment {
         range: range.clone(),
         text: Some(range),
         marker: None,
+        deferred: false,
         plain: true,
     }
 }
@@ -65,6 +66,7 @@ pub(super) fn read(
             | SegmentKind::Other => None,
         },
         marker: seen.marker,
+        deferred: kind == SegmentKind::Tool && seen.is_deferred,
         plain: kind == SegmentKind::Text && !seen.has_more,
     });
     Ok(())
@@ -142,6 +144,7 @@ struct Seen {
     marker: Option<Marker>,
     cache_point: Option<Lifetime>,
     is_thought: bool,
+    is_deferred: bool,
     /// Members besides type, text and marker.
     has_more: bool,
 }
@@ -169,13 +172,18 @@ impl Seen {
             }
             _ => {
                 self.has_more = true;
-                self.more(scanner, name)?;
+                self.more(scanner, body, name)?;
             }
         }
         Ok(())
     }
 
-    fn more(&mut self, scanner: &mut Scanner<'_>, name: &[u8]) -> Result<(), Malformed> {
+    fn more(
+        &mut self,
+        scanner: &mut Scanner<'_>,
+        body: &[u8],
+        name: &[u8],
+    ) -> Result<(), Malformed> {
         match name {
             b"description" => {
                 let value = scanner.value()?;
@@ -190,6 +198,12 @@ impl Seen {
                     }
                     Ok::<(), Malformed>(())
                 })?;
+            }
+            b"defer_loading" => self.is_deferred |= scanner.value()?.kind == Kind::True,
+            // The same for the tools of a server, one by one or all of them, and in an older shape.
+            b"default_config" | b"configs" | b"custom" => {
+                let value = body.get(scanner.value()?.range).unwrap_or_default();
+                self.is_deferred |= memchr::memmem::find(value, br#""defer_loading""#).is_some();
             }
             b"thought" => self.is_thought = scanner.value()?.kind == Kind::True,
             b"toolUse" | b"functionCall" => self.implied = Some(SegmentKind::ToolUse),

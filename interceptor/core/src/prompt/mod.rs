@@ -84,6 +84,9 @@ pub struct Segment {
     pub text: Option<Range<usize>>,
     /// The cache breakpoint that stands on it.
     pub marker: Option<Marker>,
+    /// Whether it is a tool that the model is shown only once it searched for it: providers refuse a
+    /// breakpoint on it.
+    pub deferred: bool,
     /// Whether it is a text and nothing else, so that string and block mean the same.
     pub plain: bool,
 }

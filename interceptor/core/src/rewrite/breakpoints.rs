@@ -120,7 +120,9 @@ fn goes_on(call: &Markable<'_>) -> bool {
 fn wanted(call: &Markable<'_>, automatic: bool, by_client: bool) -> Vec<usize> {
     let segments = &call.prompt.segments;
     let in_section = |section| {
-        let found = segments.iter().rposition(|s| s.section == section)?;
+        let found = segments
+            .iter()
+            .rposition(|s| s.section == section && is_markable(s))?;
         // A body may have its members in any order: lengths count, not places.
         let prefix = segments.get(..=found)?.iter();
         let bytes = prefix.fold(0_usize, |sum, s| sum.saturating_add(s.range.len()));
@@ -181,7 +183,7 @@ fn positions(segments: &[Segment], from: usize, to: usize) -> usize {
 
 fn is_markable(segment: &Segment) -> bool {
     let is_empty = segment.text.as_ref().is_some_and(|text| text.len() <= 2);
-    segment.kind != SegmentKind::Thinking && !is_empty
+    segment.kind != SegmentKind::Thinking && !segment.deferred && !is_empty
 }
 
 /// The edits that set a breakpoint on a segment; none, where there can't be one.

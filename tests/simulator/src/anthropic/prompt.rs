@@ -94,6 +94,13 @@ struct Page {
 impl Page {
     fn tool(&mut self, tool: &Json) -> Result<(), Refusal> {
         if tool.is_true("defer_loading") {
+            if ttl(tool.get("cache_control"))?.is_some() {
+                let name = tool.text("name").unwrap_or_default();
+                return Err(Refusal::invalid(format!(
+                    "Tool '{name}' cannot have both defer_loading=true and cache_control set. \
+                     Tools with defer_loading cannot use prompt caching."
+                )));
+            }
             return Ok(());
         }
         let text = tool.without("cache_control").to_string();

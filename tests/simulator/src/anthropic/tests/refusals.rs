@@ -45,6 +45,9 @@ fn markers_too_many_out_of_order_or_in_the_wrong_place_are_refused() {
             "expected {message:?}, found {found:?}"
         );
     }
+    let deferred = format!(r#"{{"tools":[{{"name":"far","defer_loading":true{MARK}}}]}}"#);
+    let found = refused("claude-opus-5-5", &deferred);
+    assert!(found.contains("Tool 'far' cannot have both"), "{found}");
     let thinking = format!(r#"{{"type":"thinking","thinking":"t","signature":"s"{MARK}}}"#);
     let found = refused("claude-opus-5-5", &body("", &thinking, ""));
     assert!(found.contains("empty text or thinking"), "{found}");
