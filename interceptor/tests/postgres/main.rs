@@ -38,7 +38,7 @@ fn options(state_dir: &Path, url: &str) -> LedgerOptions {
 fn charged(amount: Money) -> Vec<Charge> {
     vec![Charge {
         account: "a".to_owned(),
-        at_ms: 0,
+        at_ms: i64::MIN,
         amount: amount.nanos(),
     }]
 }
