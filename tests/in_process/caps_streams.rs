@@ -14,7 +14,7 @@ use weir_tests::{Api, Client, World};
 use crate::caps::{NANOS_PER_CENT, cap, with};
 
 /// A call whose answer would be much longer than its first reservation.
-fn long(api: Api) -> Value {
+pub(crate) fn long(api: Api) -> Value {
     let mut body = api.call("[[sim: tokens=12000 events=600 delay_ms=1]]", true);
     let limit = match api {
         Api::Messages => "max_tokens",

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use http::{StatusCode, Version};
 use serde_json::Value;
 use tokio::task::JoinSet;
+use weir::ledger::Outcome;
 use weir::process::config::{Cap, CapKind, Config, Fail, Intercept, Ledger, OnExceed, Window};
 use weir_core::caps::Limits;
 use weir_core::money::Money;
@@ -16,6 +17,7 @@ use weir_tests::{Api, Client, World};
 #[expect(dead_code, reason = "the tests of the ledger itself use the rest")]
 mod server;
 
+use crate::caps_streams::long;
 use server::Server;
 
 const NANOS_PER_CENT: i64 = 10_000_000;
@@ -232,15 +234,15 @@ async fn a_call_that_waits_for_a_slice_goes_on_with_the_lesser_model_and_says_so
     }
 }
 
-/// As another node would have spent it, which this one has not heard of yet.
-async fn spend_elsewhere(server: &Server, cents: i64) {
+/// As another node would have spent it just now, which this one has not heard of yet.
+async fn spend_elsewhere(server: &Server, window: &str, cents: i64) {
     let sql = format!(
         "WITH new AS (
-             INSERT INTO weir.spent SELECT account, 'other', 0, {} FROM weir.lease
-             WHERE account LIKE '%:money:{}:%' RETURNING 1
+             INSERT INTO weir.spent
+             SELECT account, 'other', extract(epoch FROM now())::bigint * 1000, {} FROM weir.lease
+             WHERE account LIKE '%:money:{window}:%' RETURNING 1
          ) SELECT count(*) FROM new",
         cents * NANOS_PER_CENT,
-        i64::MIN
     );
     assert_eq!(server.number(&sql).await, 1);
 }
@@ -253,7 +255,7 @@ async fn a_cap_that_others_have_used_up_leads_to_the_lesser_model() {
     let world = start(&simulator, &with(&server.url(), caps, Fail::Closed));
     let (status, reasons) = asks_for(&world, &simulator, 100).await;
     assert_eq!((status.as_u16(), reasons.len()), (200, 0));
-    spend_elsewhere(&server, 1_000).await;
+    spend_elsewhere(&server, &i64::MIN.to_string(), 1_000).await;
     let (status, reasons) = asks_for(&world, &simulator, 64_000).await;
     assert_eq!(
         (status.as_u16(), reasons),
@@ -275,4 +277,60 @@ async fn a_call_is_clamped_to_what_nodes_may_spend_together() {
         (status.as_u16(), reasons),
         (200, vec!["clamped".to_owned()])
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_breaker_that_others_have_tripped_refuses_for_a_time() {
+    let simulator = Simulator::start(Options::default()).unwrap();
+    let server = Server::start();
+    let breaker = Cap {
+        breaker: true,
+        window: Window::Hour.rolling().unwrap(),
+        ..cap(1_000, CapKind::Strict)
+    };
+    let config = Config {
+        breakers: vec![breaker],
+        ..with(&server.url(), Vec::new(), Fail::Closed)
+    };
+    let world = start(&simulator, &config);
+    assert_eq!(asks_for(&world, &simulator, 100).await.0, 200);
+    spend_elsewhere(&server, "rolling", 1_000).await;
+    let mut body = Api::Messages.call("hello", false);
+    body["max_tokens"] = 64_000.into();
+    let mut client = client(&world, &simulator).await;
+    let answer = client.call(Api::Messages, &body).await.unwrap();
+    assert_eq!(answer.status, 429);
+    assert_eq!(answer.headers["retry-after"], "150");
+    assert_eq!(world.record().await.reasons, ["too_fast"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_outgrows_its_slice_asks_for_no_other_call() {
+    let simulator = Simulator::start(Options::default()).unwrap();
+    let server = Server::start();
+    let mut cap = cap(100, CapKind::Expected);
+    cap.limits.calls = Some(1);
+    let world = start(&simulator, &with(&server.url(), vec![cap], Fail::Closed));
+    let mut client = client(&world, &simulator).await;
+    let (status, _) = client.ask(Api::Messages, &long(Api::Messages)).await;
+    assert_eq!(status, 200);
+    assert_eq!(world.record().await.outcome, Outcome::Completed);
+    let (status, _) = client.ask(Api::Messages, &long(Api::Messages)).await;
+    assert_eq!(status, 402, "it was the last");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_stream_brings_in_large_pieces_is_leased() {
+    let simulator = Simulator::start(Options::default()).unwrap();
+    let server = Server::start();
+    let config = config(&server.url(), 100, CapKind::Expected, Fail::Closed);
+    let world = start(&simulator, &config);
+    let text = "[[sim: tokens=12000 events=6 delay_ms=300]]";
+    let mut body = Api::Messages.call(text, true);
+    body["max_tokens"] = 64_000.into();
+    let mut client = client(&world, &simulator).await;
+    assert_eq!(client.ask(Api::Messages, &body).await.0, 200);
+    // A piece costs 5 cents, more than a slice has beyond what is needed at once.
+    let leased = server.number("SELECT max(allowed) FROM weir.lease").await;
+    assert!(leased > 20 * NANOS_PER_CENT, "{leased}");
 }

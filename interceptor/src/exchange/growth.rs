@@ -56,7 +56,9 @@ impl Entry {
             .or_else(|_| self.extend(growth, seen))
         {
             // Only the slice is used up: there may be more.
-            Err(exceeded) if exceeded.cause == Cause::Grant => self.lease_more(exceeded),
+            Err(exceeded) if exceeded.cause == Cause::Grant => {
+                self.lease_more(growth, seen, exceeded)
+            }
             extended => extended,
         }
     }
@@ -83,10 +85,26 @@ impl Entry {
         self.record.outcome = Outcome::CutOff { cap: exceeded.cap };
     }
 
-    fn extend(&mut self, growth: Growth, output: u64) -> Result<(), Box<Exceeded>> {
-        let (Some(ticket), Some(priced)) = (self.ticket, self.priced()) else {
+    /// Raises what is reserved to so many tokens of output.
+    ///
+    /// # Errors
+    /// The cap under which it can't have so much.
+    pub(super) fn extend(&mut self, growth: Growth, output: u64) -> Result<(), Box<Exceeded>> {
+        let (Some(ticket), Some(wanted)) = (self.ticket, self.wanted(growth, output)) else {
             return Ok(());
         };
+        self.context.caps().extend(unix_ms(), ticket, wanted)?;
+        self.reserved = self.reserved.max(wanted);
+        self.growth = Some(Growth { output, ..growth });
+        self.record.counted_tokens = self.reserved.tokens;
+        self.charge_more(wanted);
+        self.context.ledger.admit(&self.record, self.reserved.money);
+        Ok(())
+    }
+
+    /// What is to be reserved in all for so many tokens of output.
+    pub(super) fn wanted(&self, growth: Growth, output: u64) -> Option<Amount> {
+        let priced = self.priced()?;
         let usage = Usage {
             input: growth.input,
             output,
@@ -96,13 +114,7 @@ impl Entry {
         let money = price.and_then(|price| price.of(&usage));
         // What has no price reserved no money, so it can outgrow none.
         let money = money.unwrap_or(self.reserved.money);
-        let wanted = Amount::of_call(money, growth.input.saturating_add(output));
-        self.context.caps().extend(unix_ms(), ticket, wanted)?;
-        self.reserved = self.reserved.max(wanted);
-        self.growth = Some(Growth { output, ..growth });
-        self.record.counted_tokens = self.reserved.tokens;
-        self.charge_more(wanted);
-        self.context.ledger.admit(&self.record, self.reserved.money);
-        Ok(())
+        let tokens = growth.input.saturating_add(output);
+        Some(Amount::of_call(money, tokens))
     }
 }

@@ -20,6 +20,7 @@ use weir_core::money::Money;
 
 use super::admit::{Asking, Unfit};
 use super::entry::Entry;
+use super::growth::Growth;
 use crate::ledger::{LEASE_WAIT, LeaseOutcome, Leases, Spend};
 use crate::sidecar::unix_ms;
 
@@ -151,22 +152,34 @@ impl Entry {
         }
     }
 
-    /// Has more leased for a stream that has grown beyond the slice. It goes on meanwhile: what it
-    /// brings until the answer comes is beyond its reservation.
+    /// Has more leased for a stream that has grown beyond the slice, to `seen` tokens of output. It
+    /// goes on meanwhile: what it brings until the answer comes is beyond its reservation.
     ///
     /// # Errors
     /// There is no more, or nobody can be asked and Weir fails closed: the answer is to be ended.
-    pub(super) fn lease_more(&self, exceeded: Box<Exceeded>) -> Result<(), Box<Exceeded>> {
-        let Some(leases) = self.context.ledger.leases() else {
+    pub(super) fn lease_more(
+        &mut self,
+        growth: Growth,
+        seen: u64,
+        exceeded: Box<Exceeded>,
+    ) -> Result<(), Box<Exceeded>> {
+        let leases = self.context.ledger.leases().map(Arc::clone);
+        let wanted = self.ticket.zip(self.wanted(growth, seen));
+        let (Some(leases), Some((ticket, wanted))) = (leases, wanted) else {
             return Err(exceeded);
         };
-        let uses = self.account_uses();
-        grant(&mut self.context.caps(), leases, &uses);
-        for mut part in parts(&uses).filter(|part| part.of.on_exceed != OnExceed::Warn) {
-            part.need = (part.need / STREAM_STEPS).max(1);
-            if part.used.saturating_add(part.need) <= leases.allowed(&part.account) {
-                continue;
-            }
+        let uses = {
+            let mut caps = self.context.caps();
+            let uses = caps.accounts_to_extend(ticket, wanted);
+            grant(&mut caps, &leases, &uses);
+            uses
+        };
+        // What was asked for before may have come.
+        let exceeded = match self.extend(growth, seen) {
+            Err(exceeded) if exceeded.cause == Cause::Grant => exceeded,
+            extended => return extended,
+        };
+        for part in lacking(&leases, &uses) {
             match leases.ask_aside(&ask(&part)) {
                 LeaseOutcome::Again => {}
                 LeaseOutcome::Unreachable if self.fails_closed() => return Err(exceeded),
@@ -213,10 +226,12 @@ pub(crate) fn give_back(caps: &mut Caps, leases: &Arc<Leases>) {
     leases.keep(|account, who| {
         let uses = caps.accounts_of(unix_ms(), &who.for_caps().subject, none);
         let is_this = |part: &Part<'_>| part.account == account;
-        let this = parts(&uses).find(is_this)?;
+        let Some(this) = parts(&uses).find(is_this) else {
+            return false;
+        };
         leases.give_back(&ask(&this));
         grant(caps, leases, &uses);
-        Some(leases.allowed(account))
+        true
     });
 }
 
@@ -240,16 +255,12 @@ fn refilled(
     decided
 }
 
-/// Tells the caps what they may use. Caps that only warn are in nobody's way.
+/// Tells the caps what they may use. Of caps that only warn nothing is leased.
 pub(super) fn grant(caps: &mut Caps, leases: &Leases, uses: &[AccountUse]) {
-    for of in uses {
+    for of in uses.iter().filter(|of| of.on_exceed != OnExceed::Warn) {
         let mut most = Amount::ZERO;
         for part in parts_of(of) {
-            let allowed = match of.on_exceed {
-                OnExceed::Warn => i64::MAX,
-                OnExceed::Block | OnExceed::Downgrade => leases.allowed(&part.account),
-            };
-            set(&mut most, part.measure, allowed);
+            set(&mut most, part.measure, leases.allowed(&part.account));
         }
         caps.grant(&of.cap, &of.key, of.period_start_ms, most);
     }
@@ -257,7 +268,7 @@ pub(super) fn grant(caps: &mut Caps, leases: &Leases, uses: &[AccountUse]) {
 
 /// Lets one call pass that nobody could be asked about.
 fn grant_beyond(caps: &mut Caps, uses: &[AccountUse]) {
-    for of in uses {
+    for of in uses.iter().filter(|of| of.on_exceed != OnExceed::Warn) {
         caps.grant(&of.cap, &of.key, of.period_start_ms, of.own + of.amount);
     }
 }
@@ -287,25 +298,27 @@ async fn more(
 /// The limits of which more is needed than is leased.
 fn lacking<'a>(leases: &'a Leases, uses: &'a [AccountUse]) -> impl Iterator<Item = Part<'a>> {
     parts(uses).filter(|part| {
-        let is_enough = part.used.saturating_add(part.need) <= leases.allowed(&part.account);
-        !is_enough && part.of.on_exceed != OnExceed::Warn
+        let is_short = part.used.saturating_add(part.need) > leases.allowed(&part.account);
+        is_short && part.need > 0 && part.of.on_exceed != OnExceed::Warn
     })
 }
 
 fn short(part: &Part<'_>, exceeded: &Exceeded, spent: i64, held: i64) -> Box<Exceeded> {
     let is_spent = spent.saturating_add(part.need) > part.limit;
+    let (cause, retry_after_s) = match part.of.window {
+        _ if !is_spent && !part.of.breaker => (Cause::InFlight, Some(RETRY_AFTER_S)),
+        Window::Rolling(rolling) if part.of.breaker => (Cause::Velocity, Some(rolling.step_s())),
+        _ if part.of.breaker => (Cause::Velocity, Some(RETRY_AFTER_S)),
+        _ => (Cause::Exhausted, None),
+    };
     Box::new(Exceeded {
         cap: part.of.cap.clone(),
-        cause: if is_spent {
-            Cause::Exhausted
-        } else {
-            Cause::InFlight
-        },
+        cause,
         limit: quantity(part.measure, part.limit),
         spent: quantity(part.measure, spent),
         reserved: quantity(part.measure, held),
         requested: quantity(part.measure, part.need),
-        retry_after_s: (!is_spent).then_some(RETRY_AFTER_S),
+        retry_after_s,
         ..exceeded.clone()
     })
 }
@@ -463,7 +476,5 @@ fn unsigned(value: i64) -> u64 {
 
 /// Of the hash of whose account it is.
 const WHOSE_BYTES: usize = 16;
-/// What a stream asks for when it has outgrown its slice is this part of what such a call costs.
-const STREAM_STEPS: i64 = 4;
 /// When it is worth asking again for what calls in flight hold.
 const RETRY_AFTER_S: u64 = 1;

@@ -140,6 +140,8 @@ pub struct AccountUse {
     pub period_start_ms: i64,
     /// What happens beyond the limit.
     pub on_exceed: OnExceed,
+    /// Whether the cap is one against spending too fast.
+    pub breaker: bool,
     /// The limits of the cap, raises in force included.
     pub limits: Limits,
     /// What is spent, as far as this process knows.

@@ -279,6 +279,16 @@ impl Caps {
             .collect()
     }
 
+    /// The accounts under whose caps [`Self::extend`] raises what a call has reserved, and may not fit,
+    /// with how much more it wants of each.
+    #[must_use]
+    pub fn accounts_to_extend(&self, ticket: Ticket, wanted: Amount) -> Vec<AccountUse> {
+        let call = self.in_flight.get(&ticket.0).into_iter();
+        call.flat_map(|call| &call.held)
+            .filter_map(|held| self.caps.get(held.cap)?.use_of_more(&held.hold, wanted))
+            .collect()
+    }
+
     /// Lets this process have spent and reserved so much in an account, in the window that starts
     /// at `period_start_ms` ([`AccountUse::period_start_ms`]). Replaces an earlier grant; nothing
     /// happens where another window is in force by now.

@@ -68,6 +68,12 @@ impl Rolling {
         i64::from(self.seconds).saturating_mul(1000)
     }
 
+    /// The length of a step in seconds, one at least: how soon something may be spent long enough ago.
+    #[must_use]
+    pub fn step_s(self) -> u64 {
+        u64::try_from(self.step_ms().div_euclid(1000)).map_or(1, |step_s| step_s.max(1))
+    }
+
     fn step_ms(self) -> i64 {
         self.length_ms().div_euclid(i64::from(Self::STEPS))
     }

@@ -215,6 +215,15 @@ impl Slices {
         self.by_account.remove(account);
     }
 
+    /// The same for one of which nothing is held. Says whether nothing is known of it now.
+    pub fn forget_if_unheld(&mut self, account: &str) -> bool {
+        let is_unheld = |slice: &Slice| slice.allowed <= 0 && !slice.is_asked && !slice.is_unsure;
+        if self.by_account.get(account).is_some_and(is_unheld) {
+            self.by_account.remove(account);
+        }
+        !self.by_account.contains_key(account)
+    }
+
     /// The accounts of which something is or was held.
     pub fn accounts(&self) -> impl Iterator<Item = &str> {
         self.by_account.keys().map(String::as_str)

@@ -160,3 +160,29 @@ fn who_first_asks_tells_what_was_spent_before() {
     assert_eq!(book.spent("a", 50), 95);
     assert_eq!(book.spent("a", 51), 0);
 }
+
+#[test]
+fn an_account_is_forgotten_once_all_of_it_is_given_back() {
+    let (mut book, mut slices) = (Book::default(), Slices::new("n"));
+    register(&mut slices, &mut book, "n");
+    let ask = |used, need| Ask {
+        account: "a",
+        used,
+        need,
+        limit: 1_000,
+        from_ms: 0,
+        seed: 0,
+    };
+    let take = slices.ask(&ask(0, 10), 0).unwrap();
+    assert!(!slices.forget_if_unheld("a"), "it may be answered");
+    slices.answered(&take, None, 0);
+    assert!(!slices.forget_if_unheld("a"), "it may have been granted");
+    let take = slices.ask(&ask(0, 10), 0).unwrap();
+    slices.answered(&take, Some(book.take(&take)), 0);
+    assert!(!slices.forget_if_unheld("a"), "it is held");
+    let take = slices.give_back(&ask(0, 0), i64::MAX).unwrap();
+    assert!(!slices.forget_if_unheld("a"), "the book may not know");
+    slices.answered(&take, Some(book.take(&take)), 0);
+    assert!(slices.forget_if_unheld("a"));
+    assert_eq!((slices.accounts().count(), book.held("a", 0)), (0, 0));
+}

@@ -174,17 +174,18 @@ impl Leases {
         }
     }
 
-    /// Looks at each account that was used: what is still allowed of it, or none where its window is
-    /// over. Those of which nothing is held are forgotten.
-    pub(crate) fn keep(&self, mut look: impl FnMut(&str, &Spend) -> Option<i64>) {
+    /// Looks at each account that was used: whether its window is still in force. Those of which
+    /// nothing is held are forgotten.
+    pub(crate) fn keep(&self, mut look: impl FnMut(&str, &Spend) -> bool) {
         let mut users =
             std::mem::take(&mut *self.users.lock().unwrap_or_else(PoisonError::into_inner));
-        users.retain(|account, who| match look(account, who) {
-            Some(allowed) => allowed != 0,
-            None => {
-                self.slices().forget(account);
-                false
+        users.retain(|account, who| {
+            let is_in_force = look(account, who);
+            let mut slices = self.slices();
+            if !is_in_force {
+                slices.forget(account);
             }
+            !slices.forget_if_unheld(account)
         });
         let mut new = self.users.lock().unwrap_or_else(PoisonError::into_inner);
         users.extend(new.drain());

@@ -2,9 +2,10 @@
 
 use super::super::account::Account;
 use super::super::amount::{Amount, Limits};
+use super::super::cap::OnExceed;
 use super::super::decision::AccountUse;
-use super::Accounts;
 use super::key::key_of;
+use super::{Accounts, Hold};
 
 impl Accounts {
     /// The account that counts a subject, as whoever grants parts of its limit wants it.
@@ -21,12 +22,21 @@ impl Accounts {
                 Some(rolling) => self.now_ms.saturating_sub(rolling.length_ms()),
             },
             on_exceed: self.cap.on_exceed,
+            breaker: self.cap.breaker,
             limits: self.limits(key),
             spent: self.spent_and_reserved(account).0,
             own: self.own(account),
             amount,
             granted: account.and_then(Account::granted),
         }
+    }
+
+    /// The account of a call that holds something, with how much more of it the call wants; none
+    /// where it wants nothing that could be refused.
+    pub(in crate::caps) fn use_of_more(&self, held: &Hold, wanted: Amount) -> Option<AccountUse> {
+        let more = self.wants(held, wanted);
+        let blocks = self.cap.on_exceed == OnExceed::Block && self.live_of(held).is_some();
+        (blocks && more != Amount::ZERO).then(|| self.account_use(&held.key, more))
     }
 
     /// The account that is shown as `scope`, whether or not it has ever been used.

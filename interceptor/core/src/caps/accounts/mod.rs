@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::account::Account;
 use super::amount::{Amount, Limits, Measure, Quantity};
-use super::cap::{Cap, CapKind};
+use super::cap::{Cap, CapKind, OnExceed};
 use super::change::Changes;
 use super::decision::{AccountState, Cause, Exceeded, Spend, Warning};
 use super::window::Period;
@@ -139,10 +139,11 @@ impl Accounts {
             (Cause::PerCall, Measure::Money)
         } else if let Some(measure) = limits.short_of(spent + reserved, amount) {
             (self.cause(limits.short_of(spent, amount)), measure)
-        } else if self.is_leased {
+        } else if self.is_leased && self.cap.on_exceed != OnExceed::Warn {
             let granted = account.and_then(Account::granted).unwrap_or_default();
             let taken = self.own(account);
-            (Cause::Grant, self.granted(granted).short_of(taken, amount)?)
+            let short_of = self.granted(granted).short_of_more(taken, amount);
+            (Cause::Grant, short_of?)
         } else {
             return None;
         };
@@ -242,7 +243,12 @@ impl Accounts {
         }
         account.let_go(hold.amount);
         if rolling.is_none_or(|rolling| rolling.counts(hold.period.start_ms, now_ms)) {
-            account.spend(actual, hold.period, rolling);
+            if self.cap.on_exceed == OnExceed::Warn {
+                // Not out of a grant, which there is once it holds: who grants is told of this then.
+                account.spend_elsewhere(actual, hold.period, rolling);
+            } else {
+                account.spend(actual, hold.period, rolling);
+            }
         }
         if account.is_untouched(rolling, now_ms) {
             self.by_key.remove(&hold.key);

@@ -235,3 +235,36 @@ fn where_limits_are_leased_a_process_spends_what_it_was_granted() {
         Cause::Grant
     );
 }
+
+#[test]
+fn what_was_spent_while_a_cap_only_warned_is_not_taken_out_of_what_is_granted_then() {
+    let warns = Cap {
+        on_exceed: OnExceed::Warn,
+        ..cap("all", cents(10))
+    };
+    let mut caps = Caps::new(vec![warns]);
+    caps.set_leased(true);
+    let ann = caller("ann");
+    // Nothing is granted of it, and nothing is said of that.
+    let decision = reserve(&mut caps, "ann", 4);
+    assert!(
+        matches!(&decision, Decision::Admitted { warnings, .. } if warnings.is_empty()),
+        "{decision:?}"
+    );
+    caps.settle(admitted(decision), call(4));
+    caps.reconfigure(vec![cap("all", cents(10))]);
+    let of = caps
+        .accounts_of(NOON, &subject(&ann), amounts(1, 1))
+        .remove(0);
+    assert_eq!((of.spent.money, of.own), (cents(4), Amount::ZERO));
+    caps.grant("all", &of.key, of.period_start_ms, money(6));
+    admitted(reserve(&mut caps, "ann", 6));
+}
+
+#[test]
+fn what_costs_nothing_needs_no_grant() {
+    let mut caps = each();
+    caps.set_leased(true);
+    admitted(reserve(&mut caps, "ann", 0));
+    assert_eq!(refused(reserve(&mut caps, "ann", 1)).cause, Cause::Grant);
+}
