@@ -24,9 +24,10 @@ pub struct Scripted {
     listening: tokio::task::JoinHandle<()>,
 }
 
-const HOSTS: [&str; 22] = [
+const HOSTS: [&str; 23] = [
     "api.anthropic.com",
     "api.openai.com",
+    "chatgpt.com",
     "api.groq.com",
     "elsewhere.example",
     "api.cerebras.ai",

@@ -13,6 +13,8 @@ use crate::replay::Replay;
 
 const ANTHROPIC: &str = "api.anthropic.com";
 const OPENAI: &str = "api.openai.com";
+/// Where only those with a plan call.
+const CHATGPT: &str = "chatgpt.com";
 const OPENROUTER: &str = "openrouter.ai";
 
 /// A cap that nothing here reaches, so that what is spent can be seen.
@@ -336,4 +338,110 @@ async fn a_generation_corrects_what_a_cut_stream_was_estimated_at() {
     ask(&server, &world, OPENROUTER, &request, &told).await;
     costs_nothing(&*world.record().await);
     assert_eq!(spent(&world), "$0.002");
+}
+
+const STREAM_HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n";
+
+fn event(kind: &str, status: &str) -> String {
+    let data = json!({ "type": kind, "response": response(status) });
+    format!("event: {kind}\ndata: {data}\n\n")
+}
+
+#[tokio::test]
+async fn a_response_that_was_told_before_its_own_stream_had_ended_is_counted_once() {
+    let (server, world) = started().await;
+    let body =
+        json!({ "model": "gpt-6-sol", "input": "How high?", "background": true, "stream": true });
+    // Its connection hangs, and the application asks on another one how it went on.
+    let mut hanging = world.http1(server.addr, OPENAI).await;
+    hanging.send(post(OPENAI, "/v1/responses", &body)).await;
+    let begun = event("response.created", "queued");
+    server.answer([STREAM_HEAD, &begun].concat()).await;
+    hanging.until(begun.as_bytes()).await;
+    let request = get(OPENAI, "/v1/responses/resp_1?stream=true&starting_after=1");
+    let rest = answer(
+        "text/event-stream",
+        &event("response.completed", "completed"),
+    );
+    ask(&server, &world, OPENAI, &request, &rest).await;
+    let told = world.record().await;
+    assert_eq!(
+        (told.method.as_str(), told.cost.spent()),
+        ("GET", Money::from_nanos(COST))
+    );
+    drop(hanging);
+    let call = world.record().await;
+    assert_eq!(call.outcome, Outcome::ClientGone);
+    assert_eq!(call.reasons, ["told_before"]);
+    costs_nothing(&call);
+    // As little one whose answer comes late and whole.
+    let request = post(OPENAI, "/v1/responses", &body);
+    ask(&server, &world, OPENAI, &request, &rest).await;
+    let call = world.record().await;
+    assert_eq!(call.reasons, ["told_before"]);
+    costs_nothing(&call);
+    let status = world.sidecar.status();
+    assert_eq!(status["caps"][0]["reserved"], "$0.00");
+    assert_eq!(spent(&world), "$0.0041");
+}
+
+async fn cancelled(server: &Replay, world: &World) -> std::sync::Arc<Record> {
+    let mut told = response("cancelled");
+    told["usage"] = Value::Null;
+    let request = post(OPENAI, "/v1/responses/resp_1/cancel", &json!({}));
+    let told = answer("application/json", &told.to_string());
+    ask(server, world, OPENAI, &request, &told).await;
+    let call = world.record().await;
+    costs_nothing(&*world.record().await);
+    call
+}
+
+#[tokio::test]
+async fn a_response_that_was_cancelled_counts_what_was_seen_of_it_else_what_was_reserved() {
+    let (server, world) = started().await;
+    made_in_background(&server, &world).await;
+    let reserved = world.sidecar.status()["caps"][0]["reserved"].clone();
+    let call = cancelled(&server, &world).await;
+    assert_eq!(call.reasons, ["usage_not_told"]);
+    assert!(matches!(call.cost, Cost::Estimated { .. }), "{call:?}");
+    assert_eq!(spent(&world), reserved.as_str().unwrap());
+    let (server, world) = started().await;
+    let body =
+        json!({ "model": "gpt-6-sol", "input": "How high?", "background": true, "stream": true });
+    let delta = "event: response.output_text.delta\ndata: {\"type\":\"response.output_text.delta\",\"delta\":\"two\"}\n\n";
+    let begun = [&event("response.created", "queued"), delta].concat();
+    let mut client = world.http1(server.addr, OPENAI).await;
+    client.send(post(OPENAI, "/v1/responses", &body)).await;
+    let head = STREAM_HEAD.replace("OK\r\n", "OK\r\nConnection: close\r\n");
+    server.answer([head, begun].concat()).await;
+    client.rest().await;
+    let call = cancelled(&server, &world).await;
+    assert!(matches!(call.cost, Cost::Estimated { .. }), "{call:?}");
+    // Some tokens of prompt at 2 USD a million, and one of output at 10.
+    let nanos = call.cost.spent().nanos();
+    assert!((10_000..200_000).contains(&nanos), "{call:?}");
+}
+
+#[tokio::test]
+async fn a_response_in_the_background_is_priced_by_who_pays_and_tells_how_long_its_prompt_is() {
+    let (server, world) = started().await;
+    // A token is about a word here: some 2000.
+    let prompt = "high ".repeat(2000);
+    let body = json!({ "model": "gpt-6-sol", "input": prompt, "background": true });
+    let queued = answer("application/json", &response("queued").to_string());
+    let path = "/backend-api/codex/responses";
+    let login = "authorization: Bearer made-up-login\r\ncontent-length";
+    let request = post(CHATGPT, path, &body).replacen("content-length", login, 1);
+    ask(&server, &world, CHATGPT, &request, &queued).await;
+    world.no_more_records().await;
+    retrieved(&server, &world, "completed").await;
+    let call = world.record().await;
+    assert_eq!(call.identity.key_kind.as_deref(), Some("subscription"));
+    assert_eq!(call.cost.notional(), Some(Money::from_nanos(COST)));
+    assert_eq!(world.sidecar.summary().spend, Money::ZERO);
+    assert_eq!(world.metric("weir_prompt_estimate_ratio_count"), 1);
+    assert_eq!(
+        world.metric("weir_prompt_estimate_ratio_bucket{le=\"0.5\"}"),
+        0
+    );
 }

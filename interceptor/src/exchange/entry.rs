@@ -17,6 +17,7 @@ use weir_core::edit;
 use weir_core::pricing::{self, PriceTable};
 use weir_core::prompt::Prompt;
 use weir_core::rewrite::Plan;
+use weir_core::usage::Usage;
 
 use super::credential::{Kind, Sender};
 use super::edit::{Decoded, is_signed};
@@ -46,6 +47,10 @@ pub(super) struct Entry {
     pub(super) sent: Option<Instant>,
     /// The batch or file whose results are asked for.
     pub(super) results_of: String,
+    /// Another answer told how a response in the background ended, and its usage was counted there.
+    pub(super) told_before: bool,
+    /// What its own answer showed of a response in the background, before that broke off.
+    pub(super) begun: Option<Usage>,
     /// What the path says of the call; taken when the body has been read.
     pub(super) said: SaidByPath,
     pub(super) call: Option<Call>,
@@ -197,6 +202,8 @@ impl Entry {
             read: None,
             sent: None,
             results_of: String::new(),
+            told_before: false,
+            begun: None,
             said,
             call: None,
             terms: Terms::default(),
@@ -319,11 +326,18 @@ impl Entry {
             && self.credential == Some(Kind::Subscription)
     }
 
-    /// Writes the record and settles what was reserved. Only the first call does anything.
+    /// Writes the record and settles what was reserved, unless it is to be told later how the call
+    /// ends. Only the first call does anything.
     pub(super) fn finish(&mut self, answer: Option<&Answer>, end: End) {
-        if std::mem::replace(&mut self.written, true) || self.waits(answer, end) {
-            return;
+        if !self.written && !self.waits(answer, end) {
+            self.write(answer, end);
         }
+        self.written = true;
+    }
+
+    /// Writes the record and settles what was reserved.
+    pub(super) fn write(&mut self, answer: Option<&Answer>, end: End) {
+        self.written = true;
         self.record.timings.total_us = micros(self.opened.elapsed());
         self.settle(answer, end);
         self.context.metrics.in_flight.dec();

@@ -23,14 +23,17 @@ impl Entry {
         }
         let complete = answer.is_some_and(|answer| answer.complete);
         self.record.outcome = self.outcome(answer, end, complete);
-        if self.call.is_some() {
+        if self.told_before {
+            self.record.reasons.push("told_before".to_owned());
+            self.record.cost = nothing();
+        } else if self.call.is_some() {
             self.record.usage = answer.and_then(|answer| answer.usage);
             let told = self.record.usage.filter(|_| complete);
-            let used = told.or_else(|| self.used_so_far(answer));
+            let used = told.or_else(|| self.used_so_far(answer)).or(self.begun);
             self.counted = used.as_ref().map(tokens);
             self.record.cost = match (used, answer) {
                 (Some(used), Some(answer)) => self.price(&used, answer, told.is_some()),
-                _ => self.without_usage(end),
+                _ => self.without_usage(answer, end),
             };
             self.charge(answer);
             self.note_for_later(answer);
@@ -96,7 +99,7 @@ impl Entry {
 
     /// What an answer that broke off used at least: a stream tells its output only at its end, and
     /// `OpenAI`'s nothing at all before. Each event that brought a piece of it is a token or more.
-    fn used_so_far(&self, answer: Option<&Answer>) -> Option<Usage> {
+    pub(super) fn used_so_far(&self, answer: Option<&Answer>) -> Option<Usage> {
         let answer = answer?;
         let told = answer.usage.or_else(|| {
             let input = self.terms.estimate.expected;
@@ -114,7 +117,7 @@ impl Entry {
 
     /// A call without usage: an error is not billed; what was sent and never answered in full
     /// counts with what was reserved for it.
-    fn without_usage(&mut self, end: End) -> Cost {
+    fn without_usage(&mut self, answer: Option<&Answer>, end: End) -> Cost {
         match (end, &self.record.outcome) {
             _ if self.is_not_billed(end) => nothing(),
             (End::NotAnswered | End::ClientGone | End::Broken | End::CutOff, _)
@@ -124,7 +127,14 @@ impl Entry {
             },
             // It was answered, so it was billed: what can't be read is not for free.
             (End::Complete | End::NotSent, _) => {
-                self.record.reasons.push("answer_unreadable".to_owned());
+                // One that was cancelled says how it ended, and not what it used.
+                let is_read = answer.is_some_and(|answer| answer.background && answer.complete);
+                let reason = if is_read {
+                    "usage_not_told"
+                } else {
+                    "answer_unreadable"
+                };
+                self.record.reasons.push(reason.to_owned());
                 Cost::Estimated {
                     total: self.reserved.money,
                     version: String::new(),

@@ -23,8 +23,10 @@ use weir_core::money::Money;
 use weir_core::pricing::{self, Context as PriceContext};
 use weir_core::usage::Usage;
 
+use super::credential::Kind;
 use super::entry::{End, Entry};
 use super::explain::Sketched;
+use super::priced::Terms;
 use super::settle;
 use crate::ledger::{Cost, Record};
 use crate::sidecar::Context;
@@ -48,6 +50,9 @@ struct Waiting {
 pub(super) struct Waits {
     record: Record,
     call: Option<Call>,
+    terms: Terms,
+    credential: Option<Kind>,
+    begun: Option<Usage>,
     conversation: u64,
     reserved: Amount,
     ticket: Option<Ticket>,
@@ -70,6 +75,14 @@ impl Pending {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Counts what has waited for too long at what was reserved for it.
+    pub(crate) fn give_up_old(&self, context: &Context) {
+        let given_up = self.lock().take_old(Instant::now());
+        given_up
+            .into_iter()
+            .for_each(|waits| waits.give_up(context));
+    }
+
     /// Counts what waits at what was reserved for it, before Weir ends.
     pub(crate) fn give_up_all(&self, context: &Context) {
         let waiting = std::mem::take(&mut self.lock().calls);
@@ -80,27 +93,37 @@ impl Pending {
 }
 
 impl Entry {
-    /// The hash of the response, if it goes on in the background when its answer has ended.
-    fn in_background(&self, answer: Option<&Answer>, end: End) -> Option<u64> {
-        let answer = answer.filter(|answer| answer.background && !answer.complete)?;
-        let sent = !matches!(end, End::NotSent | End::NotAnswered);
-        let goes_on = sent && answer.error.is_none() && self.call.is_some();
-        let id = answer.response_id.as_deref().filter(|_| goes_on)?;
-        Some(self.hash_of("response", id))
-    }
-
     fn hash_of(&self, what: &str, id: &str) -> u64 {
         counted::hash(&[self.session.provider.as_str(), what, id])
     }
 
-    /// Keeps the record of a call open that goes on in the background; whether it does.
+    /// Keeps the record of a call open that goes on in the background; whether it does. Notes whether
+    /// another answer was faster to tell how it ended.
     pub(super) fn waits(&mut self, answer: Option<&Answer>, end: End) -> bool {
-        let Some(hash) = self.in_background(answer, end) else {
+        let is_call = self.endpoint == Endpoint::Call(Api::Responses) && self.call.is_some();
+        let Some(answer) = answer.filter(|answer| is_call && answer.background) else {
             return false;
         };
+        let sent = !matches!(end, End::NotSent | End::NotAnswered);
+        let goes_on = sent && !answer.complete && answer.error.is_none();
+        let Some(id) = answer.response_id.as_deref() else {
+            return false;
+        };
+        if !goes_on && !answer.complete {
+            return false;
+        }
+        // After a restart one that goes on counts as what was reserved, so it is never counted anew.
+        let hash = self.hash_of("response", id);
+        self.told_before = self.context.pending.counted.add(&[hash]) == [false];
+        if self.told_before || !goes_on {
+            return false;
+        }
         let waits = Waits {
+            begun: self.used_so_far(Some(answer)),
             record: std::mem::take(&mut self.record),
             call: self.call.take(),
+            terms: std::mem::take(&mut self.terms),
+            credential: self.credential,
             conversation: self.conversation,
             reserved: self.reserved,
             ticket: self.ticket.take(),
@@ -110,8 +133,6 @@ impl Entry {
             end,
         };
         self.context.metrics.in_flight.dec();
-        // After a restart it counts as what was reserved, so it is never counted anew.
-        self.context.pending.counted.add(&[hash]);
         let given_up = self.context.pending.lock().insert(hash, waits);
         for waits in given_up {
             waits.give_up(&self.context);
@@ -119,7 +140,7 @@ impl Entry {
         true
     }
 
-    /// Notes what of a call may be told again.
+    /// Notes what may be told of a call that was cut.
     pub(super) fn note_for_later(&self, answer: Option<&Answer>) {
         let Some(answer) = answer else {
             return;
@@ -127,13 +148,6 @@ impl Entry {
         let Some(id) = answer.response_id.as_deref() else {
             return;
         };
-        let is_response = self.endpoint == Endpoint::Call(Api::Responses);
-        if is_response && answer.background && answer.complete {
-            self.context
-                .pending
-                .counted
-                .add(&[self.hash_of("response", id)]);
-        }
         if self.session.provider == Provider::OpenRouter
             && let Cost::Estimated { total, .. } = self.record.cost
         {
@@ -298,15 +312,18 @@ impl Entry {
 }
 
 impl Waiting {
-    /// Has a call wait; gives those back that have waited for too long, or are too many.
-    fn insert(&mut self, hash: u64, waits: Waits) -> Vec<Waits> {
-        let now = Instant::now();
+    /// Takes those out that have waited for too long.
+    fn take_old(&mut self, now: Instant) -> Vec<Waits> {
         let is_old = |waits: &Waits| now.duration_since(waits.opened) >= WAIT_MAX;
-        let mut given_up: Vec<Waits> = self
-            .calls
+        self.calls
             .extract_if(|_, waits| is_old(waits))
             .map(|(_, waits)| waits)
-            .collect();
+            .collect()
+    }
+
+    /// Has a call wait; gives those back that are too many.
+    fn insert(&mut self, hash: u64, waits: Waits) -> Vec<Waits> {
+        let mut given_up = Vec::new();
         if self.calls.len() >= WAITING_MAX {
             let oldest = self.calls.iter().min_by_key(|(_, waits)| waits.opened);
             let oldest = oldest.map(|(hash, _)| *hash);
@@ -329,13 +346,16 @@ impl Waits {
             self.record,
         );
         entry.call = self.call;
+        entry.terms = self.terms;
+        entry.credential = self.credential;
+        entry.begun = self.begun;
         entry.conversation = self.conversation;
         entry.reserved = self.reserved;
         entry.ticket = self.ticket;
         entry.sketched = self.sketched;
         entry.opened = self.opened;
         entry.sent = self.sent;
-        entry.finish(Some(answer), self.end);
+        entry.write(Some(answer), self.end);
     }
 
     /// Counts it at what was reserved: nobody asked how it ended.
@@ -365,3 +385,34 @@ const WAIT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Responses in the background whose end is not known, about 2 KB each; and as many estimates.
 const WAITING_MAX: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nobody_asks_for_is_given_up_after_a_day() {
+        let opened = Instant::now();
+        let waits = || Waits {
+            record: Record::default(),
+            call: None,
+            terms: Terms::default(),
+            credential: None,
+            begun: None,
+            conversation: 0,
+            reserved: Amount::ZERO,
+            ticket: None,
+            sketched: None,
+            opened,
+            sent: None,
+            end: End::Complete,
+        };
+        let mut waiting = Waiting::default();
+        assert!(waiting.insert(1, waits()).is_empty());
+        let day = Duration::from_secs(24 * 60 * 60);
+        let almost = opened + day - Duration::from_secs(1);
+        assert!(waiting.take_old(almost).is_empty());
+        assert_eq!(waiting.take_old(opened + day).len(), 1);
+        assert!(waiting.calls.is_empty());
+    }
+}
