@@ -76,7 +76,7 @@ const FOLDERS: &[Folder] = &[
     ("embeddings", Api::Embeddings, 4, "/v1/embeddings"),
     ("images", Api::Images, 3, "/v1/images/generations"),
     ("audio", Api::Audio, 3, "/v1/audio/transcriptions"),
-    ("realtime", Api::Realtime, 3, "/v1/realtime"),
+    ("realtime", Api::Realtime, 5, "/v1/realtime"),
 ];
 
 fn cases() -> Vec<Case> {

@@ -180,4 +180,16 @@ mod tests {
         assert_eq!(read(Later::Generation, &own_key, 9).reported_cost, None);
         assert_eq!(read(Later::Generation, "{}", 9), Answer::default());
     }
+
+    #[test]
+    fn results_beyond_the_bound_are_counted() {
+        let line = r#"{"custom_id":"a","response":{"body":{"usage":{"prompt_tokens":1}}}}"#;
+        let mut reader = AnswerReader::later(Later::File, None);
+        for _ in 0..super::RESULTS_MAX + 2 {
+            reader.push(line.as_bytes());
+            reader.push(b"\n");
+        }
+        let answer = reader.finish();
+        assert_eq!((answer.parts.len(), answer.unread), (super::RESULTS_MAX, 2));
+    }
 }

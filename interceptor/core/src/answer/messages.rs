@@ -90,6 +90,9 @@ fn read_usage(found: &mut Found, holder: &Object<'_>) {
             *field = Some(value);
         }
     }
+    // OpenRouter and xAI tell their charge here too.
+    let cost = super::cost::of_usage(&usage);
+    answer.reported_cost = cost.or(answer.reported_cost);
     let parts: Vec<Part> = usage
         .objects("iterations")
         .map(|pass| part(&pass))

@@ -258,16 +258,21 @@ impl AnswerReader {
     #[must_use]
     pub fn finish(mut self) -> Answer {
         let (reads, found) = (self.reads, &mut self.found);
-        match self.bytes {
-            Bytes::Plain(body) => reads.body(found, &body),
-            Bytes::TooLong => found.answer.unread = 1,
-            Bytes::Stream(parser) => found.answer.unread = parser.skipped(),
-            Bytes::Frames(parser) => found.answer.unread = parser.skipped(),
+        let unread = match self.bytes {
+            Bytes::Plain(body) => {
+                reads.body(found, &body);
+                0
+            }
+            Bytes::TooLong => 1,
+            Bytes::Stream(parser) => parser.skipped(),
+            Bytes::Frames(parser) => parser.skipped(),
             Bytes::Lines(mut parser) => {
                 parser.finish(|line| reads.line(found, line));
-                found.answer.unread = parser.skipped();
+                parser.skipped()
             }
-        }
+        };
+        // Beside the results of a batch that are too many.
+        found.answer.unread = found.answer.unread.saturating_add(unread);
         self.found.settle()
     }
 }
