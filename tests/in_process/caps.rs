@@ -47,7 +47,7 @@ async fn caller(world: &World, simulator: &Simulator, number: usize) -> (Api, Cl
 /// early: in the middle of a stream, before the body of a plain answer, or before there is any answer.
 async fn make_a_call(api: Api, mut client: Client, number: usize) {
     let stream = number.is_multiple_of(2);
-    let tokens = 50 + number % 7 * 100;
+    let tokens = TOKENS_MIN + number % 7 * 50;
     let text = format!("{number} [[sim: tokens={tokens} events=10 delay_ms=1]]");
     let body = api.call(&text, stream);
     if number % 20 == 9 {
@@ -70,6 +70,10 @@ async fn make_a_call(api: Api, mut client: Client, number: usize) {
 }
 
 const CALLS: usize = 1000;
+
+/// Tokens of the shortest answer, and of the longest.
+const TOKENS_MIN: usize = 400;
+const TOKENS_MAX: usize = TOKENS_MIN + 6 * 50;
 
 /// Asserts that who stayed to the end is billed to the nano-dollar, call by call, and that the rest
 /// of the bill is of those who left.
@@ -126,13 +130,17 @@ async fn a_thousand_calls_at_once(kind: CapKind) {
     let limit = u64::try_from(limit_cents * NANOS_PER_CENT).unwrap();
     let billed = simulator.total_nanodollars();
     // The bound of `weir_core::caps`: what calls in flight cost beyond their reservation. A strict
-    // cap reserves the worst case. Under an expected one at most all that were admitted were in
-    // flight together, none cost more than the longest answer, and streams reserve what they grow to.
-    let (longest, least) = (650 * 20_000 + 100 * 8_000, 50 * 20_000);
+    // cap reserves the worst case. What is expected is never less than the shortest answer, since
+    // nobody got a shorter one; so a call costs at most so many times its reservation as the longest
+    // costs the shortest, and all reservations together were within the limit.
+    let price = |tokens: usize| u64::try_from(tokens).unwrap() * 20_000;
+    let (longest, least) = (price(TOKENS_MAX) + 100 * 8_000, price(TOKENS_MIN));
     let bound = match kind {
         CapKind::Strict => 0,
-        CapKind::Expected => (longest - least) * u64::try_from(admitted).unwrap(),
+        CapKind::Expected => limit * (longest - least) / least,
     };
+    // All together would be beyond it, at half the price and if half of them left.
+    assert!(limit + bound < price(TOKENS_MIN * CALLS / 4));
     assert!(billed <= limit + bound, "{billed} of {limit} and {bound}");
     assert!(
         simulator.bill().len() <= admitted,
