@@ -1,6 +1,7 @@
 //! Raises and resets of caps that are in force in running processes: made by the command, on both
 //! databases, through restarts and `kill -9`.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -170,6 +171,21 @@ fn reset(cap: &str) -> Change {
     }
 }
 
+/// The reset that each record came after; 0 where there was none.
+fn resets_before(books: &mut Books) -> BTreeMap<String, i64> {
+    let mut after = BTreeMap::new();
+    let others = books.read(0, |spend| after.extend([(spend.id, spend.after_change)]));
+    others.unwrap();
+    after
+}
+
+/// As a dump does that is restored where transactions have lower numbers.
+fn move_to_another_server(server: &Server, runtime: &tokio::runtime::Handle) {
+    let sql = "WITH of AS (UPDATE weir.cap_change SET seen = '4000000000:4000000000:' RETURNING 1)
+        SELECT count(*) FROM of";
+    runtime.block_on(server.number(sql));
+}
+
 /// Opens a ledger twice, since a second look is at what came after the first.
 fn check_books(server: &Server, runtime: &tokio::runtime::Handle) {
     let state = tempfile::tempdir().unwrap();
@@ -211,10 +227,7 @@ fn check_books(server: &Server, runtime: &tokio::runtime::Handle) {
     ledger.record(record("after"));
     flush(&ledger);
     assert_eq!(spent(), 2 * COST.nanos());
-    let mut after = std::collections::BTreeMap::new();
-    let others = books
-        .read(0, |spend| after.extend([(spend.id, spend.after_change)]))
-        .unwrap();
+    let after = resets_before(&mut books);
     let expected = [
         ("after", 3),
         ("before", 0),
@@ -230,7 +243,7 @@ fn check_books(server: &Server, runtime: &tokio::runtime::Handle) {
         .zip(1..)
         .map(|(change, number)| Change { number, ..change })
         .collect();
-    assert_eq!(others.changes, told);
+    assert_eq!(books.read(0, drop).unwrap().changes, told);
     assert_eq!(books.history().unwrap(), told);
     let second = books.change(&reset("a cap"), &["a".to_owned()]).unwrap();
     let numbers: Vec<i64> = books
@@ -241,6 +254,12 @@ fn check_books(server: &Server, runtime: &tokio::runtime::Handle) {
         .map(|change| change.number)
         .collect();
     assert_eq!(numbers, [1, 2, second], "of each account the latest");
+    move_to_another_server(server, runtime);
+    ledger.record(record("restored"));
+    flush(&ledger);
+    let after = resets_before(&mut books);
+    let of = ["before", "after", "restored"].map(|id| after[id]);
+    assert_eq!(of, [0, 3, second]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

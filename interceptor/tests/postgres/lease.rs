@@ -140,6 +140,41 @@ async fn the_database_answers_as_its_model_does() {
     }
 }
 
+#[tokio::test]
+async fn absurd_usage_fills_the_books_and_stops_nothing() {
+    let server = with_tables().await;
+    let client = server.client().await;
+    let mut book = Book::default();
+    for holder in ["h0", "h1"] {
+        let sql = "SELECT weir.register($1, $2, $3)";
+        assert!(one::<bool>(&client, sql, holder, 1).await);
+        assert!(book.register(holder, 1, 0));
+        for call in 0..2 {
+            let charge = Charge {
+                account: "a".to_owned(),
+                at_ms: 0,
+                amount: i64::MAX,
+            };
+            let id = format!("{holder} {call}");
+            ship(&client, holder, "charge", &id, &charge).await;
+            book.charge(&id, holder, &[charge]);
+        }
+    }
+    let question = Take {
+        account: "a".to_owned(),
+        holder: "h0".to_owned(),
+        epoch: 1,
+        number: 1,
+        least: 1,
+        most: 1,
+        limit: 2_000,
+        from_ms: 0,
+        seed: 0,
+    };
+    let expected = book.take(&question);
+    assert_eq!(put_to(&client, &question).await.unwrap(), expected);
+}
+
 /// The accounts of a table, in order.
 async fn accounts(client: &Client, sql: &str) -> Vec<String> {
     let rows = client.query_typed(sql, &[]).await.unwrap();

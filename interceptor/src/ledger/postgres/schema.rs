@@ -127,12 +127,13 @@ fn columns_of(sqlite: &Connection, table: &str) -> rusqlite::Result<Vec<(String,
 
 /// `weir` in ASCII: nobody else's lock.
 const LOCK: i64 = 0x7765_6972;
-/// Columns of `exchange` that only this ledger has: `tx`, `presumed`, `charges`.
-const OWN_COLUMNS: i64 = 3;
+/// Columns of `exchange` that only this ledger has: `tx`, `presumed`, `charges`, `after_change`.
+const OWN_COLUMNS: i64 = 4;
 
 /// In order; those that were ever released are never changed, only added to.
-const STEPS: [&str; 3] = [
+const STEPS: [&str; 4] = [
     include_str!("step_1.sql"),
     include_str!("step_2.sql"),
     include_str!("step_3.sql"),
+    include_str!("step_4.sql"),
 ];

@@ -49,11 +49,9 @@ impl Spends {
         since_unix_ms: i64,
         each: &mut dyn FnMut(Spend),
     ) -> Result<(), LedgerError> {
-        let spent = format!(
-            "SELECT to_jsonb(e)::text, e.id, {AFTER_CHANGE} FROM weir.exchange AS e
-             WHERE e.started_ms >= $1 ORDER BY e.started_ms"
-        );
-        let look = self.look(&spent, &[(&since_unix_ms, Type::INT8)], None)?;
+        let spent = "SELECT to_jsonb(e)::text, e.id, e.after_change FROM weir.exchange AS e
+             WHERE e.started_ms >= $1 ORDER BY e.started_ms";
+        let look = self.look(spent, &[(&since_unix_ms, Type::INT8)], None)?;
         self.spends(&look.spent, |id| after(&look, id))
             .map_err(LedgerError::Commit)?
             .into_iter()
@@ -66,21 +64,15 @@ impl Spends {
     pub(in crate::ledger) fn others(&mut self) -> Result<Others, LedgerError> {
         // What is visible now and was not then. An xid that is yet to come is of another cluster,
         // from which this one was restored.
-        let spent = format!(
-            "SELECT to_jsonb(e)::text, e.id, {AFTER_CHANGE} FROM weir.exchange AS e
+        let spent = "SELECT to_jsonb(e)::text, e.id, e.after_change FROM weir.exchange AS e
              WHERE e.tx >= pg_snapshot_xmin($1::text::pg_snapshot)
              AND e.tx < pg_snapshot_xmax(pg_current_snapshot())
              AND NOT pg_visible_in_snapshot(e.tx, $1::text::pg_snapshot)
-             AND e.instance <> $2 ORDER BY e.started_ms"
-        );
+             AND e.instance <> $2 ORDER BY e.started_ms";
         let (since, own) = (self.seen.clone(), self.own_instance.clone());
         let parameters: [Parameter<'_>; 2] = [(&since, Type::TEXT), (&own, Type::TEXT)];
         let in_flight = "SELECT exchange::text FROM weir.admission WHERE instance <> $1";
-        let look = self.look(
-            &spent,
-            &parameters,
-            Some((in_flight, &[(&own, Type::TEXT)])),
-        )?;
+        let look = self.look(spent, &parameters, Some((in_flight, &[(&own, Type::TEXT)])))?;
         let others = self.told(&look).map_err(LedgerError::Commit)?;
         self.seen = look.seen;
         Ok(others)
@@ -214,9 +206,6 @@ fn texts(rows: &[tokio_postgres::Row]) -> Vec<String> {
     rows.iter().map(|row| row.get(0)).collect()
 }
 
-/// The last reset that a row came after.
-const AFTER_CHANGE: &str = "coalesce((SELECT max(c.seq) FROM weir.cap_change AS c
-    WHERE c.kind = 'reset' AND NOT pg_visible_in_snapshot(e.tx, c.seen)), 0)";
 /// Raises, and of the resets of each account the latest. Which have ended is for each node's clock.
 const CHANGES: &str = "SELECT (to_jsonb(c) - 'seen')::text FROM weir.cap_change AS c
     WHERE until_ms > (extract(epoch FROM now()) * 1000)::bigint - 86400000 OR seq IN
