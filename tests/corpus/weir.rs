@@ -146,6 +146,7 @@ impl Weir {
             untouchable: call.untouchable(),
             held_by_provider: false,
             begin,
+            now_s: call.now_s,
         };
         let stored = self.shared.trees.get(&first);
         let tree: Option<Tree> = stored.map(|bytes| serde_json::from_slice(bytes).expect("a tree"));

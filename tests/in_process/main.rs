@@ -4,6 +4,8 @@
 mod replay;
 
 #[cfg(test)]
+mod alike;
+#[cfg(test)]
 mod byte_exact;
 #[cfg(test)]
 mod caps;

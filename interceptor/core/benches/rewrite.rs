@@ -96,6 +96,7 @@ fn plan(body: &str, tree: Option<&Tree>, rules: &RuleSet) -> Plan {
         untouchable: None,
         held_by_provider: false,
         begin: true,
+        now_s: 0,
     };
     rewrite::plan(&request, tree, rules, |_| None)
 }

@@ -241,6 +241,7 @@ fn explain_body(host: &str, api: Api, rules: &str, body: &[u8]) -> anyhow::Resul
         untouchable: None,
         held_by_provider: false,
         begin: true,
+        now_s: 0,
     };
     let plan = rewrite::plan(&request, None, &rules, |_| None);
     explained.withheld = plan.withheld.map(rewrite::Withheld::as_str);

@@ -27,6 +27,7 @@ fn rewritten(body: &[u8]) -> Option<Vec<u8>> {
         untouchable: None,
         held_by_provider: false,
         begin: true,
+        now_s: 0,
     };
     let mut made = plan(&request, None, &RULES, |_| None);
     made.applied.then(|| apply(body, &mut made.edits).expect("edits of ours fit"))

@@ -5,12 +5,15 @@
 //! something was told, and is found by the hash of the client's own history up to that turn. A tree
 //! is plain data: the shell encrypts it, keeps it, and lets it expire.
 
-use std::collections::HashSet;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
 
 use crate::prompt::Fingerprint;
 use crate::volatile::learned::Learned;
+
+use super::likeness::Likeness;
 
 /// The conversations that begin with one message.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +61,12 @@ pub(super) struct Origin {
     /// The values that nothing is done about.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) off: Vec<String>,
+    /// What its prompt says beside its values. None was kept by earlier versions.
+    #[serde(default)]
+    pub(super) likeness: Option<Likeness>,
+    /// In seconds since the Unix epoch.
+    #[serde(default)]
+    pub(super) began_s: i64,
 }
 
 /// A name for a set of rules: the hash of its text.
@@ -82,25 +91,8 @@ impl Tree {
     /// Bytes that it holds, about.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.nodes.iter().fold(0_usize, |sum, node| {
-            let values = node
-                .told
-                .iter()
-                .chain(&node.kept)
-                .fold(0_usize, |sum, value| {
-                    sum.saturating_add(value.name.len())
-                        .saturating_add(value.raw.len())
-                });
-            let tools = node.origin.as_ref().map_or(0, |origin| {
-                let off = origin.off.iter().map(String::len);
-                let tools = origin.tools.iter().map(super::tools::Shape::bytes);
-                let learned = origin.learned.len().saturating_mul(LEARNED_BYTES);
-                tools.chain(off).fold(learned, usize::saturating_add)
-            });
-            sum.saturating_add(NODE_BYTES)
-                .saturating_add(values)
-                .saturating_add(tools)
-        })
+        let nodes = self.nodes.iter().map(Node::bytes);
+        nodes.fold(0, usize::saturating_add)
     }
 
     /// Whether any of its conversations is edited, so that it has to be remembered.
@@ -123,23 +115,21 @@ impl Tree {
 
     /// The starts of conversations at `at`, the most recently used first.
     pub(super) fn starts(&self, at: Fingerprint) -> Vec<usize> {
-        self.children(None, at)
+        self.index().at(None, at).to_vec()
     }
 
-    /// The nodes at `at` that follow `parent`, the most recently used first.
-    pub(super) fn children(&self, parent: Option<usize>, at: Fingerprint) -> Vec<usize> {
-        let nodes = self.nodes.iter().enumerate();
-        let mut found: Vec<(u64, usize)> = nodes
-            .filter(|(_, node)| node.at == at && node.parent == parent)
-            .map(|(index, node)| (node.used, index))
-            .collect();
-        found.sort_unstable_by(|left, right| right.cmp(left));
-        found.into_iter().map(|(_, index)| index).collect()
-    }
-
-    /// The nodes that others follow.
-    pub(super) fn followed(&self) -> HashSet<usize> {
-        self.nodes.iter().filter_map(|node| node.parent).collect()
+    /// Where its nodes are, for who looks for several.
+    pub(super) fn index(&self) -> Index {
+        let mut index = Index::default();
+        for (number, node) in self.nodes.iter().enumerate() {
+            let alike = index.nodes.entry((node.parent, node.at)).or_default();
+            alike.push(number);
+        }
+        let used = |number: &usize| Reverse((self.node(*number).map(|node| node.used), *number));
+        for alike in index.nodes.values_mut() {
+            alike.sort_unstable_by_key(used);
+        }
+        index
     }
 
     /// Notes that a node is the one that the next turn will follow.
@@ -155,7 +145,13 @@ impl Tree {
         self.node(index).is_some_and(|node| node.used == self.clock)
     }
 
-    /// Adds a node; nothing, if the tree is full.
+    /// Whether conversations will soon have to go for others.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.nodes.len() >= NODES_MAX / 2 || self.bytes() >= TREE_BYTES_MAX / 2
+    }
+
+    /// Adds a node. In a full tree the conversation goes that was not used for longest; nothing is
+    /// added, if there is none but the one that the node belongs to.
     pub(super) fn add(
         &mut self,
         parent: Option<usize>,
@@ -163,27 +159,101 @@ impl Tree {
         told: Vec<Value>,
         start: Option<Start>,
     ) -> Option<usize> {
-        if self.nodes.len() >= NODES_MAX || self.bytes() >= TREE_BYTES_MAX {
-            return None;
-        }
-        let index = self.nodes.len();
         let (kept, origin) = start.map(|start| (start.kept, start.origin)).unzip();
-        self.nodes.push(Node {
+        let mut node = Node {
             at,
             parent,
             told,
             kept: kept.unwrap_or_default(),
             origin,
             used: 0,
-        });
+        };
+        let bytes = node.bytes();
+        if bytes > TREE_BYTES_MAX {
+            return None;
+        }
+        while self.nodes.len() >= NODES_MAX || self.bytes().saturating_add(bytes) > TREE_BYTES_MAX {
+            node.parent = self.evict(node.parent)?;
+        }
+        let index = self.nodes.len();
+        self.nodes.push(node);
         self.touch(index);
         Some(index)
+    }
+
+    /// Forgets the conversation that was not used for longest, but not that of `kept`; gives the new
+    /// index of that. None, if there is no other.
+    fn evict(&mut self, kept: Option<usize>) -> Option<Option<usize>> {
+        // A parent stands before those that follow it.
+        let mut starts: Vec<usize> = Vec::with_capacity(self.nodes.len());
+        let mut used: BTreeMap<usize, u64> = BTreeMap::new();
+        for (index, node) in self.nodes.iter().enumerate() {
+            let before = node.parent.and_then(|parent| starts.get(parent).copied());
+            let start = before.unwrap_or(index);
+            starts.push(start);
+            let last = used.entry(start).or_default();
+            *last = node.used.max(*last);
+        }
+        if let Some(kept) = kept {
+            used.remove(starts.get(kept)?);
+        }
+        let (oldest, _) = used.into_iter().min_by_key(|(_, used)| *used)?;
+        let mut left = 0_usize;
+        let places = starts.iter().map(|start| {
+            let place = (*start != oldest).then_some(left);
+            left = left.saturating_add(usize::from(place.is_some()));
+            place
+        });
+        let places: Vec<Option<usize>> = places.collect();
+        let place = |index: usize| places.get(index).copied().flatten();
+        let nodes = std::mem::take(&mut self.nodes).into_iter().enumerate();
+        let nodes = nodes.filter(|(index, _)| place(*index).is_some());
+        self.nodes = nodes
+            .map(|(_, node)| Node {
+                parent: node.parent.and_then(place),
+                ..node
+            })
+            .collect();
+        Some(kept.and_then(place))
+    }
+}
+
+impl Node {
+    /// Bytes that it holds, about.
+    fn bytes(&self) -> usize {
+        let values = self.told.iter().chain(&self.kept);
+        let values = values.map(|value| value.name.len().saturating_add(value.raw.len()));
+        let origin = self.origin.as_ref().map_or(0, |origin| {
+            let off = origin.off.iter().map(String::len);
+            let tools = origin.tools.iter().map(super::tools::Shape::bytes);
+            let learned = origin.learned.len().saturating_mul(LEARNED_BYTES);
+            let likeness = origin.likeness.as_ref().map_or(0, Likeness::bytes);
+            let fixed = learned.saturating_add(likeness);
+            tools.chain(off).fold(fixed, usize::saturating_add)
+        });
+        values.fold(NODE_BYTES.saturating_add(origin), usize::saturating_add)
+    }
+}
+
+/// Where the nodes of a tree are.
+#[derive(Debug, Default)]
+pub(super) struct Index {
+    nodes: HashMap<Follows, Vec<usize>>,
+}
+
+/// The node before, and the client's history.
+type Follows = (Option<usize>, Fingerprint);
+
+impl Index {
+    /// The nodes at `at` that follow `parent`, the most recently used first.
+    pub(super) fn at(&self, parent: Option<usize>, at: Fingerprint) -> &[usize] {
+        self.nodes.get(&(parent, at)).map_or(&[], Vec::as_slice)
     }
 }
 
 /// Nodes of a tree: turns at which something changed, over all conversations that begin alike.
 pub const NODES_MAX: usize = 4096;
-/// What a tree may hold, in bytes, before nothing is added.
+/// What a tree may hold, in bytes, before conversations go for others.
 pub const TREE_BYTES_MAX: usize = 512 << 10;
 /// What a learned value takes, in bytes.
 const LEARNED_BYTES: usize = size_of::<Learned>();

@@ -11,8 +11,10 @@
 //! the one that [`Plan`] gives back.
 
 mod breakpoints;
+mod choose;
 mod current;
 mod effect;
+mod likeness;
 mod memory;
 mod planner;
 mod render;
@@ -56,6 +58,8 @@ pub struct Request<'a> {
     pub held_by_provider: bool,
     /// Whether a conversation that begins with this request is edited, or only watched.
     pub begin: bool,
+    /// In seconds since the Unix epoch.
+    pub now_s: i64,
 }
 
 /// A set of rules and its name.
@@ -125,6 +129,8 @@ pub enum Withheld {
     BeganUnedited,
     /// There is no place where a value could be told.
     NoPlace,
+    /// What would have to be remembered is longer than [`TREE_BYTES_MAX`].
+    TooLong,
 }
 
 impl Withheld {
@@ -138,6 +144,7 @@ impl Withheld {
             Self::NotFromStart => "not_from_start",
             Self::BeganUnedited => "began_unedited",
             Self::NoPlace => "no_place",
+            Self::TooLong => "too_long",
         }
     }
 }

@@ -9,8 +9,10 @@ use crate::prompt::{Fingerprint, Section};
 use crate::volatile::learned::{Learned, Units};
 use crate::volatile::{Rules, Span, Transform};
 
+use super::choose::{Chosen, began_alike, choose, path};
 use super::current::{Current, by_place, found, overlay, strippable};
-use super::memory::{Node, Origin, Start, Tree, Value};
+use super::likeness::Likeness;
+use super::memory::{Index, Node, Origin, Start, Tree, Value};
 use super::render::{Place, place, reference, told_change, told_first};
 use super::tools::{self, Shape};
 use super::{
@@ -18,7 +20,7 @@ use super::{
 };
 
 /// Finds the rules that an older conversation goes by.
-type FindRules<'a> = &'a dyn Fn(RulesId) -> Option<Arc<Rules>>;
+pub(super) type FindRules<'a> = &'a dyn Fn(RulesId) -> Option<Arc<Rules>>;
 /// Tells what is done about values in a conversation that begins.
 type FindStandings<'a> = &'a dyn Fn(&[Span]) -> Standings;
 
@@ -38,7 +40,7 @@ pub(super) fn plan(
     if request.held_by_provider {
         planner.tell_now(current, standings);
     } else if request.thread.is_start {
-        planner.begin(current, standings);
+        planner.begin(current, rule_set, standings);
     } else {
         planner.go_on(current, rule_set);
     }
@@ -60,8 +62,11 @@ struct Planner<'a> {
 
 impl Planner<'_> {
     /// The first turn of a conversation.
-    fn begin(&mut self, current: &RuleSet, standings: FindStandings<'_>) {
+    fn begin(&mut self, current: &RuleSet, rule_set: FindRules<'_>, standings: FindStandings<'_>) {
         let learned = self.learned(current);
+        if let Some(alike) = began_alike(self.request, &self.tree, current, &learned, rule_set) {
+            return self.begin_as(alike);
+        }
         let mut found = self.find(&current.rules, &learned);
         let shapes = self.shapes();
         // A conversation that is edited is remembered even if there is nothing to edit yet.
@@ -72,17 +77,12 @@ impl Planner<'_> {
             self.request.thread.first.message,
             self.request.thread.first.at,
         );
-        // One that begins as another did has to be edited as that one: they can't be told apart.
-        let as_before = self.began_alike(&found, current.id);
-        let standings = as_before.unwrap_or_else(|| {
-            let mut standings = standings(&self.plan.spans);
-            // Without its memory such a conversation could not go on: the first call of one whose
-            // values are kept goes as it came, so that it can.
-            if binds_history(self.request.body) {
-                standings.moved.clear();
-            }
-            standings
-        });
+        let mut standings = standings(&self.plan.spans);
+        // Without its memory such a conversation could not go on: the first call of one whose values
+        // are kept goes as it came, so that it can.
+        if binds_history(self.request.body) {
+            standings.moved.clear();
+        }
         for now in &mut found {
             now.stand(&standings);
         }
@@ -92,29 +92,63 @@ impl Planner<'_> {
             return;
         }
         let start = Start {
-            kept,
+            kept: kept.clone(),
             origin: Origin {
                 rules: current.id,
                 learned,
                 applied: self.request.begin,
                 tools: shapes,
                 off: standings.off,
+                likeness: Some(Likeness::of(self.request, &found)),
+                began_s: self.request.now_s,
             },
         };
-        let starts = self.tree.starts(at).into_iter();
-        let known = starts.into_iter().find(|index| {
-            let node = self.tree.node(*index);
-            node.is_some_and(|node| node.is_start_of(&told, &start))
-        });
+        let is_off = !start.origin.off.is_empty();
+        // What is not remembered can't go on.
+        if self.tree.add(None, at, told.clone(), Some(start)).is_none() {
+            self.plan.withheld = Some(Withheld::TooLong);
+            return;
+        }
+        self.changed = true;
         self.plan.applied = self.request.begin;
         self.plan.began = Some(self.request.begin);
-        self.replace(&found, &start.kept);
+        self.replace(&found, &kept);
         self.tell(message, &told, told_first);
-        self.withhold(!start.origin.off.is_empty(), &found);
-        match known {
-            Some(known) => self.used(known),
-            None => self.changed |= self.tree.add(None, at, told, Some(start)).is_some(),
+        self.withhold(is_off, &found);
+    }
+
+    /// The first turn of a conversation that can't be told apart from another.
+    fn begin_as(&mut self, alike: Chosen) {
+        let Some((node, found)) = self.go_by(alike.start, alike.rules, alike.found) else {
+            return;
+        };
+        self.tell(self.request.thread.first.message, &node.told, told_first);
+        self.replace(&found, &node.kept);
+        let origin = node.origin.as_ref();
+        self.order_tools(origin.map_or(&[], |origin| &origin.tools));
+        self.withhold(origin.is_some_and(|origin| !origin.off.is_empty()), &found);
+        self.used(alike.start);
+    }
+
+    /// Takes what is done about the values in a conversation that began at `start`.
+    fn go_by(
+        &mut self,
+        start: usize,
+        rules: Arc<Rules>,
+        mut found: Vec<Current>,
+    ) -> Option<(Node, Vec<Current>)> {
+        let node = self.tree.node(start)?.clone();
+        for now in &mut found {
+            now.stand_as(&node);
         }
+        self.plan.rules = Some(rules);
+        self.plan.spans = found.iter().map(|now| now.span.clone()).collect();
+        self.plan.applied = node.origin.as_ref().is_some_and(|origin| origin.applied);
+        self.plan.began = Some(self.plan.applied);
+        if !self.plan.applied {
+            self.plan.withheld = Some(Withheld::BeganUnedited);
+        }
+        Some((node, found))
     }
 
     /// A turn of which the provider holds all that came before: everything is told at its end.
@@ -153,54 +187,25 @@ impl Planner<'_> {
         }
     }
 
-    /// How a conversation is edited that began with the same message and the same values.
-    fn began_alike(&self, found: &[Current], rules: RulesId) -> Option<Standings> {
-        let starts = self.tree.starts(self.request.thread.first.at).into_iter();
-        let mut starts = starts.filter_map(|start| self.tree.node(start));
-        let node = starts.find(|node| {
-            let origin = node.origin.as_ref();
-            let is_ours =
-                |origin: &Origin| origin.rules == rules && origin.applied == self.request.begin;
-            let has = |now: &Current| {
-                let is_off = origin.is_some_and(|origin| origin.off.contains(&now.value.name));
-                is_off || node.told.contains(&now.value) || node.kept.contains(&now.value)
-            };
-            origin.is_some_and(is_ours) && !found.is_empty() && found.iter().all(has)
-        })?;
-        Some(Standings {
-            moved: node.told.iter().map(|value| value.name.clone()).collect(),
-            off: node.origin.as_ref()?.off.clone(),
-        })
-    }
-
     /// A later turn.
     fn go_on(&mut self, current: &RuleSet, rule_set: FindRules<'_>) {
-        let Some(chosen) = self.choose(current, rule_set) else {
+        let index = self.tree.index();
+        let Some(chosen) = choose(self.request, (&self.tree, &index), current, rule_set) else {
             self.plan.withheld = Some(Withheld::NotFromStart);
             self.find(&current.rules, &[]);
             return;
         };
-        let Some(node) = self.tree.node(chosen.start).cloned() else {
+        let Some((node, found)) = self.go_by(chosen.start, chosen.rules, chosen.found) else {
             return;
         };
-        let (mut found, origin) = (chosen.found, node.origin.as_ref());
-        for now in &mut found {
-            now.stand_as(&node);
-        }
-        self.plan.rules = Some(chosen.rules);
-        self.plan.spans = found.iter().map(|now| now.span.clone()).collect();
-        self.plan.applied = origin.is_some_and(|origin| origin.applied);
-        self.plan.began = Some(self.plan.applied);
-        if !self.plan.applied {
-            self.plan.withheld = Some(Withheld::BeganUnedited);
-        }
+        let origin = node.origin.as_ref();
         // What each name was first in the prefix, and what it was told to be last.
         let mut kept = node.kept.clone();
         let mut told = node.told.clone();
         overlay(&mut told, &node.kept, true);
         self.tell(self.request.thread.first.message, &node.told, told_first);
         let mut parent = chosen.start;
-        for (message, index) in self.path(chosen.start) {
+        for (message, index) in path(self.request, &index, chosen.start) {
             let then = self.tree.node(index).map(|node| node.told.clone());
             let then = then.unwrap_or_default();
             self.tell(message, &then, told_change);
@@ -217,103 +222,33 @@ impl Planner<'_> {
             }
             self.tell(last.message, &changes, told_change);
             overlay(&mut kept, &changes, false);
-            self.remember(chosen.start, parent, last.at, changes);
+            self.remember(&index, [chosen.start, parent], last.at, changes);
         }
         self.replace(&found, &kept);
         self.order_tools(origin.map_or(&[], |origin| &origin.tools));
         self.withhold(origin.is_some_and(|origin| !origin.off.is_empty()), &found);
     }
 
-    /// The start that this conversation most probably had: of several that begin alike the one
-    /// whose later turns are known, then the one with most of the values, then the latest.
-    fn choose(&self, current: &RuleSet, rule_set: FindRules<'_>) -> Option<Chosen> {
-        // Many begin alike, and go by the same rules: what those find is looked for once.
-        let mut found_by: Vec<FoundBy<'_>> = Vec::new();
-        let mut best: Option<Ranked> = None;
-        let followed = self.tree.followed();
-        for start in self.tree.starts(self.request.thread.first.at) {
-            let Some(node) = self.tree.node(start) else {
-                continue;
-            };
-            let Some(Origin {
-                rules: id, learned, ..
-            }) = &node.origin
-            else {
-                continue;
-            };
-            let is_same = |one: &FoundBy<'_>| one.id == *id && one.learned == learned;
-            let index = match found_by.iter().position(is_same) {
-                Some(index) => index,
-                None => {
-                    let rules = if *id == current.id {
-                        Some(Arc::clone(&current.rules))
-                    } else {
-                        rule_set(*id)
-                    };
-                    let Some(rules) = rules else {
-                        continue;
-                    };
-                    found_by.push(FoundBy {
-                        id: *id,
-                        learned,
-                        found: found(self.request, &rules, learned),
-                        rules,
-                    });
-                    found_by.len().saturating_sub(1)
-                }
-            };
-            let Some(FoundBy { found, .. }) = found_by.get(index) else {
-                continue;
-            };
-            let is_known =
-                |now: &&Current| node.told.contains(&now.value) || node.kept.contains(&now.value);
-            let path = if followed.contains(&start) {
-                self.path(start).len()
-            } else {
-                0
-            };
-            let score = [path, found.iter().filter(is_known).count()];
-            if best.is_none_or(|(best, ..)| score > best) {
-                best = Some((score, start, index));
-            }
-        }
-        let (_, start, index) = best?;
-        let FoundBy { rules, found, .. } = found_by.into_iter().nth(index)?;
-        Some(Chosen {
-            start,
-            rules,
-            found,
-        })
-    }
-
-    /// The nodes of the turns before the new one, with the messages at whose ends they stand.
-    fn path(&self, start: usize) -> Vec<(usize, usize)> {
-        let turns = &self.request.thread.turns;
-        let before = turns.split_last().map_or(&[][..], |(_, before)| before);
-        let mut parent = start;
-        let mut path = Vec::new();
-        for turn in before {
-            let next = self.tree.children(Some(parent), turn.at);
-            if let Some(next) = next.first() {
-                path.push((turn.message, *next));
-                parent = *next;
-            }
-        }
-        path
-    }
-
     /// Notes what is told at the new turn. A turn at which nothing is told needs no note, unless
     /// another attempt at it, or another conversation that began alike, could be taken for it.
-    fn remember(&mut self, start: usize, parent: usize, at: Fingerprint, told: Vec<Value>) {
-        let attempts = self.tree.children(Some(parent), at);
+    fn remember(
+        &mut self,
+        index: &Index,
+        [start, parent]: [usize; 2],
+        at: Fingerprint,
+        told: Vec<Value>,
+    ) {
+        let attempts = index.at(Some(parent), at);
         let is_same = |index: &&usize| self.tree.node(**index).is_some_and(|n| n.told == told);
         if let Some(same) = attempts.iter().find(is_same) {
             return self.used(*same);
         }
-        let starts = self.tree.starts(self.request.thread.first.at).len();
+        let starts = index.at(None, self.request.thread.first.at).len();
         let is_clear = attempts.is_empty() && (starts < 2 || parent != start);
         if !(told.is_empty() && is_clear) {
             self.changed |= self.tree.add(Some(parent), at, told, None).is_some();
+        } else if starts > 1 && self.tree.is_crowded() {
+            self.used(parent);
         }
     }
 
@@ -451,30 +386,6 @@ impl Planner<'_> {
         let inside =
             move |edit: &&Edit| edit.range.start >= range.start && edit.range.end <= range.end;
         self.plan.edits.iter().filter(inside)
-    }
-}
-
-/// How much of a conversation a start has: the turns and the values; the start; what its rules find.
-type Ranked = ([usize; 2], usize, usize);
-
-/// What the rules of a start find in the prompt now.
-struct FoundBy<'a> {
-    id: RulesId,
-    learned: &'a [Learned],
-    rules: Arc<Rules>,
-    found: Vec<Current>,
-}
-
-/// A start that fits, with what its rules find in the prompt now.
-struct Chosen {
-    start: usize,
-    rules: Arc<Rules>,
-    found: Vec<Current>,
-}
-
-impl Node {
-    fn is_start_of(&self, told: &[Value], start: &Start) -> bool {
-        self.told == told && self.kept == start.kept && self.origin.as_ref() == Some(&start.origin)
     }
 }
 

@@ -4,6 +4,7 @@
 mod effect;
 mod learn;
 mod store;
+mod turn;
 
 use std::collections::HashMap;
 use std::io;
@@ -17,7 +18,7 @@ use weir_core::edit::Edit;
 use weir_core::json::Malformed;
 use weir_core::prompt::{self, Fingerprint, HashKey, Prompt, Section};
 use weir_core::rewrite::{
-    self, About, Called, Learning, Markable, Plan, Request, RuleSet, RulesId, Thread, Tree, Valued,
+    self, About, Called, Learning, Markable, Plan, Request, RuleSet, RulesId, Thread, Valued,
     Withheld,
 };
 use weir_core::volatile::learned::{Observed, Units};
@@ -31,6 +32,7 @@ use effect::Effects;
 pub(super) use effect::Measured;
 use learn::Learner;
 use store::Store;
+use turn::Turns;
 
 /// What all calls share: the memory of conversations, and the rules in force.
 #[derive(Debug)]
@@ -40,6 +42,7 @@ pub(crate) struct Rewriter {
     key: HashKey,
     sets: Mutex<Sets>,
     effects: Effects,
+    turns: Turns,
 }
 
 /// Sets of rules by their names, and the name of the one that a text of the configuration makes.
@@ -88,6 +91,7 @@ impl Rewriter {
             key,
             sets: Mutex::default(),
             effects: Effects::open(state_dir),
+            turns: Turns::default(),
         })
     }
 
@@ -167,20 +171,9 @@ impl Rewriter {
             untouchable: untouchable(asked.provider, asked.body, &prompt),
             held_by_provider: asked.call.previous_response,
             begin: asked.only.is_none(),
+            now_s: asked.now_s,
         };
-        let known = self.store.get(thread.first.at, asked.now_s);
-        let known = known.map_err(Failed::Memory)?;
-        let standings = |spans: &[Span]| {
-            let values = rewrite::values(asked.body, spans, &current.rules, &self.key);
-            let workload = self.workload(asked, &prompt, spans);
-            self.effects
-                .standings(&asked.called(workload, &values, true))
-        };
-        let find = |id| self.rules(id);
-        let mut plan = rewrite::plan_measured(&request, known.as_ref(), &current, find, standings);
-        if let Some(tree) = &plan.tree {
-            self.remember(thread.first.at, tree, &current, asked.now_s)?;
-        }
+        let mut plan = self.plan_turn(&request, &current, asked)?;
         let mut edits = Vec::new();
         if plan.applied {
             edits.clone_from(&plan.edits);
@@ -275,25 +268,6 @@ impl Rewriter {
             return Vec::new();
         }
         units.find(&prompts.learned(&units, asked.now_s), rule)
-    }
-
-    fn remember(
-        &self,
-        at: Fingerprint,
-        tree: &Tree,
-        current: &RuleSet,
-        now_s: i64,
-    ) -> Result<(), Failed> {
-        let edited = tree.has_edited();
-        let mut sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
-        if edited && sets.kept != Some(current.id) {
-            let kept = self.store.put_rules(current.id, current.rules.source());
-            kept.map_err(Failed::Memory)?;
-            sets.kept = Some(current.id);
-        }
-        drop(sets);
-        let kept = self.store.put(at, tree, edited, now_s);
-        kept.map_err(Failed::Memory)
     }
 
     /// The name of a workload: of a caller's calls to a model with the same tools and system prompt,

@@ -342,6 +342,7 @@ mod tests {
             untouchable: None,
             held_by_provider: false,
             begin: true,
+            now_s: 0,
         };
         let current = RuleSet::new(Rules::builtin().unwrap(), key);
         rewrite::plan(&request, None, &current, |_| None)

@@ -7,6 +7,8 @@
     reason = "a test fails by panicking, in its helpers too"
 )]
 
+mod alike;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 
@@ -29,6 +31,14 @@ struct Engine {
     /// Trees as they are stored.
     trees: HashMap<Fingerprint, String>,
     begin: bool,
+    now_s: i64,
+}
+
+/// What a conversation is known by.
+fn first(body: &str) -> Fingerprint {
+    let prompt = prompt::read(body.as_bytes()).unwrap();
+    let thread = Thread::of(&prompt, body.as_bytes(), &KEY, &[b"caller"]).unwrap();
+    thread.first.at
 }
 
 /// A set of rules, which takes its time to compile.
@@ -47,6 +57,7 @@ impl Engine {
             rules: HashMap::new(),
             trees: HashMap::new(),
             begin: true,
+            now_s: 0,
         };
         engine.configure(rules);
         engine
@@ -59,6 +70,17 @@ impl Engine {
     }
 
     fn plan(&mut self, api: Api, body: &str) -> Plan {
+        let at = first(body);
+        let tree = self.trees.get(&at);
+        let tree: Option<Tree> = tree.map(|tree| serde_json::from_str(tree).unwrap());
+        let plan = self.plan_with(api, body, tree.as_ref());
+        if let Some(tree) = &plan.tree {
+            self.trees.insert(at, serde_json::to_string(tree).unwrap());
+        }
+        plan
+    }
+
+    fn plan_with(&self, api: Api, body: &str, tree: Option<&Tree>) -> Plan {
         let prompt = prompt::read(body.as_bytes()).unwrap();
         let thread = Thread::of(&prompt, body.as_bytes(), &KEY, &[b"caller"]).unwrap();
         let request = Request {
@@ -70,18 +92,18 @@ impl Engine {
             untouchable: None,
             held_by_provider: body.contains("previous_response_id"),
             begin: self.begin,
+            now_s: self.now_s,
         };
-        let tree = self.trees.get(&thread.first.at);
-        let tree: Option<Tree> = tree.map(|tree| serde_json::from_str(tree).unwrap());
         let rules = &self.rules;
-        let plan = rewrite::plan(&request, tree.as_ref(), &self.current, |id| {
-            rules.get(&id).cloned()
-        });
-        if let Some(tree) = &plan.tree {
-            self.trees
-                .insert(thread.first.at, serde_json::to_string(tree).unwrap());
-        }
-        plan
+        rewrite::plan(&request, tree, &self.current, |id| rules.get(&id).cloned())
+    }
+
+    /// What the provider gets, with a tree that is not written out in between.
+    fn grow(&self, api: Api, body: &str, tree: Tree) -> (String, Tree) {
+        let mut plan = self.plan_with(api, body, Some(&tree));
+        assert!(plan.applied, "{:?}", plan.withheld);
+        let sent = edit::apply(body.as_bytes(), &mut plan.edits).unwrap();
+        (String::from_utf8(sent).unwrap(), plan.tree.unwrap_or(tree))
     }
 
     /// What the provider gets.
@@ -287,28 +309,6 @@ fn branches_and_retries_find_their_own_way() {
 }
 
 #[test]
-fn conversations_that_begin_with_the_same_words_are_told_apart_by_their_values() {
-    let api = Api::Messages;
-    let mut engine = Engine::new("");
-    let (mut one, mut other) = (Client::new(api, json!("Hi")), Client::new(api, json!("Hi")));
-    let mut one_sent = engine.send(api, &one.body(&system("2026-06-17", "/one")));
-    let mut other_sent = engine.send(api, &other.body(&system("2026-06-17", "/other")));
-    for turn in 0..4 {
-        one.goes_on(&format!("One {turn}"), json!("Go on."));
-        other.goes_on(&format!("Other {turn}"), json!("Go on."));
-        let next = engine.send(api, &one.body(&system("2026-06-17", "/one")));
-        assert_continues(&one_sent, &next);
-        one_sent = next;
-        let next = engine.send(
-            api,
-            &other.body(&system(&format!("2026-06-{turn}9"), "/other")),
-        );
-        assert_continues(&other_sent, &next);
-        other_sent = next;
-    }
-}
-
-#[test]
 fn a_pinned_value_stays_and_its_change_is_told_once() {
     for transform in ["pin", "coarsen"] {
         let rules = format!("[[rule]]\nname = \"current-date\"\ntransform = \"{transform}\"");
@@ -396,6 +396,7 @@ fn the_billing_block_of_claude_code_goes_elsewhere_and_stays_where_it_must() {
         untouchable: Some(0),
         held_by_provider: false,
         begin: true,
+        now_s: 0,
     };
     let plan = rewrite::plan(&request, None, &engine.current, |_| None);
     assert_eq!(plan.edits, []);
