@@ -272,11 +272,16 @@ async fn a_call_is_clamped_to_what_nodes_may_spend_together() {
         ..cap(10, CapKind::Strict)
     };
     let world = start(&simulator, &with(&server.url(), vec![clamps], Fail::Closed));
-    let (status, reasons) = asks_for(&world, &simulator, 64_000).await;
-    assert_eq!(
-        (status.as_u16(), reasons),
-        (200, vec!["clamped".to_owned()])
-    );
+    for others_spend_cents in [0, 5] {
+        if others_spend_cents > 0 {
+            spend_elsewhere(&server, &i64::MIN.to_string(), others_spend_cents).await;
+        }
+        let (status, reasons) = asks_for(&world, &simulator, 64_000).await;
+        assert_eq!(
+            (status.as_u16(), reasons),
+            (200, vec!["clamped".to_owned()])
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

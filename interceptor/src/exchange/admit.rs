@@ -28,6 +28,28 @@ pub(super) struct Asking<'a> {
     /// Why the call does not fit under a cap that wants another model then, as all nodes know it: this
     /// one may know of nothing but that its slice is used up.
     pub(super) falls: Option<&'a Exceeded>,
+    /// The most that it may take of limits that all nodes know to be short and that let it be clamped.
+    pub(super) room: &'a [(String, i64)],
+}
+
+impl<'a> Asking<'a> {
+    /// Where nodes share nothing.
+    pub(super) const fn with(body: &'a Bytes) -> Self {
+        Self {
+            body,
+            leases: None,
+            falls: None,
+            room: &[],
+        }
+    }
+
+    /// The same once the caps were granted what is to be admitted.
+    pub(super) const fn granted(self) -> Self {
+        Self {
+            leases: None,
+            ..self
+        }
+    }
 }
 
 /// A reservation.
@@ -82,7 +104,9 @@ impl Entry {
                 uses,
             }),
             // More may be had of who grants it.
-            Decision::Refused(exceeded) if exceeded.cause == Cause::Grant => {
+            Decision::Refused(exceeded)
+                if exceeded.cause == Cause::Grant && asking.room.is_empty() =>
+            {
                 Err(Unfit { exceeded, uses })
             }
             Decision::Refused(exceeded) => {
@@ -168,7 +192,10 @@ impl Entry {
             let smaller = self.amounts_of(&clamped(tokens));
             let subject = self.subject(&caller, call);
             let mut caps = self.context.caps();
-            caps.fits_if_clamped(unix_ms(), &subject, amounts, smaller)
+            let now_ms = unix_ms();
+            caps.fits_if_clamped(now_ms, &subject, amounts, smaller)
+                && (asking.room.is_empty()
+                    || lease::fits(asking.room, &caps.accounts_of(now_ms, &subject, smaller)))
         };
         let most = call.max_output_tokens.unwrap_or(CLAMP_TOKENS_MAX);
         let Some(tokens) = highest(CLAMP_TOKENS_MIN, most, fits) else {

@@ -51,20 +51,19 @@ impl Entry {
     /// The cap that it does not fit under.
     pub(super) async fn admit_leased(&mut self, body: &Bytes) -> Result<(), Box<Exceeded>> {
         let Some(leases) = self.context.ledger.leases().map(Arc::clone) else {
-            let asking = Asking {
-                body,
-                leases: None,
-                falls: None,
-            };
-            return self.admit(asking).map(drop).map_err(|unfit| unfit.exceeded);
+            return self
+                .admit(Asking::with(body))
+                .map(drop)
+                .map_err(|unfit| unfit.exceeded);
         };
         let deadline = Instant::now() + LEASE_WAIT;
-        let mut falls = None;
+        let (mut falls, mut room) = (None, Vec::<(String, i64)>::new());
         loop {
             let asking = Asking {
                 body,
                 leases: Some(&leases),
                 falls: falls.as_deref(),
+                room: &room,
             };
             let Unfit { exceeded, uses } = match self.admit(asking) {
                 Err(unfit) if unfit.exceeded.cause == Cause::Grant => unfit,
@@ -76,17 +75,22 @@ impl Entry {
                 Ok(_) => {
                     self.record.reasons.push("ledger_unreachable".to_owned());
                     grant_beyond(&mut self.context.caps(), &uses);
-                    let granted = Asking {
-                        leases: None,
-                        ..asking
-                    };
+                    let granted = asking.granted();
                     return self
                         .admit(granted)
                         .map(drop)
                         .map_err(|unfit| unfit.exceeded);
                 }
-                Err((OnExceed::Downgrade, short)) if falls.is_none() => falls = Some(short),
-                Err((_, short)) => return Err(short),
+                Err((part, short)) => match part.of.on_exceed {
+                    OnExceed::Downgrade if falls.is_none() => falls = Some(short.exceeded),
+                    OnExceed::Block
+                        if part.of.clamp
+                            && !room.iter().any(|(account, _)| *account == part.account) =>
+                    {
+                        room.push((part.account, short.room));
+                    }
+                    _ => return Err(short.exceeded),
+                },
             }
         }
     }
@@ -98,10 +102,10 @@ impl Entry {
     /// The cap that it does not fit under.
     pub(super) fn admit_at_once(&mut self) -> Result<(), Box<Exceeded>> {
         let leases = self.context.ledger.leases().map(Arc::clone);
+        let body = Bytes::new();
         let asking = Asking {
-            body: &Bytes::new(),
             leases: leases.as_deref(),
-            falls: None,
+            ..Asking::with(&body)
         };
         let decided = self.admit(asking);
         let Some(leases) = &leases else {
@@ -121,10 +125,7 @@ impl Entry {
             }
         }
         grant_beyond(&mut self.context.caps(), &uses);
-        let granted = Asking {
-            leases: None,
-            ..asking
-        };
+        let granted = asking.granted();
         self.admit(granted)
             .map(drop)
             .map_err(|unfit| unfit.exceeded)
@@ -276,23 +277,41 @@ fn grant_beyond(caps: &mut Caps, uses: &[AccountUse]) {
 /// Asks for more of each account that is short.
 ///
 /// # Errors
-/// There is no more: why the call does not fit, as all nodes know it, and what the cap wants then.
-async fn more(
-    leases: &Arc<Leases>,
-    uses: &[AccountUse],
+/// The limit of which there is no more, as all nodes know it.
+async fn more<'a>(
+    leases: &'a Arc<Leases>,
+    uses: &'a [AccountUse],
     exceeded: &Exceeded,
-) -> Result<LeaseOutcome, (OnExceed, Box<Exceeded>)> {
+) -> Result<LeaseOutcome, (Part<'a>, Short)> {
     for part in lacking(leases, uses) {
         match leases.ask(&ask(&part)).await {
             LeaseOutcome::Again => {}
             LeaseOutcome::Unreachable => return Ok(LeaseOutcome::Unreachable),
             LeaseOutcome::Short { spent, held } => {
-                let short = short(&part, exceeded, spent, held);
-                return Err((part.of.on_exceed, short));
+                let others = spent.saturating_add(held);
+                let own = leases.allowed(&part.account).saturating_sub(part.used);
+                let room = part.limit.saturating_sub(others).saturating_add(own);
+                let exceeded = short(&part, exceeded, spent, held);
+                return Err((part, Short { exceeded, room }));
             }
         }
     }
     Ok(LeaseOutcome::Again)
+}
+
+/// Of what there is no more.
+struct Short {
+    exceeded: Box<Exceeded>,
+    /// What is left of it for this node, beside what is leased to others.
+    room: i64,
+}
+
+/// Whether a call takes no more than there is room for.
+pub(super) fn fits(room: &[(String, i64)], uses: &[AccountUse]) -> bool {
+    parts(uses).all(|part| {
+        let known = room.iter().find(|(account, _)| *account == part.account);
+        known.is_none_or(|(_, most)| part.need <= *most)
+    })
 }
 
 /// The limits of which more is needed than is leased.

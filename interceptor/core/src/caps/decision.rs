@@ -142,6 +142,8 @@ pub struct AccountUse {
     pub on_exceed: OnExceed,
     /// Whether the cap is one against spending too fast.
     pub breaker: bool,
+    /// Whether a call's limit on output may be lowered for it to fit.
+    pub clamp: bool,
     /// The limits of the cap, raises in force included.
     pub limits: Limits,
     /// What is spent, as far as this process knows.

@@ -23,6 +23,7 @@ impl Accounts {
             },
             on_exceed: self.cap.on_exceed,
             breaker: self.cap.breaker,
+            clamp: self.cap.clamp,
             limits: self.limits(key),
             spent: self.spent_and_reserved(account).0,
             own: self.own(account),
