@@ -77,6 +77,8 @@ pub struct Said {
     pub response_id: Option<String>,
     /// Which message of the application an error is about.
     pub event_id: Option<String>,
+    /// The model that answers: of this response, or of the session from here on.
+    pub model: Option<String>,
 }
 
 /// Reads a message of the provider; nothing, if it is no event.
@@ -95,6 +97,11 @@ pub fn said(message: &[u8]) -> Option<Said> {
     };
     let response = object.object("response");
     let error = object.object("error");
+    // `session.created` and `session.updated` of Realtime.
+    let session = object.object("session");
+    let speaks = response.as_ref().or(session.as_ref());
+    let model = speaks.and_then(|who| who.name("model"));
+    let model = model.filter(|model| !model.is_empty());
     Some(Said {
         step,
         lane: object.name("stream_id"),
@@ -102,6 +109,7 @@ pub fn said(message: &[u8]) -> Option<Said> {
             .and_then(|response| response.name("id"))
             .or_else(|| object.name("response_id")),
         event_id: error.and_then(|error| error.name("event_id")),
+        model,
     })
 }
 
@@ -207,6 +215,25 @@ mod tests {
             ),
         ] {
             assert_eq!(told(message), expected, "{message}");
+        }
+    }
+
+    #[test]
+    fn a_response_or_a_session_names_its_model() {
+        for (message, model) in [
+            (
+                r#"{"type":"response.created","response":{"id":"resp_1","model":"gpt-6-sol"}}"#,
+                Some("gpt-6-sol"),
+            ),
+            (
+                r#"{"type":"session.updated","session":{"model":"gpt-realtime"}}"#,
+                Some("gpt-realtime"),
+            ),
+            (r#"{"type":"session.created","session":{"model":""}}"#, None),
+            (r#"{"type":"rate_limits.updated"}"#, None),
+        ] {
+            let said = said(message.as_bytes()).unwrap();
+            assert_eq!(said.model.as_deref(), model, "{message}");
         }
     }
 

@@ -1,8 +1,9 @@
 //! What ends a call inside a socket, or keeps it from being made; and keys in its subprotocols.
 
 use serde_json::{Value, json};
-use weir::ledger::Outcome;
-use weir::process::config::{Cap, Config, Unpriced, Window};
+use weir::ledger::{Cost, Outcome};
+use weir::process::config::{Cap, Config, Fail, Unpriced, Window};
+use weir::process::limits::BODY_BYTES_MAX;
 use weir_core::money::Money;
 
 use super::{RESPONSES, create, event, open, opened, said, started, told};
@@ -181,5 +182,82 @@ async fn speech_is_counted_as_it_is_billed() {
         let done = event("response.done", "resp_1", super::usage());
         socket.down(&told(&done)).await;
         assert_eq!(world.record().await.outcome, Outcome::Completed);
+    }
+}
+
+#[tokio::test]
+async fn a_message_whose_last_byte_is_too_much_is_not_read_and_counted_once() {
+    let too_long = "weir_unreadable_total{what=\"request_too_long\"}";
+    let message = |bytes: usize| {
+        let mut message = create();
+        let rest = bytes - message.to_string().len();
+        message["input"] = [message["input"].as_str().unwrap(), &"x".repeat(rest)]
+            .concat()
+            .into();
+        said(&message)
+    };
+    let (server, world) = started(Config::default()).await;
+    let mut socket = open(&world, &server, RESPONSES, "").await;
+    opened(&world).await;
+    for (count, bytes) in [(1, BODY_BYTES_MAX + 1), (2, BODY_BYTES_MAX + 100_000)] {
+        let message = message(bytes);
+        let ((), got) = tokio::join!(
+            socket.application.send(&message),
+            socket.provider.exactly(message.len())
+        );
+        assert!(got == message);
+        assert_eq!(world.metric(too_long), count);
+    }
+    // What came of it is told by the provider all the same.
+    for kind in ["response.created", "response.completed"] {
+        let usage = match kind {
+            "response.created" => Value::Null,
+            _ => super::usage(),
+        };
+        socket.down(&told(&event(kind, "resp_1", usage))).await;
+    }
+    let record = world.record().await;
+    assert_eq!(record.outcome, Outcome::Completed);
+    assert_eq!(record.model_requested.as_deref(), Some("gpt-6-sol"));
+    assert_eq!(record.cost.spent(), Money::from_nanos(super::COST));
+
+    let mut config = Config::default();
+    config.intercept.fail = Fail::Closed;
+    let (server, world) = started(config).await;
+    let mut socket = open(&world, &server, RESPONSES, "").await;
+    opened(&world).await;
+    let message = message(BODY_BYTES_MAX + 1);
+    let (_, got) = tokio::join!(
+        socket.application.try_send(&message),
+        socket.provider.rest()
+    );
+    assert_eq!(got.0, b"");
+    assert_eq!(world.metric(too_long), 1);
+}
+
+#[tokio::test]
+async fn the_address_or_the_session_names_the_model() {
+    let (server, world) = started(Config::default()).await;
+    let path = "/openai/realtime?api-version=2026-01-01&deployment=gpt-realtime";
+    for named in [None, Some("gpt-realtime-mini")] {
+        let mut socket = open(&world, &server, path, "").await;
+        opened(&world).await;
+        if let Some(model) = named {
+            let session = json!({ "type": "session.created", "session": { "model": model } });
+            socket.down(&told(&session)).await;
+            socket
+                .down(&told(&json!({ "type": "rate_limits.updated" })))
+                .await;
+        }
+        socket
+            .up(&said(&json!({ "type": "response.create" })))
+            .await;
+        let done = json!({ "type": "response.done", "response": { "id": "resp_1",
+            "status": "completed", "usage": super::usage() } });
+        socket.down(&told(&done)).await;
+        let record = world.record().await;
+        let model = named.unwrap_or("gpt-realtime");
+        assert_eq!(record.model_requested.as_deref(), Some(model));
+        assert!(matches!(record.cost, Cost::Priced { .. }), "{record:?}");
     }
 }

@@ -183,6 +183,12 @@ pub(crate) const SPOKEN: &[Spoken] = &[
     ),
     row(
         Provider::Azure,
+        Api::Realtime,
+        "GET /openai/realtime",
+        "gpt-realtime",
+    ),
+    row(
+        Provider::Azure,
         Api::Embeddings,
         "POST /openai/deployments/NAME/embeddings",
         "text-embedding-3-small",

@@ -29,7 +29,7 @@ pub(in super::super) struct Calls {
     carrier: Record,
     credential: Option<Kind>,
     api: Api,
-    /// The model that the address of the socket names.
+    /// The model that the address of the socket names, or the provider for the session.
     model: Option<String>,
     open: Vec<Open>,
 }
@@ -62,10 +62,11 @@ pub(super) enum Verdict {
 impl Calls {
     /// Of the socket that `carrier` is the open record of, at `uri`.
     pub(in super::super) fn new(carrier: &Entry, api: Api, uri: &Uri) -> Self {
+        // Azure's older address names a deployment.
         let model = uri.query().and_then(|query| {
-            query
-                .split('&')
-                .find_map(|pair| pair.strip_prefix("model="))
+            let named = |name| query.split('&').find_map(|pair| pair.strip_prefix(name));
+            named("model=")
+                .or_else(|| named("deployment="))
                 .map(str::to_owned)
         });
         Self {
@@ -167,6 +168,7 @@ impl Calls {
     pub(super) fn said(&mut self, message: &[u8]) -> Option<Vec<Vec<u8>>> {
         let said = socket::said(message)?;
         if said.step == Step::Unrelated {
+            self.model = said.model.or_else(|| self.model.take());
             return None;
         }
         let at = self.find(&said).or_else(|| self.begun_unasked(&said))?;
@@ -212,13 +214,14 @@ impl Calls {
         }
     }
 
-    /// Opens the record of a response that the provider began by itself. It is too late to refuse it:
-    /// one that is beyond a cap is to be ended.
+    /// Opens the record of a response that the provider began by itself (Realtime), or for a message
+    /// that was not read. It is too late to refuse it: one that is beyond a cap is to be ended.
     fn begun_unasked(&mut self, said: &Said) -> Option<usize> {
-        if said.step != Step::Begins || self.api != Api::Realtime || self.open.len() >= CALLS_MAX {
+        if said.step != Step::Begins || self.open.len() >= CALLS_MAX {
             return None;
         }
-        let call = call::parse(self.api, b"{\"stream\":true}").ok()?;
+        let mut call = call::parse(self.api, b"{\"stream\":true}").ok()?;
+        call.model.clone_from(&said.model);
         let mut entry = self.entry();
         entry.take_call(self.named(call), &[]);
         let beyond = entry.admit_at_once().err();

@@ -259,6 +259,7 @@ impl Up {
         let mut out = Vec::with_capacity(bytes.len());
         while !bytes.is_empty() {
             let was_broken = self.frames.broken().is_some();
+            let was_passing = self.frames.is_passing();
             let (piece, count) = self.frames.next(bytes);
             let (these, rest) = bytes.split_at_checked(count).unwrap_or((bytes, &[]));
             bytes = rest;
@@ -271,6 +272,8 @@ impl Up {
             }
             match piece {
                 Piece::Control => {}
+                // It was counted with the piece that was too much.
+                Piece::Message if was_passing => {}
                 Piece::Message => {
                     let fits = self.held.account(&self.context);
                     if !fits || self.frames.is_passing() {
@@ -285,7 +288,14 @@ impl Up {
                     }
                     out.append(&mut self.held.take());
                 }
-                Piece::End(content) => out.append(&mut self.judge(content).await?),
+                Piece::End(content) => {
+                    let is_too_long = matches!(content, Content::TooLong);
+                    // It outgrew the bound with its last bytes.
+                    if is_too_long && !was_passing && self.frames.broken().is_none() {
+                        self.pass_unread(true)?;
+                    }
+                    out.append(&mut self.judge(content).await?);
+                }
             }
         }
         Ok(out)
