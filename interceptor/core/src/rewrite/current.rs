@@ -83,6 +83,36 @@ pub(super) fn found(request: &Request<'_>, rules: &Rules, learned: &[Learned]) -
     each.collect()
 }
 
+/// Leaves the values of a rule as they came where it finds more or fewer of them than at the start:
+/// which number belongs to which place is not known then, and one would stand for another.
+pub(super) fn leave_shifted(found: &mut [Current], node: &Node, rules: &Rules) {
+    let base = |now: &Current| {
+        let is_learned = rules.learned() == Some(now.span.rule);
+        let rule = rules.rule(now.span.rule).filter(|_| !is_learned);
+        rule.map(|rule| rule.name.as_str())
+            .filter(|_| now.is_told())
+    };
+    let bases: Vec<Option<&str>> = found.iter().map(base).collect();
+    for (now, base) in found.iter_mut().zip(&bases) {
+        let Some(base) = base else { continue };
+        let names = node.told.iter().chain(&node.kept).map(|value| &value.name);
+        let before = names.filter(|name| is_numbered(name, base)).count();
+        let after = bases.iter().filter(|other| **other == Some(*base)).count();
+        if before > 0 && before != after {
+            now.transform = Transform::Keep;
+        }
+    }
+}
+
+/// Whether a name is that of a rule, with or without a number.
+fn is_numbered(name: &str, base: &str) -> bool {
+    let Some(rest) = name.strip_prefix(base) else {
+        return false;
+    };
+    let number = rest.strip_prefix('-').unwrap_or(rest);
+    rest.is_empty() || number != rest && number.bytes().all(|byte| byte.is_ascii_digit())
+}
+
 /// The values that are told, and those that stay where they stand.
 pub(super) fn by_place(found: &[Current]) -> (Vec<Value>, Vec<Value>) {
     let (mut told, mut kept) = (Vec::new(), Vec::new());

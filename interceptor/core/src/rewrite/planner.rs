@@ -10,7 +10,7 @@ use crate::volatile::learned::{Learned, Units};
 use crate::volatile::{Rules, Span, Transform};
 
 use super::choose::{Chosen, began_alike, choose, path};
-use super::current::{Current, by_place, found, overlay, strippable};
+use super::current::{Current, by_place, found, leave_shifted, overlay, strippable};
 use super::likeness::Likeness;
 use super::memory::{Index, Node, Origin, Start, Tree, Value};
 use super::render::{Place, place, reference, told_change, told_first};
@@ -141,6 +141,7 @@ impl Planner<'_> {
         for now in &mut found {
             now.stand_as(&node);
         }
+        leave_shifted(&mut found, &node, &rules);
         self.plan.rules = Some(rules);
         self.plan.spans = found.iter().map(|now| now.span.clone()).collect();
         self.plan.applied = node.origin.as_ref().is_some_and(|origin| origin.applied);

@@ -199,3 +199,20 @@ fn what_can_not_be_remembered_is_not_edited() {
     assert_eq!(plan.withheld, Some(Withheld::TooLong));
     assert!(!plan.applied && plan.edits.is_empty());
 }
+
+#[test]
+fn a_value_that_comes_before_others_of_its_rule_is_not_taken_for_one_of_them() {
+    for pin in ["", "[[rule]]\nname = \"session-id\"\ntransform = \"pin\""] {
+        let mut engine = Engine::new(pin);
+        let mut client = talk();
+        let ids = |reply: &str| {
+            format!("{MANUAL}\nmessage_id: wamid_9f8e7d6c5b4a\n{reply}chat_id: chat_1a2b3c4d5e6f\n")
+        };
+        engine.send(Api::Messages, &client.body(&ids("")));
+        client.goes_on("Hm.", json!("Go on."));
+        let reply = "reply_to_id: wamid_0a1b2c3d4e5f\n";
+        let sent = engine.send(Api::Messages, &client.body(&ids(reply)));
+        assert!(sent.contains("reply_to_id: wamid_0a1b2c3d4e5f"), "{sent}");
+        assert!(sent.contains("chat_id: chat_1a2b3c4d5e6f"), "{sent}");
+    }
+}
