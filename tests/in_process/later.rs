@@ -134,6 +134,25 @@ async fn results_of_a_batch_are_priced_by_their_models_and_counted_once() {
 }
 
 #[tokio::test]
+async fn each_result_of_a_batch_is_priced_by_where_it_was_inferred() {
+    let (server, world) = started().await;
+    let request = get(ANTHROPIC, "/v1/messages/batches/msgbatch_1/results");
+    let us = "\"inference_geo\":\"us\",\"input_tokens\"";
+    let lines = [
+        message("a", "claude-opus-5-5", 1000, 100).replacen("\"input_tokens\"", us, 1),
+        message("b", "claude-opus-5-5", 1000, 100),
+    ];
+    let whole = answer("application/x-jsonl", &lines.concat());
+    ask(&server, &world, ANTHROPIC, &request, &whole).await;
+    // Half of 4 and 20 USD a million, and a tenth more for the first.
+    let record = world.record().await;
+    assert_eq!(
+        record.cost.spent(),
+        Money::from_nanos(3_300_000 + 3_000_000)
+    );
+}
+
+#[tokio::test]
 async fn the_output_file_of_a_batch_is_priced_and_another_file_costs_nothing() {
     let (server, world) = started().await;
     let line = |id: &str, body: Value| {

@@ -47,12 +47,12 @@ pub(super) fn read_result(found: &mut Found, line: &[u8]) {
     let parts = passes.into_iter().map(|pass| Part {
         id: Some(id.clone()),
         model: pass.model.or_else(|| result.model.clone()),
+        inference_geo: result.inference_geo.clone(),
         usage: pass.usage,
     });
     found.answer.parts.extend(parts);
     if found.answer.model.is_none() {
         found.answer.model = result.model;
-        found.answer.inference_geo = result.inference_geo;
     }
 }
 
@@ -166,6 +166,23 @@ mod tests {
             ("d", "gpt-6-sol", 2, 0, 1),
         ];
         check(Later::File, FILE, &expected);
+    }
+
+    #[test]
+    fn each_line_tells_where_it_was_inferred() {
+        let line = |geo: &str| {
+            format!(
+                r#"{{"custom_id":"a","result":{{"type":"succeeded","message":{{"model":"m","usage":{{"input_tokens":1,"output_tokens":2{geo}}}}}}}}}"#
+            )
+        };
+        let us = r#","inference_geo":"us""#;
+        let text = [line(""), line(us), line("")].join("\n");
+        let answer = read(Later::MessageBatch, &text, 100);
+        let told = answer
+            .parts
+            .iter()
+            .map(|part| part.inference_geo.as_deref());
+        assert_eq!(told.collect::<Vec<_>>(), [None, Some("us"), None]);
     }
 
     #[test]

@@ -110,6 +110,7 @@ fn part(pass: &Object<'_>) -> Part {
     Part {
         id: None,
         model: pass.name("model"),
+        inference_geo: None,
         usage: counts.usage(),
     }
 }

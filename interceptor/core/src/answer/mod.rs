@@ -140,6 +140,8 @@ pub struct Part {
     pub id: Option<String>,
     /// The model, if it is another than the answer's.
     pub model: Option<String>,
+    /// Where it was inferred, if it is a call of a batch: see [`Answer::inference_geo`].
+    pub inference_geo: Option<String>,
     /// What this pass used.
     pub usage: Usage,
 }

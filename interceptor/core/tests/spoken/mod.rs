@@ -453,13 +453,17 @@ Everything else on these hosts passes as it came, and is recorded by the class o
   xAI's gRPC; Cursor, Kiro and Amazon Q, whose hosts are not in the catalogue.
 - **Batches**: what they used is told by their results, up to a day later, and counts when those are fetched: a line each, at the
   batch rate, once however often (`GET …/messages/batches/{id}/results`, `GET …/files/{id}/content` of OpenAI, Groq, Mistral and
-  others). Nothing is reserved when one is made. Those of Gemini and Bedrock pass and are recorded, unpriced.
+  others). Prices are those of the day when they are fetched: results tell no time. Azure's count at the standard rate, since the
+  built-in list has no other of it (a `[[price]]` of yours with the tier `batch` may). Nothing is reserved when one is made. Those of Gemini and
+  Bedrock pass and are recorded, unpriced.
 - **Answers in the background** (`background: true`): the record of the call is open, with what was reserved for it, until
-  `GET /v1/responses/{id}` tells its usage, also as a stream; after a day, or when Weir ends, it counts as reserved.
+  `GET /v1/responses/{id}` tells its usage, also as a stream; after a day, or when Weir ends, it counts as reserved. One that
+  is cancelled tells no usage: it counts what its stream had shown by then, without one what was reserved for it.
 - **Streams of OpenRouter that were cut** count as estimated. `GET /api/v1/generation` adds what they cost beyond that; an estimate
   that was too high stays.
 - **Billed by something else than tokens**: recordings by the second, pictures by the piece, storage of Gemini's explicit
-  caches by the hour, Realtime's transcription of what was said to it, which is a model of its own.
+  caches by the hour, Realtime's transcription of what was said to it, which is a model of its own. Calls that are paid by
+  capacity (provisioned throughput) are priced by the token all the same.
 - **Streams of Chat Completions that tell usage only if asked**, at hosts where asking could break the call (*if the program
   asks*): their input is estimated, their output counted by the pieces that came.
 - **Models behind a name of your own**: application inference profiles of Bedrock hide the model, deployments of Azure until

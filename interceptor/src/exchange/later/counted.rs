@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use aws_lc_rs::digest;
 use rusqlite::{Connection, TransactionBehavior};
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::task::block_in_place;
 
 /// What was counted.
 pub(super) struct Counted {
@@ -41,11 +43,21 @@ impl Counted {
     /// Notes that these are counted; for each, whether it had not been before. Of two alike the
     /// second is not new, unless it follows the first: passes of one call.
     ///
-    /// Where the database fails, all are new: rather twice than never.
+    /// Where the database fails, all are new: rather twice than never. It may take as long as another
+    /// process has the database, or some tenths of a second for the results of a large batch: the
+    /// runtime's other tasks go on meanwhile.
     pub(super) fn add(&self, hashes: &[u64]) -> Vec<bool> {
         if hashes.is_empty() {
             return Vec::new();
         }
+        let runtime = Handle::try_current().map(|runtime| runtime.runtime_flavor());
+        match runtime {
+            Ok(RuntimeFlavor::MultiThread) => block_in_place(|| self.add_now(hashes)),
+            _ => self.add_now(hashes),
+        }
+    }
+
+    fn add_now(&self, hashes: &[u64]) -> Vec<bool> {
         let mut database = self.database.lock().unwrap_or_else(PoisonError::into_inner);
         let added = match &mut *database {
             Some(database) => add(database, hashes),
@@ -124,6 +136,23 @@ mod tests {
         let third = Counted::new(state.path());
         assert_eq!(third.add(&[three]), [false]);
         assert_eq!(third.add(&[]), [] as [bool; 0]);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn other_tasks_go_on_while_another_process_has_the_database() {
+        let state = tempfile::tempdir().unwrap();
+        let counted = Counted::new(state.path());
+        assert_eq!(counted.add(&[1]), [true]);
+        let mut other = open(&state.path().join(DATABASE_FILE)).unwrap();
+        let held = other.transaction_with_behavior(TransactionBehavior::Immediate);
+        let held = held.unwrap();
+        let adds = tokio::spawn(async move { counted.add(&[1]) });
+        tokio::task::yield_now().await;
+        let begun = std::time::Instant::now();
+        tokio::spawn(async {}).await.unwrap();
+        assert!(begun.elapsed() < BUSY_TIMEOUT / 2, "{:?}", begun.elapsed());
+        drop(held);
+        assert_eq!(adds.await.unwrap(), [false]);
     }
 
     #[test]

@@ -253,7 +253,7 @@ impl Entry {
                 at_unix: self.record.started_unix_ms.div_euclid(1000),
                 service_tier: answer.service_tier.as_deref(),
                 speed: None,
-                inference_geo: answer.inference_geo.as_deref(),
+                inference_geo: part.inference_geo.as_deref(),
                 regional: pricing::is_regional(provider.as_str(), &self.record.host),
                 batch,
             };
