@@ -111,7 +111,10 @@ pub(super) fn reset(arguments: &ResetArguments, out: &mut impl Write) -> anyhow:
     };
     let mut of = arguments.of.change(ChangeKind::Reset, standing.now_ms);
     of.scope = scope.map(str::to_owned);
-    refuse_too_many(&standing)?;
+    // One of all accounts takes the place of those before it.
+    if scope.is_some() {
+        refuse_too_many(&standing)?;
+    }
     let accounts = accounts_of(&standing, cap, scope)?;
     let timezone = cap.timezone.clone();
     let number = standing.books.change(&of, &accounts)?;
@@ -184,7 +187,8 @@ fn refuse_too_many(standing: &Standing) -> anyhow::Result<()> {
     if standing.changes.len() >= IN_FORCE_MAX {
         bail!(
             "expected less than {IN_FORCE_MAX} changes in force, found them all: raises that have not \
-             ended, and each account's last reset (see weir caps list --json)"
+             ended, and each account's last reset, which gives way to a reset of all accounts of its \
+             cap (see weir caps list --json)"
         );
     }
     Ok(())

@@ -209,6 +209,10 @@ fn texts(rows: &[tokio_postgres::Row]) -> Vec<String> {
 /// Raises, and of the resets of each account the latest. Which have ended is for each node's clock.
 const CHANGES: &str = "SELECT (to_jsonb(c) - 'seen')::text FROM weir.cap_change AS c
     WHERE until_ms > (extract(epoch FROM now()) * 1000)::bigint - 86400000 OR seq IN
-    (SELECT max(seq) FROM weir.cap_change WHERE kind = 'reset' GROUP BY cap, scope)";
+    (SELECT max(one.seq) FROM weir.cap_change AS one LEFT JOIN
+        (SELECT cap, max(seq) AS seq FROM weir.cap_change WHERE kind = 'reset' AND scope IS NULL
+         GROUP BY cap) AS of_all ON of_all.cap = one.cap
+     WHERE one.kind = 'reset' AND one.seq >= coalesce(of_all.seq, 0)
+     GROUP BY one.cap, one.scope)";
 /// Rows copied at once.
 const PAGE_ROWS: i64 = 5_000;

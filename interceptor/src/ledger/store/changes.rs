@@ -9,8 +9,8 @@ use weir_core::money::Money;
 use super::super::LedgerError;
 use super::{WRITE_WAIT, integer, refuse_other_version, unsigned};
 
-/// Raises that have not ended at a moment, and of the resets of each account the latest: in the
-/// order in which they were made.
+/// Raises that have not ended at a moment, and of the resets of each account the latest, those before
+/// one of all accounts left out: in the order in which they were made.
 pub(in crate::ledger) fn in_force(
     connection: &Connection,
     now_ms: i64,
@@ -119,6 +119,10 @@ const SELECT: &str =
     "SELECT seq, at_ms, cap, scope, kind, nanos, tokens, calls, until_ms, author, reason
      FROM cap_change";
 const IN_FORCE: &str = "until_ms > ? OR seq IN
-     (SELECT max(seq) FROM cap_change WHERE kind = 'reset' GROUP BY cap, scope)";
+     (SELECT max(one.seq) FROM cap_change AS one LEFT JOIN
+         (SELECT cap, max(seq) AS seq FROM cap_change WHERE kind = 'reset' AND scope IS NULL
+          GROUP BY cap) AS of_all ON of_all.cap = one.cap
+      WHERE one.kind = 'reset' AND one.seq >= coalesce(of_all.seq, 0)
+      GROUP BY one.cap, one.scope)";
 /// Changes that are told of those that were ever made.
 pub(in crate::ledger) const HISTORY_MAX: i64 = 1_000;
