@@ -139,6 +139,12 @@ impl<'a> Conversation<'a> {
             .iter()
             .map(|text| text_block("text", text))
             .collect();
+        if markers == Markers::First {
+            system
+                .first_mut()
+                .into_iter()
+                .for_each(|block| self.mark(block));
+        }
         if matches!(markers, Markers::Agent | Markers::System) {
             system
                 .last_mut()

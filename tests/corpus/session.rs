@@ -95,6 +95,8 @@ pub(crate) enum Markers {
     Agent,
     /// On the last block of the system prompt.
     System,
+    /// On the first block of the system prompt.
+    First,
     /// At the top of the body.
     Automatic,
 }

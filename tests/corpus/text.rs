@@ -104,10 +104,18 @@ impl Moment {
             "git" => git(self.turn),
             "tree" => tree(self.turn),
             "map" => map(self.turn),
-            other => {
-                let (kind, tokens) = other.split_once(':').expect(other);
-                filler(kind, tokens.parse().expect(other), self.session)
-            }
+            other => self.text(other),
+        }
+    }
+
+    /// A text of a kind and a length in tokens.
+    fn text(&self, name: &str) -> String {
+        let (kind, tokens) = name.split_once(':').expect(name);
+        let tokens = tokens.parse().expect(name);
+        match kind {
+            // What was found for a question: others for each.
+            "passages" => filler("rules", tokens, self.turn + self.conversation),
+            kind => filler(kind, tokens, self.session),
         }
     }
 

@@ -9,8 +9,8 @@ use weir_core::edit;
 use weir_core::pricing::PriceTable;
 use weir_core::prompt::{self, Fingerprint, HashKey, Prompt, Section, Segment};
 use weir_core::rewrite::{
-    self, About, Called, Learning, Markable, Plan, Request, RuleSet, Thread, Tree, Valued,
-    Workloads,
+    self, About, Called, Learning, Markable, Plan, Prefixes, Recent, Request, RuleSet, Thread,
+    Tree, Valued, Warmth, Workloads,
 };
 use weir_core::volatile::learned::{Observed, Prompts, Units};
 use weir_core::volatile::{Rules, Span};
@@ -31,6 +31,7 @@ pub(crate) struct Weir {
     pub(crate) shared: Shared,
     pub(crate) rules: RuleSet,
     workloads: Workloads,
+    recent: Recent,
     /// Whether conversations that begin now are edited.
     pub(crate) on: bool,
 }
@@ -41,6 +42,7 @@ impl Weir {
             shared: Shared::default(),
             rules: BUILTIN.clone(),
             workloads: Workloads::default(),
+            recent: Recent::default(),
             on: true,
         }
     }
@@ -197,6 +199,24 @@ impl Way for Weir {
         let shown = self
             .workloads
             .note(&call.called(&plan.spans, &about, &values));
+        let mut edits = if plan.applied {
+            plan.edits.clone()
+        } else {
+            Vec::new()
+        };
+        let prefixes = Prefixes::of(
+            (call.body, &call.prompt, &call.thread),
+            &edits,
+            call.untouchable(),
+            &[call.model.as_bytes()],
+            &KEY,
+        );
+        let sent = self.recent.note(&prefixes, call.now_s);
+        let warm = if shown.unmarked {
+            Warmth::default()
+        } else {
+            sent
+        };
         let markable = Markable {
             api: call.api,
             provider: call.provider,
@@ -205,13 +225,8 @@ impl Way for Weir {
             prompt: &call.prompt,
             thread: &call.thread,
             minimum_bytes: call.minimum_bytes,
-            prefix_is_shared: shown.is_warm,
+            warm,
             edits: &plan.edits,
-        };
-        let mut edits = if plan.applied {
-            plan.edits.clone()
-        } else {
-            Vec::new()
         };
         if begin {
             edits.extend(rewrite::breakpoints(&markable));

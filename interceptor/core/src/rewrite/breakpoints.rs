@@ -15,7 +15,7 @@ use crate::json::{self, Kind};
 use crate::prompt::{HashKey, Lifetime, Prompt, Section, Segment, SegmentKind, with_comma};
 use crate::volatile::Span;
 
-use super::Thread;
+use super::{Thread, Warmth};
 
 /// What is known of a call that breakpoints depend on.
 #[derive(Clone, Copy, Debug)]
@@ -34,8 +34,8 @@ pub struct Markable<'a> {
     pub thread: &'a Thread,
     /// The shortest prefix that is cached, in bytes of the body, about.
     pub minimum_bytes: usize,
-    /// Whether the same tools and system prompt were seen so lately that they would have been read.
-    pub prefix_is_shared: bool,
+    /// What of it was sent so lately that it would have been read.
+    pub warm: Warmth,
     /// Edits that are made already: nothing is set inside of them.
     pub edits: &'a [Edit],
 }
@@ -71,13 +71,10 @@ pub fn breakpoints(call: &Markable<'_>) -> Vec<Edit> {
         .filter(|s| s.marker.is_some())
         .count();
     let set = explicit.saturating_add(usize::from(automatic.is_some()));
-    let moved = edits.len();
-    let by_client = set.saturating_add(moved) > 0;
-    if !(by_client || call.prefix_is_shared || goes_on(call)) {
-        return edits;
-    }
+    let is_replaced = !edits.is_empty();
+    let by_client = set > 0 || is_replaced;
     let mut left = BREAKPOINTS_MAX.saturating_sub(set);
-    for index in wanted(call, automatic.is_some(), by_client) {
+    for index in wanted(call, automatic.is_some(), by_client, is_replaced) {
         let Some(segment) = call.prompt.segments.get(index) else {
             continue;
         };
@@ -116,8 +113,10 @@ fn goes_on(call: &Markable<'_>) -> bool {
     !call.thread.is_start && (has_results || call.thread.turns.len() > 2)
 }
 
-/// Segments that want a breakpoint, the most useful first.
-fn wanted(call: &Markable<'_>, automatic: bool, by_client: bool) -> Vec<usize> {
+/// Segments that want a breakpoint, the most useful first: where what is written will be read, as far
+/// as the calls before tell, or where the client's own marker `is_replaced`.
+fn wanted(call: &Markable<'_>, automatic: bool, by_client: bool, is_replaced: bool) -> Vec<usize> {
+    let warm = call.warm;
     let segments = &call.prompt.segments;
     let in_section = |section| {
         let found = segments
@@ -141,24 +140,23 @@ fn wanted(call: &Markable<'_>, automatic: bool, by_client: bool) -> Vec<usize> {
         let behind = segments.get(from..).unwrap_or_default();
         automatic || behind.iter().any(|segment| segment.marker.is_some())
     };
+    // Before another marker a breakpoint is free: what it writes is written anyway.
+    let pays = |is_warm: bool, at: usize| is_warm || is_replaced || marked(at.saturating_add(1));
     let mut wanted = Vec::new();
-    if call.prefix_is_shared || by_client {
-        wanted.extend(in_section(Section::System));
-    }
+    wanted.extend(in_section(Section::System).filter(|at| pays(warm.system, *at)));
     if let Some(last) = last {
         let since = before.map_or(0, |before| before.saturating_add(1));
         let goes_on = by_client && !call.thread.is_start || goes_on(call);
-        if goes_on && !marked(since) {
+        if goes_on && (warm.turn || is_replaced) && !marked(since) {
             wanted.insert(0, last);
         }
         // What the turn before wrote is out of the reach of the last breakpoint.
-        if let Some(before) = before.filter(|before| positions(segments, *before, last) > LOOK_BACK)
-        {
-            wanted.push(before);
-        }
+        let is_out = |before: &usize| positions(segments, *before, last) > LOOK_BACK;
+        let before = before.filter(is_out);
+        wanted.extend(before.filter(|before| pays(warm.turn, *before)));
     }
-    if (call.prefix_is_shared || by_client) && !is_nova(call) {
-        wanted.extend(in_section(Section::Tools));
+    if !is_nova(call) {
+        wanted.extend(in_section(Section::Tools).filter(|at| pays(warm.tools, *at)));
     }
     wanted.retain(|index| segments.get(*index).is_some_and(|s| s.marker.is_none()));
     wanted
@@ -333,6 +331,7 @@ fn unordered(body: &[u8], provider: &Range<usize>) -> Option<Edit> {
 const BREAKPOINTS_MAX: usize = 4;
 /// Positions that a breakpoint looks back, its own included.
 const LOOK_BACK: usize = 20;
-const BREAKPOINT: &str = "cache-breakpoint";
+/// The rule that sets breakpoints, in records and among the values whose effect is measured.
+pub const BREAKPOINT: &str = "cache-breakpoint";
 const CACHE_KEY: &str = "prompt-cache-key";
 const PROVIDER_ORDER: &str = "provider-order";

@@ -19,6 +19,9 @@ use crate::money::Money;
 use crate::prompt::HashKey;
 use crate::volatile::{Rules, Span, Transform};
 
+use super::breakpoints::BREAKPOINT;
+use super::warm::LIFETIME_SECONDS;
+
 /// What is known of all workloads. Bounded: [`WORKLOADS_MAX`], [`VALUES_MAX`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Workloads {
@@ -120,6 +123,8 @@ pub struct Shown {
     /// Whether conversations of the workload have values moved, so that one that is not found again
     /// may have been hurt.
     pub moves: bool,
+    /// Whether no breakpoints are added: they cost more than they saved.
+    pub unmarked: bool,
     /// What is done otherwise from now on.
     pub switched: Vec<Switched>,
 }
@@ -178,6 +183,17 @@ pub fn values(body: &[u8], spans: &[Span], rules: &Rules, key: &HashKey) -> Vec<
     valued.collect()
 }
 
+impl Valued {
+    /// Breakpoints that are added: an effect of its own, though nothing in the prompt.
+    fn breakpoints() -> Self {
+        Self {
+            name: BREAKPOINT.to_owned(),
+            hash: 0,
+            is_movable: false,
+        }
+    }
+}
+
 impl Workloads {
     /// What is done about the values of a conversation that begins with `call`.
     #[must_use]
@@ -221,7 +237,8 @@ impl Workloads {
             ..Shown::default()
         };
         let (is_warm, begins) = (shown.is_warm, call.begins);
-        for value in call.values {
+        let marks = Valued::breakpoints();
+        for value in call.values.iter().chain([&marks]) {
             let known = workload.values.iter_mut();
             let Some(effect) = known.into_iter().find(|effect| effect.name == value.name) else {
                 if workload.values.len() < VALUES_MAX {
@@ -245,6 +262,8 @@ impl Workloads {
             }
         }
         workload.seen_s = call.now_s;
+        let marks = workload.effect(BREAKPOINT);
+        shown.unmarked = marks.is_some_and(|it| matches!(it.standing, Standing::Off { .. }));
         let mut values = workload.values.iter();
         shown.moves = values.any(|effect| effect.standing == Standing::Moved);
         shown
@@ -252,7 +271,7 @@ impl Workloads {
 
     /// Adds what a call saved, or cost, to the values of its prompt, `names`: to those that had
     /// `changed`, if any had, since without the edit of each of them the prefix would have been
-    /// another. Gives what is done otherwise from now on.
+    /// another; and to breakpoints, if they are among `names`. Gives what is done otherwise from now on.
     pub fn learn(
         &mut self,
         workload: u64,
@@ -271,7 +290,8 @@ impl Workloads {
                 continue;
             }
             effect.calls = effect.calls.saturating_add(1);
-            if changed.is_empty() || changed.contains(&effect.name) {
+            let is_marks = effect.name == BREAKPOINT;
+            if is_marks || changed.is_empty() || changed.contains(&effect.name) {
                 effect.saved += saved;
             }
             if effect.calls < JUDGED_CALLS {
@@ -397,5 +417,3 @@ pub const VALUES_MAX: usize = 24;
 pub const JUDGED_CALLS: u32 = 20;
 /// After how many seconds what was switched off is tried again: a day.
 pub const RECONSIDERED_SECONDS: i64 = 24 * 3600;
-/// How long a cache holds what nobody reads, at least, in seconds.
-const LIFETIME_SECONDS: i64 = 300;

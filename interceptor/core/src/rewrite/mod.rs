@@ -22,6 +22,7 @@ mod render;
 mod tests;
 mod thread;
 mod tools;
+mod warm;
 
 use std::sync::Arc;
 
@@ -31,13 +32,14 @@ use crate::prompt::{HashKey, Prompt};
 use crate::volatile::learned::Prompts;
 use crate::volatile::{Rules, Span};
 
-pub use breakpoints::{Markable, breakpoints, family, routing};
+pub use breakpoints::{BREAKPOINT, Markable, breakpoints, family, routing};
 pub use effect::{
     About, Called, JUDGED_CALLS, RECONSIDERED_SECONDS, Shown, Standing, Standings, Switched,
     VALUES_MAX, Valued, WORKLOADS_MAX, Workloads, values,
 };
 pub use memory::{NODES_MAX, RulesId, TREE_BYTES_MAX, Tree, Value};
 pub use thread::{Thread, Turn};
+pub use warm::{Prefixes, Recent, Warmth};
 
 /// What is to be rewritten, and what is known about it.
 #[derive(Clone, Copy, Debug)]

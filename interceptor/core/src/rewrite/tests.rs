@@ -213,6 +213,25 @@ fn what_does_not_pay_is_switched_off_and_reconsidered_after_a_day() {
 }
 
 #[test]
+fn breakpoints_that_cost_more_than_they_save_are_added_no_more_for_a_day() {
+    let mut workload = Workload::new();
+    let (_, shown) = workload.call("09:00:00", 0, true);
+    assert!(!shown.unmarked);
+    let changed = Shown {
+        changed: vec!["another".to_owned()],
+        ..shown
+    };
+    let names = [BREAKPOINT.to_owned()];
+    let each = (0..JUDGED_CALLS).map(|_| workload.learns(&changed, &names, -1));
+    let switched = each.collect::<Vec<_>>().concat();
+    let until_s = workload.now_s + RECONSIDERED_SECONDS;
+    assert_eq!(switched, [Standing::Off { until_s }]);
+    assert!(workload.call("09:00:00", 60, true).1.unmarked);
+    let (_, shown) = workload.call("09:00:00", RECONSIDERED_SECONDS, true);
+    assert!(!shown.unmarked, "tried again");
+}
+
+#[test]
 fn only_values_that_changed_are_credited_with_what_a_call_saved() {
     let mut workload = Workload::new();
     workload.call("09:00:00", 0, true);

@@ -3,6 +3,7 @@
 
 mod effect;
 mod learn;
+mod prefix;
 mod store;
 mod turn;
 
@@ -16,10 +17,10 @@ use weir_core::call::Call;
 use weir_core::catalog::Provider;
 use weir_core::edit::Edit;
 use weir_core::json::Malformed;
-use weir_core::prompt::{self, Fingerprint, HashKey, Prompt, Section};
+use weir_core::prompt::{self, Fingerprint, HashKey, Prompt};
 use weir_core::rewrite::{
-    self, About, Called, Learning, Markable, Plan, Request, RuleSet, RulesId, Thread, Valued,
-    Withheld,
+    self, About, BREAKPOINT, Called, Learning, Markable, Plan, Recent, Request, RuleSet, RulesId,
+    Thread, Valued, Warmth, Withheld,
 };
 use weir_core::volatile::learned::{Observed, Units};
 use weir_core::volatile::{Rules, Span};
@@ -31,6 +32,7 @@ use crate::process::config::{self, CacheMode};
 use effect::Effects;
 pub(super) use effect::Measured;
 use learn::Learner;
+pub(crate) use prefix::untouchable;
 use store::Store;
 use turn::Turns;
 
@@ -43,6 +45,7 @@ pub(crate) struct Rewriter {
     sets: Mutex<Sets>,
     effects: Effects,
     turns: Turns,
+    recent: Mutex<Recent>,
 }
 
 /// Sets of rules by their names, and the name of the one that a text of the configuration makes.
@@ -92,6 +95,7 @@ impl Rewriter {
             sets: Mutex::default(),
             effects: Effects::open(state_dir),
             turns: Turns::default(),
+            recent: Mutex::default(),
         })
     }
 
@@ -178,7 +182,13 @@ impl Rewriter {
         if plan.applied {
             edits.clone_from(&plan.edits);
         }
-        let measured = self.measure(asked, &prompt, &thread, &plan);
+        let mut measured = self.measure(asked, &prompt, &thread, &plan);
+        let sent = self.warmth(&request, &plan, asked);
+        let warm = if measured.shown.unmarked {
+            Warmth::default()
+        } else {
+            sent
+        };
         let markable = Markable {
             api: asked.call.api,
             provider: asked.provider,
@@ -187,13 +197,16 @@ impl Rewriter {
             prompt: &prompt,
             thread: &thread,
             minimum_bytes: asked.minimum_bytes,
-            prefix_is_shared: measured.shown.is_warm,
+            warm,
             edits: &plan.edits,
         };
         let marks = rewrite::breakpoints(&markable);
         let routes = rewrite::routing(&markable, asked.host, &plan.spans, &self.key);
         if asked.only.is_none() {
             edits.extend_from_slice(&marks);
+        }
+        if !marks.is_empty() {
+            measured.names.push(BREAKPOINT.to_owned());
         }
         // A key that goes away in the middle of a conversation is a cache that is not found.
         if plan.began == Some(true) {
@@ -454,18 +467,6 @@ impl Entry {
     }
 }
 
-/// The block by which Claude Code says who it is. Anthropic takes it out by its place before it looks
-/// at anything else, so it stays there; to all others it is a line that changes.
-fn untouchable(provider: Provider, body: &[u8], prompt: &Prompt) -> Option<usize> {
-    let segments = prompt.segments.iter().enumerate();
-    let mut system = segments.filter(|(_, segment)| segment.section == Section::System);
-    let (index, first) = system.next()?;
-    let text = body.get(first.text.clone()?)?.get(1..)?;
-    (provider == Provider::Anthropic && text.starts_with(ATTRIBUTION)).then_some(index)
-}
-
-/// How the block begins by which Claude Code says who it is.
-const ATTRIBUTION: &[u8] = b"x-anthropic-billing-header:";
 /// Of prompts, about.
 const BYTES_PER_TOKEN: u64 = 4;
 /// Sets of rules held at the same time: that in force, and those of conversations from before.
