@@ -33,7 +33,7 @@ pub struct Warmth {
     pub turn: bool,
 }
 
-/// The prefixes that were sent lately: two generations of at most [`PREFIXES_MAX`].
+/// The prefixes that were sent lately: two generations of at most 65,536.
 #[derive(Clone, Debug, Default)]
 pub struct Recent {
     now: HashMap<u64, i64>,

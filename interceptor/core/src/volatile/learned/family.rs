@@ -9,7 +9,7 @@ use super::units::is_value;
 use super::{Learned, Units};
 
 /// What is known of the prompts that one caller sends to one model: hashes and times, no text. At most
-/// about 420 KiB, if it has [`FAMILIES_MAX`] prompts of [`super::units::UNITS_MAX`] units.
+/// about 420 KiB, if it has 8 prompts of 4096 units.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Prompts {
     families: Vec<Family>,

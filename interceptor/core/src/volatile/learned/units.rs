@@ -43,7 +43,7 @@ struct Token {
 
 impl<'a> Units<'a> {
     /// Reads the system prompt. `known` is what rules found in it; `skip` names a segment that nobody
-    /// may touch. What is beyond [`UNITS_MAX`] units is not looked at.
+    /// may touch. What is beyond 4096 units is not looked at.
     #[must_use]
     pub fn of(
         body: &'a [u8],
