@@ -20,7 +20,7 @@ use dice::Dice;
 use weir_core::lease::{Answer, Ask, Book, Sign, Slices};
 use world::World;
 
-const RUNS: u64 = 1_000;
+const RUNS: u64 = 3_000;
 
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok()?.parse().ok()
