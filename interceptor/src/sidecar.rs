@@ -151,8 +151,9 @@ impl Context {
             caps.record_spend(&spend.for_caps());
         }
         caps.replace_elsewhere(unix_ms(), others.reserved.iter().map(Spend::for_caps));
+        drop(caps);
         if let Some(leases) = self.ledger.leases() {
-            exchange::give_back(&mut caps, leases);
+            exchange::give_back(|| self.caps(), leases);
             self.metrics.caps.leases(leases.counts());
         }
         Ok(others.reserved)

@@ -6,7 +6,7 @@
 //! not answer, it is refused or, if Weir is to fail open, admitted, flagged and counted later.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 use std::time::Instant;
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -221,17 +221,18 @@ impl Entry {
     }
 }
 
-/// Gives back what was not used for a while.
-pub(crate) fn give_back(caps: &mut Caps, leases: &Arc<Leases>) {
+/// Gives back what was not used for a while, account by account: calls wait for the look at one only.
+pub(crate) fn give_back<'a>(lock: impl Fn() -> MutexGuard<'a, Caps>, leases: &Arc<Leases>) {
     let none = Amounts::default();
     leases.keep(|account, who| {
+        let mut caps = lock();
         let uses = caps.accounts_of(unix_ms(), &who.for_caps().subject, none);
         let is_this = |part: &Part<'_>| part.account == account;
         let Some(this) = parts(&uses).find(is_this) else {
             return false;
         };
         leases.give_back(&ask(&this));
-        grant(caps, leases, &uses);
+        grant(&mut caps, leases, &uses);
         true
     });
 }
