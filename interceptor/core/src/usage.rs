@@ -64,6 +64,12 @@ impl Usage {
             .saturating_add(self.cache_write_long)
     }
 
+    /// All tokens, of prompt and answer, as limits on them count.
+    #[must_use]
+    pub fn tokens(&self) -> u64 {
+        self.prompt().saturating_add(self.output)
+    }
+
     /// Whether there is anything beside the buckets, reasoning and web searches.
     #[must_use]
     pub fn has_details(&self) -> bool {

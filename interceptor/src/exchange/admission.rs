@@ -148,8 +148,7 @@ impl Memory {
         let price = priced.price();
         let amount = |usage: Usage| {
             let money = price.as_ref().and_then(|price| price.of(&usage));
-            let tokens = usage.prompt().saturating_add(usage.output);
-            Amount::of_call(money.unwrap_or(Money::ZERO), tokens)
+            Amount::of_call(money.unwrap_or(Money::ZERO), usage.tokens())
         };
         Amounts {
             expected: amount(expected),

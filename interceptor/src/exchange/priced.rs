@@ -52,10 +52,7 @@ impl Price<'_> {
     pub(super) fn of(&self, usage: &Usage) -> Option<Money> {
         match self {
             Self::Listed(quote) => Some(quote.price(usage)?.total),
-            Self::Flat(picos) => {
-                let tokens = usage.prompt().saturating_add(usage.output);
-                Some(at_flat_price(tokens, *picos))
-            }
+            Self::Flat(picos) => Some(at_flat_price(usage.tokens(), *picos)),
         }
     }
 }

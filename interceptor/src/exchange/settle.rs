@@ -30,7 +30,7 @@ impl Entry {
             self.record.usage = answer.and_then(|answer| answer.usage);
             let told = self.record.usage.filter(|_| complete);
             let used = told.or_else(|| self.used_so_far(answer)).or(self.begun);
-            self.counted = used.as_ref().map(tokens);
+            self.counted = used.as_ref().map(Usage::tokens);
             self.record.cost = match (used, answer) {
                 (Some(used), Some(answer)) => self.price(&used, answer, told.is_some()),
                 _ => self.without_usage(answer, end),
@@ -181,7 +181,7 @@ impl Entry {
     pub(super) fn without_price(&self, usage: &Usage) -> Cost {
         match self.rules.config.pricing.unpriced {
             Unpriced::Flat { picos_per_token } => Cost::Estimated {
-                total: priced::at_flat_price(tokens(usage), picos_per_token),
+                total: priced::at_flat_price(usage.tokens(), picos_per_token),
                 version: "flat".to_owned(),
             },
             Unpriced::Allow | Unpriced::Refuse => Cost::Unpriced,
@@ -316,11 +316,6 @@ struct Known<'a> {
     context: Context<'a>,
     listing: Listing,
     quote: Quote<'a>,
-}
-
-/// All tokens, as limits on them count.
-pub(super) fn tokens(usage: &Usage) -> u64 {
-    usage.prompt().saturating_add(usage.output)
 }
 
 /// The cost of what no provider bills.

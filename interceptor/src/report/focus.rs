@@ -114,9 +114,8 @@ fn split(exchange: &Exchange) -> Vec<(Meter, Amounts)> {
         (Meter::CacheWrite, written),
     ];
     let Some(of_input) = exchange.cost_of_input.filter(|_| exchange.usage.is_some()) else {
-        let tokens = usage.prompt().saturating_add(usage.output);
         let amounts = Amounts {
-            tokens,
+            tokens: usage.tokens(),
             cost,
             avoided: Money::ZERO,
         };

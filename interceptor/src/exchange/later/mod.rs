@@ -178,7 +178,7 @@ impl Entry {
             .iter()
             .map(|part| part.usage)
             .reduce(|sum, usage| sum.plus(&usage));
-        self.counted = self.record.usage.as_ref().map(settle::tokens);
+        self.counted = self.record.usage.as_ref().map(Usage::tokens);
         self.record.cost = self.price_parts(&parts, answer, api, later);
         self.charge(Some(answer));
         self.charge_accounts(api, model);
