@@ -5,43 +5,23 @@
 //! advance. It waits for at most [`LEASE_WAIT`] and holds no lock meanwhile. Where the ledger does
 //! not answer, it is refused or, if Weir is to fail open, admitted, flagged and counted later.
 
-use std::collections::HashMap;
+mod part;
+
 use std::sync::{Arc, MutexGuard};
 use std::time::Instant;
 
-use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
-use weir_core::caps::{
-    AccountUse, Amount, Amounts, Caps, Cause, Exceeded, OnExceed, Quantity, Rolling, Window,
-};
+use weir_core::caps::{AccountUse, Amount, Amounts, Caps, Cause, Exceeded, OnExceed, Window};
 use weir_core::identity::Subject;
 use weir_core::lease::{Ask, Charge};
-use weir_core::money::Money;
 
 use super::admit::{Asking, Unfit};
 use super::entry::Entry;
 use super::growth::Growth;
 use crate::ledger::{LEASE_WAIT, LeaseOutcome, Leases, Spend};
 use crate::sidecar::unix_ms;
-
-/// One limit of an account.
-struct Part<'a> {
-    of: &'a AccountUse,
-    measure: Measure,
-    /// Names it on every node alike.
-    account: String,
-    used: i64,
-    need: i64,
-    limit: i64,
-    spent: i64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Measure {
-    Money,
-    Tokens,
-    Calls,
-}
+use part::{Measure, Part, parts, parts_of};
+pub(crate) use part::{held_of, leased_names, like_all_of};
 
 impl Entry {
     /// Reserves what the call may cost under every cap, with slices of the ledger where they are
@@ -116,7 +96,7 @@ impl Entry {
             decided => return refilled(leases, decided),
         };
         for part in lacking(leases, &uses) {
-            match leases.ask_aside(&ask(&part)) {
+            match leases.ask_aside(&part.ask()) {
                 LeaseOutcome::Unreachable if self.fails_closed() => return Err(exceeded),
                 LeaseOutcome::Short { spent, held } => {
                     return Err(short(&part, &exceeded, spent, held));
@@ -141,7 +121,7 @@ impl Entry {
     /// The same, when that has grown.
     pub(super) fn charge_more(&mut self, reserved: Amount) {
         for charge in &mut self.record.charges {
-            let grown = value(reserved, measure_of(&charge.account));
+            let grown = Measure::of_account(&charge.account).value(reserved);
             charge.amount = charge.amount.max(grown);
         }
     }
@@ -149,7 +129,7 @@ impl Entry {
     /// What is charged in the end, where something was reserved.
     pub(super) fn charge_spent(&mut self, spent: Amount) {
         for charge in &mut self.record.charges {
-            charge.amount = value(spent, measure_of(&charge.account));
+            charge.amount = Measure::of_account(&charge.account).value(spent);
         }
     }
 
@@ -181,7 +161,7 @@ impl Entry {
             extended => return extended,
         };
         for part in lacking(&leases, &uses) {
-            match leases.ask_aside(&ask(&part)) {
+            match leases.ask_aside(&part.ask()) {
                 LeaseOutcome::Again => {}
                 LeaseOutcome::Unreachable if self.fails_closed() => return Err(exceeded),
                 LeaseOutcome::Unreachable => {}
@@ -231,7 +211,7 @@ pub(crate) fn give_back<'a>(lock: impl Fn() -> MutexGuard<'a, Caps>, leases: &Ar
         let Some(this) = parts(&uses).find(is_this) else {
             return false;
         };
-        leases.give_back(&ask(&this));
+        leases.give_back(&this.ask());
         grant(&mut caps, leases, &uses);
         true
     });
@@ -262,7 +242,7 @@ pub(super) fn grant(caps: &mut Caps, leases: &Leases, uses: &[AccountUse]) {
     for of in uses.iter().filter(|of| of.on_exceed != OnExceed::Warn) {
         let mut most = Amount::ZERO;
         for part in parts_of(of) {
-            set(&mut most, part.measure, leases.allowed(&part.account));
+            part.measure.set(&mut most, leases.allowed(&part.account));
         }
         caps.grant(&of.cap, &of.key, of.period_start_ms, most);
     }
@@ -285,7 +265,7 @@ async fn more<'a>(
     exceeded: &Exceeded,
 ) -> Result<LeaseOutcome, (Part<'a>, Short)> {
     for part in lacking(leases, uses) {
-        match leases.ask(&ask(&part)).await {
+        match leases.ask(&part.ask()).await {
             LeaseOutcome::Again => {}
             LeaseOutcome::Unreachable => return Ok(LeaseOutcome::Unreachable),
             LeaseOutcome::Short { spent, held } => {
@@ -334,10 +314,10 @@ fn short(part: &Part<'_>, exceeded: &Exceeded, spent: i64, held: i64) -> Box<Exc
     Box::new(Exceeded {
         cap: part.of.cap.clone(),
         cause,
-        limit: quantity(part.measure, part.limit),
-        spent: quantity(part.measure, spent),
-        reserved: quantity(part.measure, held),
-        requested: quantity(part.measure, part.need),
+        limit: part.measure.quantity(part.limit),
+        spent: part.measure.quantity(spent),
+        reserved: part.measure.quantity(held),
+        requested: part.measure.quantity(part.need),
         retry_after_s,
         ..exceeded.clone()
     })
@@ -349,7 +329,7 @@ fn refill(leases: &Arc<Leases>, uses: &[AccountUse]) {
         leases.refill(&Ask {
             used,
             need: 0,
-            ..ask(&part)
+            ..part.ask()
         });
     }
 }
@@ -358,143 +338,9 @@ fn refill(leases: &Arc<Leases>, uses: &[AccountUse]) {
 fn charges(uses: &[AccountUse]) -> Vec<Charge> {
     parts(uses)
         .filter(|part| part.of.on_exceed != OnExceed::Warn)
-        .map(|part| Charge {
-            at_ms: charged_at(part.of),
-            amount: part.need,
-            account: part.account,
-        })
+        .map(Part::charge)
         .collect()
 }
 
-fn ask<'a>(part: &'a Part<'_>) -> Ask<'a> {
-    Ask {
-        account: &part.account,
-        used: part.used,
-        need: part.need,
-        limit: part.limit,
-        from_ms: part.of.period_start_ms,
-        seed: part.spent,
-    }
-}
-
-/// The names of an account's limits in the books of leases, and since when spend counts in them, in
-/// milliseconds since 1970.
-pub(crate) fn leased_names(of: &AccountUse) -> Vec<(String, i64)> {
-    let named = |part: Part<'_>| (part.account, of.period_start_ms);
-    parts_of(of).map(named).collect()
-}
-
-/// What is like the name of each account of a cap, in all windows.
-pub(crate) fn like_all_of(of: &AccountUse) -> String {
-    format!("{:016x}:%", of.cap_id)
-}
-
-/// What nodes may spend of an account, of what they may of all by their names.
-pub(crate) fn held_of(of: &AccountUse, held: &HashMap<String, i64>) -> Amount {
-    let mut amount = Amount::ZERO;
-    for part in parts_of(of) {
-        let value = held.get(&part.account).copied().unwrap_or(0);
-        set(&mut amount, part.measure, value);
-    }
-    amount
-}
-
-fn parts(uses: &[AccountUse]) -> impl Iterator<Item = Part<'_>> {
-    uses.iter().flat_map(parts_of)
-}
-
-fn parts_of(of: &AccountUse) -> impl Iterator<Item = Part<'_>> {
-    let limits = [
-        (Measure::Money, of.limits.money.map(Money::nanos)),
-        (Measure::Tokens, of.limits.tokens.map(signed)),
-        (Measure::Calls, of.limits.calls.map(signed)),
-    ];
-    let part = |(measure, limit)| {
-        Some(Part {
-            of,
-            measure,
-            account: account(of, measure),
-            used: value(of.own, measure),
-            need: value(of.amount, measure),
-            limit: limit?,
-            spent: value(of.spent, measure),
-        })
-    };
-    limits.into_iter().filter_map(part)
-}
-
-/// The cap as it counts, what of it, which window, and whose: the last hashed, since clients choose
-/// the length of some of it.
-fn account(of: &AccountUse, measure: Measure) -> String {
-    let window = match of.window {
-        Window::Rolling(_) => "rolling".to_owned(),
-        _ => of.period_start_ms.to_string(),
-    };
-    let whose = digest(&SHA256, of.key.as_bytes());
-    let whose = whose.as_ref().iter().take(WHOSE_BYTES);
-    let whose: String = whose.map(|byte| format!("{byte:02x}")).collect();
-    format!("{:016x}:{}:{window}:{whose}", of.cap_id, name(measure))
-}
-
-/// When a call counts: of a rolling window, at the end of a step of it.
-fn charged_at(of: &AccountUse) -> i64 {
-    if !matches!(of.window, Window::Rolling(_)) {
-        return of.period_start_ms;
-    }
-    let now = unix_ms();
-    let step = now.saturating_sub(of.period_start_ms) / i64::from(Rolling::STEPS);
-    now - now.rem_euclid(step.max(1)) + step
-}
-
-fn name(measure: Measure) -> &'static str {
-    match measure {
-        Measure::Money => "money",
-        Measure::Tokens => "tokens",
-        Measure::Calls => "calls",
-    }
-}
-
-fn measure_of(account: &str) -> Measure {
-    match account.split(':').nth(1) {
-        Some("tokens") => Measure::Tokens,
-        Some("calls") => Measure::Calls,
-        _ => Measure::Money,
-    }
-}
-
-fn value(amount: Amount, measure: Measure) -> i64 {
-    match measure {
-        Measure::Money => amount.money.nanos(),
-        Measure::Tokens => signed(amount.tokens),
-        Measure::Calls => signed(amount.calls),
-    }
-}
-
-fn set(amount: &mut Amount, measure: Measure, value: i64) {
-    match measure {
-        Measure::Money => amount.money = Money::from_nanos(value),
-        Measure::Tokens => amount.tokens = unsigned(value),
-        Measure::Calls => amount.calls = unsigned(value),
-    }
-}
-
-fn quantity(measure: Measure, value: i64) -> Quantity {
-    match measure {
-        Measure::Money => Quantity::Money(Money::from_nanos(value)),
-        Measure::Tokens => Quantity::Tokens(unsigned(value)),
-        Measure::Calls => Quantity::Calls(unsigned(value)),
-    }
-}
-
-fn signed(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
-}
-
-fn unsigned(value: i64) -> u64 {
-    u64::try_from(value).unwrap_or(0)
-}
-
-/// Of the hash of whose account it is.
-const WHOSE_BYTES: usize = 16;
 /// When it is worth asking again for what calls in flight hold.
 const RETRY_AFTER_S: u64 = 1;
