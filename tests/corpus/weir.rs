@@ -141,6 +141,7 @@ impl Weir {
         };
         let request = Request {
             api: call.api,
+            model: call.model,
             body: call.body,
             prompt: &call.prompt,
             thread: &call.thread,

@@ -34,4 +34,6 @@ mod evasion;
 #[cfg(test)]
 mod rewrite;
 #[cfg(test)]
+mod thinking;
+#[cfg(test)]
 mod learned;

@@ -89,6 +89,7 @@ fn plan(body: &str, tree: Option<&Tree>, rules: &RuleSet) -> Plan {
     let thread = Thread::of(&prompt, body.as_bytes(), &KEY, &[]).unwrap();
     let request = Request {
         api: Api::Messages,
+        model: "",
         body: body.as_bytes(),
         prompt: &prompt,
         thread: &thread,

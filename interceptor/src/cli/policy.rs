@@ -10,6 +10,7 @@ use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use weir_core::api::{self, Api, Endpoint};
+use weir_core::call;
 use weir_core::catalog::{Catalog, Listing, Provider};
 use weir_core::edit;
 use weir_core::prompt::{self, HashKey, Prompt, Section, Segment};
@@ -232,8 +233,11 @@ fn explain_body(host: &str, api: Api, rules: &str, body: &[u8]) -> anyhow::Resul
         is_start: true,
         ..thread
     };
+    let call = call::parse(api, body).ok();
+    let model = call.and_then(|call| call.model).unwrap_or_default();
     let request = Request {
         api,
+        model: &model,
         body,
         prompt: &prompt,
         thread: &thread,

@@ -20,6 +20,7 @@ fn rewritten(body: &[u8]) -> Option<Vec<u8>> {
     let thread = Thread::of(&prompt, body, &KEY, &[])?;
     let request = Request {
         api: Api::Messages,
+        model: "",
         body,
         prompt: &prompt,
         thread: &thread,

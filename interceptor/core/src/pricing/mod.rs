@@ -34,6 +34,7 @@ use rates::NO_SURCHARGE_PPM;
 pub use file::PriceTableError;
 pub use import::{Change, Format, ImportError, Imported, import};
 pub use layer::PriceList;
+pub(crate) use model_name::spellings_of;
 pub use negotiated::Negotiated;
 pub use rates::{Cost, Kind, Rates};
 pub use show::{Entry, Shown, Step};

@@ -40,6 +40,12 @@ pub(super) fn spellings(model: &str) -> Vec<Spelling> {
     spellings
 }
 
+/// The names under which a model may be listed, without what they ask for beside it.
+pub(crate) fn spellings_of(model: &str) -> Vec<String> {
+    let spellings = spellings(model).into_iter();
+    spellings.map(|spelling| spelling.name).collect()
+}
+
 fn variations(spellings: &mut Vec<Spelling>, bare: &str, fast: bool) {
     add(spellings, bare, fast);
     let plain = unversioned(bare);

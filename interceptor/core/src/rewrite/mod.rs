@@ -20,6 +20,7 @@ mod planner;
 mod render;
 #[cfg(test)]
 mod tests;
+mod thinking;
 mod thread;
 mod tools;
 mod warm;
@@ -46,6 +47,8 @@ pub use warm::{Prefixes, Recent, Warmth};
 pub struct Request<'a> {
     /// The API, for the shape of what is inserted.
     pub api: Api,
+    /// The model that is asked for, for whether it binds signatures to the history; empty where unknown.
+    pub model: &'a str,
     /// The body.
     pub body: &'a [u8],
     /// Its prompt.

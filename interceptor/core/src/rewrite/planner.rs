@@ -3,7 +3,6 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::answer::Object;
 use crate::edit::{self, Edit};
 use crate::prompt::{Fingerprint, Section};
 use crate::volatile::learned::{Learned, Units};
@@ -14,6 +13,7 @@ use super::current::{Current, by_place, found, leave_shifted, overlay, strippabl
 use super::likeness::Likeness;
 use super::memory::{Index, Node, Origin, Start, Tree, Value};
 use super::render::{Place, place, reference, told_change, told_first};
+use super::thinking::binds_history;
 use super::tools::{self, Shape};
 use super::{
     CANONICAL_TOOLS, CONTEXT_VALUES, Learning, Plan, Request, RuleSet, RulesId, Standings, Withheld,
@@ -80,7 +80,7 @@ impl Planner<'_> {
         let mut standings = standings(&self.plan.spans);
         // Without its memory such a conversation could not go on: the first call of one whose values
         // are kept goes as it came, so that it can.
-        if binds_history(self.request.body) {
+        if binds_history(self.request.model, self.request.body) {
             standings.moved.clear();
         }
         for now in &mut found {
@@ -388,16 +388,4 @@ impl Planner<'_> {
             move |edit: &&Edit| edit.range.start >= range.start && edit.range.end <= range.end;
         self.plan.edits.iter().filter(inside)
     }
-}
-
-/// Whether signatures of thinking will be bound to the history, so that a changed one is refused.
-fn binds_history(body: &[u8]) -> bool {
-    let Some(body) = Object::read(body) else {
-        return false;
-    };
-    // Converse has the parameters of the model's maker in a member of their own.
-    let more = body.object("additionalModelRequestFields");
-    let thinking = body.object("thinking");
-    let thinking = thinking.or_else(|| more?.object("thinking"));
-    thinking.is_some_and(|thinking| thinking.name("type").as_deref() != Some("disabled"))
 }

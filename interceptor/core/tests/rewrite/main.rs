@@ -83,8 +83,10 @@ impl Engine {
     fn plan_with(&self, api: Api, body: &str, tree: Option<&Tree>) -> Plan {
         let prompt = prompt::read(body.as_bytes()).unwrap();
         let thread = Thread::of(&prompt, body.as_bytes(), &KEY, &[b"caller"]).unwrap();
+        let call = weir_core::call::parse(api, body.as_bytes()).unwrap();
         let request = Request {
             api,
+            model: call.model.as_deref().unwrap_or_default(),
             body: body.as_bytes(),
             prompt: &prompt,
             thread: &thread,
@@ -389,6 +391,7 @@ fn the_billing_block_of_claude_code_goes_elsewhere_and_stays_where_it_must() {
     let engine = Engine::new("");
     let request = Request {
         api: Api::Messages,
+        model: "",
         body: body.as_bytes(),
         prompt: &prompt,
         thread: &thread,

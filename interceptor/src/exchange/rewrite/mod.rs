@@ -168,6 +168,7 @@ impl Rewriter {
         }
         let request = Request {
             api: asked.call.api,
+            model: asked.call.model.as_deref().unwrap_or_default(),
             body: asked.body,
             prompt: &prompt,
             thread: &thread,

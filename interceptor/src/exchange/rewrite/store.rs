@@ -335,6 +335,7 @@ mod tests {
         let thread = Thread::of(&prompt, body, key, &[]).unwrap();
         let request = Request {
             api: Api::Messages,
+            model: "",
             body,
             prompt: &prompt,
             thread: &thread,
