@@ -1,0 +1,178 @@
+//! A ClientHello in the bytes of a connection, however they were cut. The fuzz target takes in this file by
+//! itself, so that it is built without the rest.
+
+use rustls::server::{Accepted, Acceptor};
+
+/// A ClientHello and the bytes that it came in.
+pub(crate) struct ClientHello {
+    /// Lower case, without a trailing dot.
+    pub(crate) server_name: String,
+    pub(crate) offer: Offer,
+    /// Continues the handshake, when we are the server.
+    pub(crate) accepted: Accepted,
+    /// Continues the connection, when we are not.
+    pub(crate) bytes: Vec<u8>,
+}
+
+impl ClientHello {
+    /// What an accepted hello says; why it says nothing, with its bytes.
+    pub(super) fn of(accepted: Accepted, bytes: Vec<u8>) -> Result<Self, (NoHello, Vec<u8>)> {
+        let hello = accepted.client_hello();
+        let Some(name) = hello.server_name() else {
+            return Err((NoHello::NoServerName, bytes));
+        };
+        let server_name = name.trim_end_matches('.').to_ascii_lowercase();
+        let offer = Offer::of(hello.alpn());
+        Ok(Self {
+            server_name,
+            offer,
+            accepted,
+            bytes,
+        })
+    }
+}
+
+/// Why bytes are no hello that names a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoHello {
+    /// It is not TLS.
+    NotTls,
+    /// It names no server.
+    NoServerName,
+    /// It is malformed, or too long.
+    Broken,
+}
+
+/// The application protocols that a client offers, of those that we can read (RFC 7301).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Offer {
+    /// No ALPN extension: HTTP/1.1 by convention.
+    None,
+    Http1,
+    Http2,
+    Http1AndHttp2,
+    /// An ALPN extension without a protocol that we speak.
+    Unreadable,
+}
+
+impl Offer {
+    fn of<'a>(protocols: Option<impl Iterator<Item = &'a [u8]>>) -> Self {
+        let Some(protocols) = protocols else {
+            return Self::None;
+        };
+        let (mut http1, mut http2) = (false, false);
+        for protocol in protocols {
+            http1 |= protocol == b"http/1.1";
+            http2 |= protocol == b"h2";
+        }
+        match (http1, http2) {
+            (true, true) => Self::Http1AndHttp2,
+            (true, false) => Self::Http1,
+            (false, true) => Self::Http2,
+            (false, false) => Self::Unreadable,
+        }
+    }
+}
+
+/// What the bytes of a connection turned out to be, however they were cut: the server that they name, or why
+/// none; nothing where more are needed.
+pub fn classify<'a>(
+    chunks: impl IntoIterator<Item = &'a [u8]>,
+    bytes_max: usize,
+) -> Option<Result<String, NoHello>> {
+    let mut reader = Reader::default();
+    for chunk in chunks {
+        let before = reader.bytes.len();
+        reader.bytes.extend_from_slice(chunk);
+        let Some(found) = reader.look(before, bytes_max) else {
+            continue;
+        };
+        let hello = found.and_then(|accepted| {
+            ClientHello::of(*accepted, reader.bytes).map_err(|(reason, _)| reason)
+        });
+        return Some(hello.map(|hello| hello.server_name));
+    }
+    None
+}
+
+#[derive(Default)]
+pub(super) struct Reader {
+    acceptor: Acceptor,
+    pub(super) bytes: Vec<u8>,
+}
+
+impl Reader {
+    /// Looks at the bytes from `fresh` on; none where more are needed.
+    pub(super) fn look(
+        &mut self,
+        fresh: usize,
+        bytes_max: usize,
+    ) -> Option<Result<Box<Accepted>, NoHello>> {
+        if *self.bytes.first()? != HANDSHAKE_RECORD {
+            return Some(Err(NoHello::NotTls));
+        }
+        let mut fresh = self.bytes.get(fresh..).unwrap_or_default();
+        while !fresh.is_empty() {
+            if self.acceptor.read_tls(&mut fresh).is_err() {
+                return Some(Err(NoHello::Broken));
+            }
+            match self.acceptor.accept() {
+                Ok(Some(accepted)) => return Some(Ok(Box::new(accepted))),
+                Ok(None) => {}
+                Err(_) => return Some(Err(NoHello::Broken)),
+            }
+        }
+        (self.bytes.len() >= bytes_max).then_some(Err(NoHello::Broken))
+    }
+}
+
+/// First byte of a TLS handshake record (RFC 8446, section 5.1).
+const HANDSHAKE_RECORD: u8 = 0x16;
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use rustls::pki_types::ServerName;
+    use rustls::{ClientConfig, ClientConnection, RootCertStore};
+
+    use super::*;
+
+    const BYTES_MAX: usize = 64 << 10;
+
+    fn hello(name: &'static str) -> Vec<u8> {
+        let config = ClientConfig::builder()
+            .with_root_certificates(RootCertStore::empty())
+            .with_no_client_auth();
+        let name = ServerName::try_from(name).unwrap();
+        let mut connection = ClientConnection::new(Arc::new(config), name).unwrap();
+        let mut bytes = Vec::new();
+        connection.write_tls(&mut bytes).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn a_hello_is_read_however_it_is_cut() {
+        let bytes = hello("api.anthropic.com");
+        for at in 1..bytes.len() {
+            let (one, two) = bytes.split_at(at);
+            let named = Some(Ok("api.anthropic.com".to_owned()));
+            assert_eq!(classify([one, two], BYTES_MAX), named, "cut at {at}");
+            assert_eq!(classify([one], BYTES_MAX), None, "cut at {at}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_hello_is_told_apart() {
+        for (bytes, expected) in [
+            (hello("192.0.2.7"), NoHello::NoServerName),
+            (b"GET / HTTP/1.1\r\n".to_vec(), NoHello::NotTls),
+            (b"SSH-2.0-OpenSSH_9.2\r\n".to_vec(), NoHello::NotTls),
+            (vec![0x16, 3, 1, 0, 4, 9, 9, 9, 9], NoHello::Broken),
+            (vec![0x16; 70_000], NoHello::Broken),
+        ] {
+            let found = classify([bytes.as_slice()], BYTES_MAX);
+            assert_eq!(found, Some(Err(expected)));
+        }
+    }
+}
