@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use aho_corasick::{AhoCorasick, AhoCorasickKind};
-use regex::RegexBuilder;
 use serde::Deserialize;
 
 use super::learned::RULE;
+use super::pattern::Pattern;
 use super::{REACH_BYTES, Rule, Rules, Transform};
 
 /// What is wrong with rules.
@@ -115,6 +115,12 @@ pub(super) fn parse(base: &str, more: &str) -> Result<Rules, RulesError> {
     let raw: Raw = toml::from_str(base)?;
     let (mut shapes, mut rules) = (raw.shapes, Vec::new());
     let added: Raw = toml::from_str(more)?;
+    // A test reads the base as it is; shapes can make another pattern of each.
+    let tested = if added.shapes.is_empty() {
+        raw.rule.len()
+    } else {
+        0
+    };
     shapes.extend(added.shapes);
     let examples: Vec<Examples> = added.rule.iter().map(Examples::of).collect();
     rules.extend(raw.rule);
@@ -144,7 +150,11 @@ pub(super) fn parse(base: &str, more: &str) -> Result<Rules, RulesError> {
             hints.push(hint.clone());
             owners.push(index);
         }
-        checked.push(check(rule, &shapes)?);
+        let rule = check(rule, &shapes)?;
+        if index >= tested {
+            rule.check_pattern()?;
+        }
+        checked.push(rule);
     }
     let found = checked.len();
     let rules = Rules {
@@ -226,31 +236,34 @@ fn check(raw: RawRule, shapes: &BTreeMap<String, String>) -> Result<Rule, RulesE
     let Some(pattern) = expand(&raw.pattern.unwrap_or_default(), shapes) else {
         return Err(RulesError::Shape { rule: raw.name });
     };
-    let pattern = RegexBuilder::new(&pattern)
-        .size_limit(PATTERN_BYTES_MAX)
-        .build();
-    let pattern = match pattern {
-        Ok(pattern) => pattern,
-        Err(source) => {
-            let source = Box::new(source);
-            return Err(RulesError::Pattern {
-                rule: raw.name,
-                source,
-            });
-        }
-    };
-    if !pattern.capture_names().any(|name| name == Some("value")) {
-        return Err(RulesError::NoValue { rule: raw.name });
-    }
     let near = (!raw.near.is_empty()).then(|| search(&raw.near));
     Ok(Rule {
         kind: raw.kind.unwrap_or_else(|| raw.name.clone()),
         name: raw.name,
         transform: raw.transform.unwrap_or_default(),
-        pattern: Some(pattern),
+        pattern: Some(Pattern::new(pattern)),
         near: near.flatten(),
         reach: raw.reach.unwrap_or(REACH_BYTES).min(REACH_BYTES_MAX),
     })
+}
+
+impl Rule {
+    /// Whether the pattern is one, and takes a value.
+    fn check_pattern(&self) -> Result<(), RulesError> {
+        let rule = || self.name.clone();
+        let Some(pattern) = &self.pattern else {
+            return Ok(());
+        };
+        let ready = pattern.ready().map_err(|source| RulesError::Pattern {
+            rule: rule(),
+            source: Box::new(source.clone()),
+        })?;
+        if ready.capture_names().any(|name| name == Some("value")) {
+            Ok(())
+        } else {
+            Err(RulesError::NoValue { rule: rule() })
+        }
+    }
 }
 
 fn search(texts: &[String]) -> Option<AhoCorasick> {
@@ -300,8 +313,6 @@ const NAME_BYTES_MAX: usize = 40;
 const HINT_BYTES_MIN: usize = 3;
 /// The longest reach of a rule, in bytes.
 const REACH_BYTES_MAX: usize = 64 << 10;
-/// What a compiled pattern may take, in bytes.
-const PATTERN_BYTES_MAX: usize = 4 << 20;
 /// The longest pattern, shapes expanded, in bytes.
 const PATTERN_TEXT_BYTES_MAX: usize = 64 << 10;
 /// How deep shapes may be nested.

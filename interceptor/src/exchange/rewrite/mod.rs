@@ -103,8 +103,14 @@ impl Rewriter {
     /// no call shall wait for. Where prompts are only watched, none does: the first one makes them
     /// ready while its provider is at it, and until then they take no memory.
     pub(crate) fn prepare(&self, config: &config::Cache) {
-        if config.mode == CacheMode::Rewrite && self.configured(config).is_none() {
-            tracing::error!("expected rules that were checked before, found invalid ones");
+        if config.mode != CacheMode::Rewrite {
+            return;
+        }
+        match self.configured(config) {
+            Some(set) => set.rules.make_ready(),
+            None => {
+                tracing::error!("expected rules that were checked before, found invalid ones");
+            }
         }
     }
 
