@@ -21,6 +21,7 @@ use crate::exchange::{self, CacheMemory, Keyring, Memory, Pending, Rewriter};
 use crate::forward::{Dialer, Forwarder, connect};
 use crate::ledger::{Ledger, LedgerError, LedgerOptions, Spend};
 use crate::metrics::{Bound, Metrics};
+use crate::process::clock::Clock;
 use crate::process::config::{Config, Live};
 use crate::process::limits;
 use crate::process::prices::{PriceFiles, Stamp};
@@ -46,6 +47,8 @@ pub struct Parts {
     pub authority: Authority,
     /// Where the ledger and the secret of key hashes are.
     pub state: StateDirectory,
+    /// The time by which calls are dated.
+    pub clock: Clock,
 }
 
 /// What every connection shares.
@@ -64,6 +67,7 @@ pub(crate) struct Context {
     pub(crate) connections: Arc<Semaphore>,
     /// One permit for each [`BODY_PERMIT_BYTES`] of request bodies that may be held.
     pub(crate) bodies: Arc<Semaphore>,
+    pub(crate) clock: Clock,
     live: Arc<Live>,
     state_dir: PathBuf,
     rules: ArcSwap<Rules>,
@@ -297,6 +301,7 @@ impl Sidecar {
             alerts,
             totals: Mutex::default(),
             rules: ArcSwap::from_pointee(Rules::new(config, &parts.capture)?),
+            clock: parts.clock,
             live: parts.live,
             drain: watch::Sender::new(false),
             capture: parts.capture,

@@ -1,4 +1,4 @@
-//! Replays a session at the simulated providers, and adds up what it used and cost.
+//! Replays sessions: what their clients send, what arrives at the provider, and what that costs.
 
 use std::time::Duration;
 
@@ -6,34 +6,41 @@ use weir_simulator::{Api, Desk, Usage};
 
 use crate::body::Conversation;
 use crate::session::{Dialect, Session};
+use crate::sidecar::Weir;
 use crate::text::Moment;
 
 /// What stands between the client and the provider.
-pub(crate) trait Way {
-    /// The body as it is sent on.
-    fn pass(&mut self, call: &Sent<'_>) -> String;
+pub(crate) enum Way<'a> {
+    /// Nothing.
+    Off,
+    Through(&'a mut Weir),
 }
 
 /// A call on its way.
 pub(crate) struct Sent<'a> {
-    pub(crate) session: &'a Session,
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "tests disturb Weir at some turns")
-    )]
-    pub(crate) turn: usize,
-    pub(crate) body: &'a str,
-    /// Milliseconds since the Unix epoch.
+    pub(crate) api: Dialect,
+    /// Number of the session, each of which has a key of its own.
+    pub(crate) session: usize,
+    pub(crate) body: String,
+    /// By the clocks of Weir and of the provider, in milliseconds since the Unix epoch.
     pub(crate) unix_ms: i64,
+    /// What the provider will be asked, to compare its answers with.
+    pub(crate) desk: &'a mut Desk,
 }
 
-/// Nothing stands between.
-pub(crate) struct Off;
-
-impl Way for Off {
-    fn pass(&mut self, call: &Sent<'_>) -> String {
-        call.body.to_owned()
-    }
+/// A session under way, on an account of its own.
+pub(crate) struct Replay<'a> {
+    session: &'a Session,
+    index: usize,
+    desk: Desk,
+    /// When the last call was made, in milliseconds since the Unix epoch.
+    unix_ms: i64,
+    /// When it began, where its calls are made at once, whatever their prompts say of the time.
+    at_once: Option<i64>,
+    conversations: Vec<Conversation<'a>>,
+    /// The whole prompt of each one's last call, as the provider saw it.
+    last: Vec<Option<u64>>,
+    pub(crate) replayed: Replayed,
 }
 
 /// What a session came to.
@@ -48,70 +55,117 @@ pub(crate) struct Replayed {
     pub(crate) torn: Vec<String>,
 }
 
-/// Replays `session`, the `index`th, on one account.
-pub(crate) fn replay(session: &Session, index: usize, way: &mut dyn Way) -> Replayed {
-    let api = match session.api {
-        Dialect::Messages => Api::Messages,
-        Dialect::Chat => Api::ChatCompletions,
-        Dialect::Responses => Api::Responses,
-    };
-    let mut desk = Desk::default();
-    let start: jiff::Timestamp = session.start.parse().expect("a time");
-    let mut unix_ms = start.as_millisecond();
-    let begin = |conversation| {
-        let moment = Moment {
-            session: index,
-            conversation,
-            turn: 0,
-            unix_ms,
-        };
-        Conversation::begin(session, moment)
-    };
-    let mut conversations: Vec<_> = (0..session.conversations).map(begin).collect();
-    let mut last: Vec<Option<u64>> = vec![None; conversations.len()];
-    let mut replayed = Replayed::default();
-    for turn in 0..session.turns {
-        let away = session
-            .pause
-            .filter(|(at, _)| *at == turn)
-            .map_or(0, |(_, seconds)| seconds);
-        unix_ms += i64::try_from(away * 1000).unwrap();
-        for (number, conversation) in conversations.iter_mut().enumerate() {
-            unix_ms += i64::try_from(session.step * 1000).unwrap() + 137;
-            conversation.moment.unix_ms = unix_ms;
-            let body = conversation.body();
-            let sent = way.pass(&Sent {
-                session,
-                turn,
-                body: &body,
+impl<'a> Replay<'a> {
+    pub(crate) fn begin(session: &'a Session, index: usize) -> Self {
+        let start: jiff::Timestamp = session.start.parse().expect("a time");
+        let unix_ms = start.as_millisecond();
+        let begin = |conversation| {
+            let moment = Moment {
+                session: index,
+                conversation,
+                turn: 0,
                 unix_ms,
-            });
-            let now = Duration::from_millis(u64::try_from(unix_ms).unwrap());
-            replayed.calls += 1;
-            match desk.serve(api, "an account", sent.as_bytes(), now) {
-                Ok(served) => {
-                    replayed.add(&served.usage, served.nanodollars);
-                    let before =
-                        std::mem::replace(&mut last[number], served.prefixes.last().copied());
-                    if before.is_some_and(|before| !served.prefixes.contains(&before)) {
-                        replayed
-                            .torn
-                            .push(format!("conversation {number}, turn {turn}"));
-                    }
-                    conversation.answer(&served.signature);
+            };
+            Conversation::begin(session, moment)
+        };
+        let conversations: Vec<_> = (0..session.conversations).map(begin).collect();
+        Self {
+            session,
+            index,
+            desk: Desk::default(),
+            unix_ms,
+            at_once: None,
+            last: vec![None; conversations.len()],
+            conversations,
+            replayed: Replayed::default(),
+        }
+    }
+
+    /// The same, its calls a moment apart by the clocks of the provider and of Weir.
+    pub(crate) fn at_once(session: &'a Session, index: usize) -> Self {
+        let replay = Self::begin(session, index);
+        Self {
+            at_once: Some(replay.unix_ms),
+            ..replay
+        }
+    }
+
+    /// All turns.
+    pub(crate) async fn whole(mut self, way: &mut Way<'_>) -> Replayed {
+        for turn in 0..self.session.turns {
+            self.turn(turn, way).await;
+        }
+        self.replayed
+    }
+
+    /// A turn of each conversation; none, if the session is over.
+    pub(crate) async fn turn(&mut self, turn: usize, way: &mut Way<'_>) {
+        if turn >= self.session.turns {
+            return;
+        }
+        let pause = self.session.pause.filter(|(at, _)| *at == turn);
+        let away = pause.map_or(0, |(_, seconds)| seconds);
+        self.unix_ms += i64::try_from(away * 1000).unwrap();
+        for number in 0..self.conversations.len() {
+            self.unix_ms += i64::try_from(self.session.step * 1000).unwrap() + 137;
+            self.call(number, turn, way).await;
+        }
+    }
+
+    async fn call(&mut self, number: usize, turn: usize, way: &mut Way<'_>) {
+        let conversation = &mut self.conversations[number];
+        conversation.moment.unix_ms = self.unix_ms;
+        let calls = i64::try_from(self.replayed.calls).unwrap();
+        let sent = Sent {
+            api: self.session.api,
+            session: self.index,
+            body: conversation.body(),
+            unix_ms: self.at_once.map_or(self.unix_ms, |start| start + calls),
+            desk: &mut self.desk,
+        };
+        self.replayed.calls += 1;
+        let served = match way {
+            Way::Off => sent.serve(None),
+            Way::Through(weir) => weir.pass(sent).await,
+        };
+        match served {
+            Ok(served) => {
+                self.replayed.add(&served.usage, served.nanodollars);
+                let before =
+                    std::mem::replace(&mut self.last[number], served.prefixes.last().copied());
+                if before.is_some_and(|before| !served.prefixes.contains(&before)) {
+                    let torn = format!("conversation {number}, turn {turn}");
+                    self.replayed.torn.push(torn);
                 }
-                Err(refused) => {
-                    let message = format!(
-                        "conversation {number}, turn {turn}: {} {}",
-                        refused.status, refused.message
-                    );
-                    replayed.refused.push(message);
-                    conversation.answer("");
-                }
+                conversation.answer(&served.signature);
+            }
+            Err(refused) => {
+                let message = format!(
+                    "conversation {number}, turn {turn}: {} {}",
+                    refused.status, refused.message
+                );
+                self.replayed.refused.push(message);
+                conversation.answer("");
             }
         }
     }
-    replayed
+}
+
+impl Sent<'_> {
+    /// What the provider says to the call, or to what of it `arrived`.
+    pub(crate) fn serve(
+        self,
+        arrived: Option<&[u8]>,
+    ) -> Result<weir_simulator::Served, weir_simulator::Refused> {
+        let api = match self.api {
+            Dialect::Messages => Api::Messages,
+            Dialect::Chat => Api::ChatCompletions,
+            Dialect::Responses => Api::Responses,
+        };
+        let body = arrived.unwrap_or(self.body.as_bytes());
+        let now = Duration::from_millis(u64::try_from(self.unix_ms).unwrap());
+        self.desk.serve(api, "an account", body, now)
+    }
 }
 
 impl Replayed {

@@ -15,6 +15,10 @@ pub(crate) struct Session {
     /// Whether the prefix breaks in a way that rewriting is there to repair.
     #[serde(default)]
     pub(crate) repairable: bool,
+    /// Calls that do not go on where the one before ended, with rewriting too: the client changes its
+    /// own history, or a value is not learned yet.
+    #[serde(default)]
+    pub(crate) torn: usize,
     pub(crate) api: Dialect,
     pub(crate) model: String,
     #[serde(default)]
@@ -76,7 +80,7 @@ pub(crate) struct Session {
 }
 
 /// How the session's calls are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Dialect {
     Messages,

@@ -2,30 +2,51 @@
 
 use std::fmt::Write as _;
 
-use crate::replay::{Off, Replayed, replay};
+use tokio::runtime::Runtime;
+use weir::process::config::CacheMode;
+
+use crate::replay::{Replay, Replayed, Way};
 use crate::session::{self, Session};
-use crate::weir::Weir;
+use crate::sidecar::{Weir, config};
 
 /// A session, with rewriting and without.
+#[derive(Clone)]
 pub(crate) struct Row {
     pub(crate) session: Session,
     pub(crate) off: Replayed,
     pub(crate) rewritten: Replayed,
 }
 
-/// Replays all sessions.
+/// Replays all sessions one after the other, half of them through each of two sidecars.
 pub(crate) fn rows() -> Vec<Row> {
-    let row = |(index, session): (usize, Session)| Row {
-        off: replay(&session, index, &mut Off),
-        rewritten: replay(&session, index, &mut Weir::new()),
-        session,
+    let sessions = session::all();
+    let half = |which: usize| {
+        let own = sessions.iter().enumerate().skip(which).step_by(2);
+        Runtime::new().unwrap().block_on(async {
+            let mut weir = Weir::start(config(CacheMode::Rewrite, ""));
+            let mut rows = Vec::new();
+            for (index, session) in own {
+                let begin = || Replay::begin(session, index);
+                let row = Row {
+                    off: begin().whole(&mut Way::Off).await,
+                    rewritten: begin().whole(&mut Way::Through(&mut weir)).await,
+                    session: session.clone(),
+                };
+                rows.push((index, row));
+            }
+            rows
+        })
     };
-    session::all().into_iter().enumerate().map(row).collect()
+    let mut rows = std::thread::scope(|scope| {
+        let other = scope.spawn(|| half(1));
+        [half(0), other.join().unwrap()].concat()
+    });
+    rows.sort_by_key(|(index, _)| *index);
+    rows.into_iter().map(|(_, row)| row).collect()
 }
 
 impl Row {
     /// What rewriting saves of the cost, in thousandths; negative where it costs more.
-    #[cfg(test)]
     pub(crate) fn saved_permille(&self) -> i64 {
         let (off, on) = (self.off.nanodollars, self.rewritten.nanodollars);
         let [off, on] = [off, on].map(|cost| i64::try_from(cost).expect("a small bill"));

@@ -9,6 +9,8 @@ use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::Value;
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
 
 use crate::{Api, World, soon};
 
@@ -51,16 +53,26 @@ impl Client {
             &[b"http/1.1"]
         };
         let stream = world.tls(target, host, alpn).await.unwrap();
-        let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        let client = Self::on(stream, host).await;
+        let http2 = matches!(client.sender, Sender::Http2(_));
         assert_eq!(http2, version == Version::HTTP_2);
+        client
+    }
+
+    /// Speaks to `host` on a connection, in the version that its handshake agreed upon.
+    ///
+    /// # Panics
+    /// Where HTTP can't be spoken on it.
+    pub async fn on(stream: TlsStream<TcpStream>, host: &'static str) -> Self {
+        let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         let sender = if http2 {
-            let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
-                .await
-                .unwrap();
+            let shaken = http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
+            let (sender, connection) = Box::pin(shaken).await.unwrap();
             tokio::spawn(connection);
             Sender::Http2(sender)
         } else {
-            let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+            let shaken = http1::handshake(TokioIo::new(stream));
+            let (sender, connection) = Box::pin(shaken).await.unwrap();
             tokio::spawn(connection);
             Sender::Http1(sender)
         };

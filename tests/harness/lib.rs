@@ -29,7 +29,7 @@ pub use api::Api;
 pub use client::{Answer, Client, KEY, request};
 pub use scripted::Scripted;
 pub use wire::{Message, Wire};
-pub use world::{Stored, World};
+pub use world::{Stored, World, ask_for_tunnel, handshake};
 
 use std::time::Duration;
 

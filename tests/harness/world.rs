@@ -17,6 +17,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use weir::capture::{self, Capture, Command, Mode};
 use weir::ledger::Record;
+use weir::process::clock::Clock;
 use weir::process::config::{Config, Live};
 use weir::process::leftovers::Leftovers;
 use weir::process::state::StateDirectory;
@@ -66,7 +67,15 @@ impl World {
     ///
     /// # Panics
     /// Where it does not start.
-    pub fn continued(state: TempDir, ca_pems: &[&str], mut config: Config) -> Self {
+    pub fn continued(state: TempDir, ca_pems: &[&str], config: Config) -> Self {
+        Self::at(Clock::System, state, ca_pems, config)
+    }
+
+    /// The same by a clock of the test.
+    ///
+    /// # Panics
+    /// Where it does not start.
+    pub fn at(clock: Clock, state: TempDir, ca_pems: &[&str], mut config: Config) -> Self {
         let roots = TempDir::new().unwrap();
         for (number, pem) in ca_pems.iter().enumerate() {
             let path = roots.path().join(format!("{number}.pem"));
@@ -99,6 +108,7 @@ impl World {
             capture: Arc::clone(&capture),
             authority,
             state: directory,
+            clock,
         })
         .unwrap();
         let records = Mutex::new(sidecar.ledger().subscribe());
@@ -258,8 +268,11 @@ impl World {
     }
 }
 
-/// Asks the proxy for a tunnel to `target`.
-async fn ask_for_tunnel(stream: TcpStream, target: impl std::fmt::Display) -> TcpStream {
+/// Asks the proxy for a tunnel to `target`, `host:port` or `address:port`.
+///
+/// # Panics
+/// Where the proxy does not answer 200.
+pub async fn ask_for_tunnel(stream: TcpStream, target: impl std::fmt::Display) -> TcpStream {
     let mut wire = Wire::new(stream);
     wire.send(format!(
         "CONNECT {target} HTTP/1.1\r\nhost: {target}\r\n\r\n"
@@ -277,7 +290,7 @@ async fn ask_for_tunnel(stream: TcpStream, target: impl std::fmt::Display) -> Tc
 ///
 /// # Panics
 /// Where `ca_pem` is no certificate or `host` no name.
-pub(crate) async fn handshake(
+pub async fn handshake(
     tcp: TcpStream,
     host: &str,
     alpn: &[&[u8]],

@@ -29,7 +29,7 @@ use crate::decrypt::Session;
 use crate::forward::SendError;
 use crate::ledger::{Cost, Outcome, Record, new_id};
 use crate::process::config::{Fail, Subscriptions, Unpriced};
-use crate::sidecar::{Context, Rules, unix_ms};
+use crate::sidecar::{Context, Rules};
 
 /// An exchange whose record is not written yet.
 pub(super) struct Entry {
@@ -138,7 +138,7 @@ impl Entry {
             Endpoint::Call(api) => (api.as_str(), api::said_by_path(api, path)),
             _ => ("", SaidByPath::default()),
         };
-        let started_unix_ms = unix_ms();
+        let started_unix_ms = context.clock.unix_ms();
         let record = Record {
             id: new_id(started_unix_ms),
             started_unix_ms,
@@ -172,7 +172,7 @@ impl Entry {
         let endpoint = Endpoint::Call(api);
         let record = Record {
             id: uuid::Uuid::now_v7().to_string(),
-            started_unix_ms: unix_ms(),
+            started_unix_ms: context.clock.unix_ms(),
             api: api.as_str().to_owned(),
             path_class: endpoint.class().to_owned(),
             outcome: Outcome::ClientGone,

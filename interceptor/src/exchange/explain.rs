@@ -19,7 +19,6 @@ use weir_core::volatile::{Rules, Span};
 use super::entry::Entry;
 use crate::ledger::Record;
 use crate::process::config::CacheMode;
-use crate::sidecar::unix_ms;
 
 /// The latest calls in hashes, and the key of the hashes, which no other process has.
 pub(crate) struct CacheMemory {
@@ -158,7 +157,9 @@ impl Entry {
                 rules.map(found).unwrap_or_default()
             }
         };
-        let since_sent = self.sent.map_or(0, |sent| sent.elapsed().as_millis());
+        let was_sent = self.sent.unwrap_or(self.opened);
+        let until_sent = was_sent.duration_since(self.opened).as_millis();
+        let until_sent = i64::try_from(until_sent).unwrap_or(0);
         let identity = &self.record.identity;
         let family = (&identity.program, identity.uid, &self.record.api);
         self.sketched = Some(Sketched {
@@ -166,7 +167,7 @@ impl Entry {
             other,
             sent: sent_as,
             family: self.context.cache.name(&family),
-            sent_ms: unix_ms().saturating_sub(i64::try_from(since_sent).unwrap_or(0)),
+            sent_ms: self.record.started_unix_ms.saturating_add(until_sent),
             spans,
         });
     }

@@ -14,6 +14,7 @@ use super::RunError;
 use super::summary::Summary;
 use crate::capture::{Capture, Opened};
 use crate::process::admin::{self, Pages};
+use crate::process::clock::Clock;
 use crate::process::config::Live;
 use crate::process::leftovers::{Leftover, Leftovers};
 use crate::process::limits::RUN_SHUTDOWN_TIMEOUT;
@@ -62,6 +63,7 @@ impl Session {
             capture: Arc::clone(&capture),
             authority,
             state,
+            clock: Clock::System,
         };
         let sidecar = runtime
             .block_on(async { Sidecar::start(parts) })

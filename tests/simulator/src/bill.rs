@@ -185,6 +185,14 @@ impl Books {
         self.pages().received.iter().cloned().collect()
     }
 
+    pub(crate) fn last_line(&self) -> Option<Billed> {
+        self.pages().lines.back().cloned()
+    }
+
+    pub(crate) fn last_received(&self) -> Option<Received> {
+        self.pages().received.back().cloned()
+    }
+
     fn pages(&self) -> MutexGuard<'_, Pages> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

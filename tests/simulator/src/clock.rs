@@ -33,6 +33,13 @@ impl Clock {
         }
     }
 
+    /// Sets a manual clock, also back; a system clock goes its own way.
+    pub fn set(&self, since_epoch: Duration) {
+        if let Some(manual) = &self.manual {
+            manual.store(millis(since_epoch), Ordering::SeqCst);
+        }
+    }
+
     /// The time since 1970-01-01 UTC, to the millisecond if the clock is manual.
     #[must_use]
     pub fn now(&self) -> Duration {

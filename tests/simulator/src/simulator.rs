@@ -154,6 +154,18 @@ impl Simulator {
         self.state.books.received()
     }
 
+    /// The latest line of the bill.
+    #[must_use]
+    pub fn last_billed(&self) -> Option<Billed> {
+        self.state.books.last_line()
+    }
+
+    /// The latest request that arrived.
+    #[must_use]
+    pub fn last_received(&self) -> Option<Received> {
+        self.state.books.last_received()
+    }
+
     /// How many TCP connections were accepted.
     #[must_use]
     pub fn connections(&self) -> usize {
