@@ -108,6 +108,8 @@ pub struct Metrics {
     pub rewritten: IntCounterVec,
     /// Values of workloads, by what is done about them from then on.
     pub switched: IntCounterVec,
+    /// Conversations looked up where other nodes tell of them, by what came of it.
+    pub recalled: IntCounterVec,
     /// Calls refused, by `reason`.
     pub refused: IntCounterVec,
     /// What caps did besides refusing.
@@ -239,6 +241,7 @@ impl Metrics {
             cache: CacheMetrics::new(&registry)?,
             rewritten: rewritten(&registry)?,
             switched: switched(&registry)?,
+            recalled: recalled(&registry)?,
             refused: counter("weir_refused_calls_total", "Calls refused.", &["reason"])?,
             caps: CapMetrics::new(&registry)?,
             bypassed: counter(
@@ -387,6 +390,15 @@ fn rewritten(registry: &Registry) -> Result<IntCounterVec, prometheus::Error> {
     let rewritten = IntCounterVec::new(options, &["result"])?;
     registry.register(Box::new(rewritten.clone()))?;
     Ok(rewritten)
+}
+
+fn recalled(registry: &Registry) -> Result<IntCounterVec, prometheus::Error> {
+    let help = "Conversations looked up in the shared ledger, since another node may have served \
+                their previous turn.";
+    let options = Opts::new("weir_conversations_recalled_total", help);
+    let recalled = IntCounterVec::new(options, &["result"])?;
+    registry.register(Box::new(recalled.clone()))?;
+    Ok(recalled)
 }
 
 fn switched(registry: &Registry) -> Result<IntCounterVec, prometheus::Error> {

@@ -17,7 +17,7 @@ use crate::accept;
 use crate::alerts::{self, Alerts};
 use crate::capture::Capture;
 use crate::decrypt::{Leaves, Rejections};
-use crate::exchange::{self, CacheMemory, Keyring, Memory, Pending, Rewriter};
+use crate::exchange::{self, CacheMemory, Keyring, Memory, Pending, Rewriter, Secret};
 use crate::forward::{Dialer, Forwarder, connect};
 use crate::ledger::{Ledger, LedgerError, LedgerOptions, Spend};
 use crate::metrics::{Bound, Metrics};
@@ -275,11 +275,15 @@ impl Sidecar {
     /// The configuration names something that is not there, or the ledger can't be opened.
     pub fn start(parts: Parts) -> anyhow::Result<Self> {
         let config = parts.live.config();
-        let ledger = Ledger::open(&LedgerOptions {
+        let options = LedgerOptions {
             state_dir: parts.state.path().to_owned(),
             url: config.ledger.url.clone(),
             password_file: config.ledger.password_file.clone(),
-        })?;
+        };
+        let ledger = Ledger::open(&options)?;
+        let shared = options.conversations()?;
+        let secret = Secret::of(&config.cache, shared.is_some())?;
+        let secret = secret.as_ref();
         let price_files = PriceFiles::of(parts.state.path());
         let (alerts, waiting) = alerts::queue();
         let context = Arc::new(Context {
@@ -288,10 +292,13 @@ impl Sidecar {
             state_dir: parts.state.path().to_owned(),
             leaves: Leaves::new(parts.authority),
             rejections: Rejections::default(),
-            keyring: Keyring::open_or_create(parts.state.path())?,
+            keyring: secret.map_or_else(
+                || Keyring::open_or_create(parts.state.path()),
+                |secret| Ok(Keyring::shared(secret)),
+            )?,
             memory: Memory::open(parts.state.path()),
             cache: CacheMemory::default(),
-            rewriter: Rewriter::open(parts.state.path())?,
+            rewriter: Rewriter::open(parts.state.path(), secret, shared)?,
             pending: Pending::new(parts.state.path()),
             metrics: Metrics::new()?,
             connections: Arc::new(Semaphore::new(limits::CONNECTIONS_MAX)),

@@ -20,6 +20,8 @@ mod faults;
 #[cfg(test)]
 mod later;
 #[cfg(test)]
+mod moved;
+#[cfg(test)]
 mod nodes;
 #[cfg(test)]
 mod prices;

@@ -15,7 +15,7 @@ use weir_tests::{Api, Client, World};
 
 #[path = "../../interceptor/tests/postgres/server.rs"]
 #[expect(dead_code, reason = "the tests of the ledger itself use the rest")]
-mod server;
+pub(crate) mod server;
 
 use crate::caps_streams::long;
 use server::Server;

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use weir::process::config::{Cache, CacheMode, Config};
 use weir_core::prompt::{self, HashKey};
 use weir_core::rewrite::JUDGED_CALLS;
-use weir_simulator::{Clock, Options, Simulator};
+use weir_simulator::{Clock, Options, Received, Simulator};
 use weir_tests::{Api, Client, World, request};
 
 const KEY: HashKey = HashKey::new([9; 16]);
@@ -29,14 +29,14 @@ fn config(mode: CacheMode, rules: &str) -> Config {
 }
 
 /// An agent as they are: a long system prompt with a value in its midst, and markers that move.
-struct Agent {
+pub(crate) struct Agent {
     model: &'static str,
     thinks: bool,
     messages: Vec<Value>,
 }
 
 impl Agent {
-    fn new(model: &'static str, thinks: bool, first: &str) -> Self {
+    pub(crate) fn new(model: &'static str, thinks: bool, first: &str) -> Self {
         let mut agent = Self {
             model,
             thinks,
@@ -46,7 +46,7 @@ impl Agent {
         agent
     }
 
-    fn says(&mut self, text: &str) {
+    pub(crate) fn says(&mut self, text: &str) {
         let think = if self.thinks { "think=20 " } else { "" };
         let text = format!("{text} [[sim: {think}tokens=10]]");
         self.messages
@@ -82,7 +82,7 @@ impl Agent {
         body
     }
 
-    async fn turn(&mut self, client: &mut Client, date: &str) -> StatusCode {
+    pub(crate) async fn turn(&mut self, client: &mut Client, date: &str) -> StatusCode {
         let (status, answer) = client.ask(Api::Messages, &self.body(date)).await;
         if status == StatusCode::OK {
             let answer: Value = serde_json::from_slice(&answer).unwrap();
@@ -93,7 +93,7 @@ impl Agent {
     }
 }
 
-async fn client(world: &World, simulator: &Simulator) -> Client {
+pub(crate) async fn client(world: &World, simulator: &Simulator) -> Client {
     Client::connect(
         world,
         simulator.addr(),
@@ -104,8 +104,12 @@ async fn client(world: &World, simulator: &Simulator) -> Client {
 }
 
 /// The bodies that the provider saw after the first `others`, each beginning with the one before.
-fn assert_each_continues_the_one_before(simulator: &Simulator, others: usize) {
-    let received = simulator.received().split_off(others);
+pub(crate) fn assert_each_continues_the_one_before(simulator: &Simulator, others: usize) {
+    assert_each_continues(&simulator.received().split_off(others));
+}
+
+/// The bodies that the provider saw of a conversation, each beginning with the one before.
+pub(crate) fn assert_each_continues(received: &[Received]) {
     let prints = received.iter().map(|request| {
         let prompt = prompt::read(&request.body).unwrap();
         prompt.fingerprints(&request.body, &KEY)
@@ -123,7 +127,7 @@ fn assert_each_continues_the_one_before(simulator: &Simulator, others: usize) {
     }
 }
 
-const OTHER_RULES: &str = "[[rule]]\nname = \"current-date\"\ntransform = \"keep\"\n";
+pub(crate) const OTHER_RULES: &str = "[[rule]]\nname = \"current-date\"\ntransform = \"keep\"\n";
 
 /// A conversation, and what happens to Weir while it goes on.
 struct Story<'a> {

@@ -17,6 +17,7 @@ mod priced;
 mod request;
 mod response;
 mod rewrite;
+mod secret;
 mod settle;
 mod settled;
 mod unpriced;
@@ -42,6 +43,7 @@ use linger::Lingering;
 use request::Read;
 use response::Response;
 pub(crate) use rewrite::Rewriter;
+pub(crate) use secret::Secret;
 use settled::Settled;
 
 use crate::decrypt::{Decrypted, Session};
@@ -159,6 +161,7 @@ async fn exchange(
         return Ok(entry.refuse(api, &exceeded));
     }
     let came = body.clone();
+    entry.recall(&plain).await;
     let body = entry.edit(body);
     entry.keep_for_sketch(came, &body);
     let head = entry.edit_head(head, body.len());

@@ -36,6 +36,7 @@ pub use books::Books;
 use frame::{Entry, EntryRef, encode};
 use journal::{Handed, Journal};
 pub use postgres::put_to;
+pub(crate) use postgres::{Conversations, Sealed};
 pub(crate) use postgres::{LEASE_WAIT, LeaseCounts, Leases, Outcome as LeaseOutcome};
 pub use record::{Bypass, Cost, Edit, Identity, Outcome, Record, Timings};
 use tokio::sync::broadcast;
@@ -77,6 +78,15 @@ impl LedgerOptions {
         is_postgres
             .then(|| postgres::Target::parse(&self.url, self.password_file.as_deref()))
             .transpose()
+    }
+
+    /// Where nodes share what conversations were given; none, if the database is not shared.
+    ///
+    /// # Errors
+    /// Where the URL, or what it refers to, can't be understood.
+    pub(crate) fn conversations(&self) -> Result<Option<Arc<Conversations>>, LedgerError> {
+        let target = self.postgres()?;
+        Ok(target.map(|target| Arc::new(Conversations::new(target))))
     }
 
     /// The database's file.

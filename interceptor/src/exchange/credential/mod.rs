@@ -21,6 +21,8 @@ use aws_lc_rs::{hmac, rand};
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName, SEC_WEBSOCKET_PROTOCOL};
 use weir_core::catalog::Provider;
 
+use super::secret::Secret;
+
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 const API_KEY: HeaderName = HeaderName::from_static("api-key");
 const X_GOOG_API_KEY: HeaderName = HeaderName::from_static("x-goog-api-key");
@@ -113,6 +115,15 @@ impl Keyring {
         Ok(Self {
             key: hmac::Key::new(hmac::HMAC_SHA256, &secret),
         })
+    }
+
+    /// Hashes under the secret that nodes share, so that a key has one hash at all of them.
+    pub(crate) fn shared(secret: &Secret) -> Self {
+        let secret = hmac::Key::new(hmac::HMAC_SHA256, secret.bytes());
+        let derived = hmac::sign(&secret, b"key-hash");
+        Self {
+            key: hmac::Key::new(hmac::HMAC_SHA256, derived.as_ref()),
+        }
     }
 
     /// The credential that a request carries, if any. `latest` is that of its connection.

@@ -3,6 +3,7 @@
 
 mod effect;
 mod learn;
+mod nodes;
 mod prefix;
 mod store;
 mod turn;
@@ -27,11 +28,14 @@ use weir_core::volatile::{Rules, Span};
 
 use super::credential::Kind;
 use super::entry::Entry;
+use super::secret::Secret;
+use crate::ledger::Conversations;
 use crate::metrics::Metrics;
 use crate::process::config::{self, CacheMode};
 use effect::Effects;
 pub(super) use effect::Measured;
 use learn::Learner;
+use nodes::Nodes;
 pub(crate) use prefix::untouchable;
 use store::Store;
 use turn::Turns;
@@ -39,12 +43,14 @@ use turn::Turns;
 /// What all calls share: the memory of conversations, and the rules in force.
 #[derive(Debug)]
 pub(crate) struct Rewriter {
-    store: Store,
+    store: Arc<Store>,
+    /// Where conversations are shared.
+    nodes: Option<Nodes>,
     learner: Learner,
     key: HashKey,
     sets: Mutex<Sets>,
     effects: Effects,
-    turns: Turns,
+    turns: Arc<Turns>,
     recent: Mutex<Recent>,
 }
 
@@ -82,19 +88,28 @@ impl Only {
 }
 
 impl Rewriter {
-    /// Opens the memory of conversations in `state_dir`.
+    /// Opens the memory of conversations in `state_dir`. With the nodes' secret and `shared`, they are
+    /// told to other nodes, which takes a tokio runtime.
     ///
     /// # Errors
     /// Its secret can't be read or made.
-    pub(crate) fn open(state_dir: &Path) -> io::Result<Self> {
-        let (store, key) = Store::open(state_dir)?;
+    pub(crate) fn open(
+        state_dir: &Path,
+        secret: Option<&Secret>,
+        shared: Option<Arc<Conversations>>,
+    ) -> io::Result<Self> {
+        let (store, key) = Store::open(state_dir, secret)?;
+        let store = Arc::new(store);
+        let turns = Arc::<Turns>::default();
+        let shared = shared.filter(|_| secret.is_some());
         Ok(Self {
+            nodes: shared.map(|table| Nodes::new(table, Arc::clone(&store), Arc::clone(&turns))),
             store,
             learner: Learner::new(state_dir),
             key,
             sets: Mutex::default(),
             effects: Effects::open(state_dir),
-            turns: Turns::default(),
+            turns,
             recent: Mutex::default(),
         })
     }
@@ -385,7 +400,8 @@ impl Entry {
         let Some(call) = &self.call else {
             return Vec::new();
         };
-        let is_idle = cache.mode == CacheMode::Off && rewriter.store.is_empty();
+        let is_idle =
+            cache.mode == CacheMode::Off && rewriter.nodes.is_none() && rewriter.store.is_empty();
         if is_idle || !rewrite::covers(call.api, body) {
             return Vec::new();
         }
@@ -450,6 +466,7 @@ impl Entry {
     /// was. Then a plan may be made while the provider is at the call.
     pub(super) fn only_watches(&self) -> bool {
         self.rules.config.cache.mode != CacheMode::Rewrite
+            && self.context.rewriter.nodes.is_none()
             && self.context.rewriter.store.has_only_watched()
     }
 

@@ -20,6 +20,8 @@ use serde::de::DeserializeOwned;
 use weir_core::prompt::{Fingerprint, HashKey};
 use weir_core::rewrite::{RulesId, Tree};
 
+use crate::exchange::secret::Secret;
+
 /// What conversations were given.
 #[derive(Debug)]
 pub(super) struct Store {
@@ -39,12 +41,16 @@ struct State {
 }
 
 impl Store {
-    /// Opens the memory in `state_dir`, and gives the key of all hashes with it.
+    /// Opens the memory in `state_dir`, and gives the key of all hashes with it. Both are under
+    /// the secret that nodes share, if there is one, else under one of this directory.
     ///
     /// # Errors
     /// The secret can't be read or made.
-    pub(super) fn open(state_dir: &Path) -> io::Result<(Self, HashKey)> {
-        let secret = secret(&state_dir.join(SECRET_FILE))?;
+    pub(super) fn open(state_dir: &Path, shared: Option<&Secret>) -> io::Result<(Self, HashKey)> {
+        let secret = match shared {
+            Some(shared) => shared.bytes().to_vec(),
+            None => secret(&state_dir.join(SECRET_FILE))?,
+        };
         let derive =
             |purpose: &[u8]| hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &secret), purpose);
         let seal = RandomizedNonceKey::new(&AES_256_GCM, derive(b"seal").as_ref());
@@ -354,13 +360,13 @@ mod tests {
     #[test]
     fn what_is_remembered_outlives_the_process_and_is_not_to_be_read() {
         let dir = tempfile::tempdir().unwrap();
-        let (store, key) = Store::open(dir.path()).unwrap();
+        let (store, key) = Store::open(dir.path(), None).unwrap();
         let tree = tree(&key);
         assert!(store.is_empty());
         store.put(7, &tree, true, 1000).unwrap();
         store.put_rules(1, "text").unwrap();
         drop(store);
-        let (again, same_key) = Store::open(dir.path()).unwrap();
+        let (again, same_key) = Store::open(dir.path(), None).unwrap();
         assert_eq!(same_key, key);
         assert_eq!(again.get(7, 2000).unwrap(), Some(tree));
         assert_eq!(again.get(8, 2000).unwrap(), None);
@@ -382,7 +388,7 @@ mod tests {
     #[test]
     fn what_is_only_watched_leaves_no_trace() {
         let dir = tempfile::tempdir().unwrap();
-        let (store, key) = Store::open(dir.path()).unwrap();
+        let (store, key) = Store::open(dir.path(), None).unwrap();
         let tree = tree(&key);
         store.put(7, &tree, false, 1000).unwrap();
         assert_eq!(store.get(7, 1000).unwrap(), Some(tree));
@@ -392,7 +398,7 @@ mod tests {
     #[test]
     fn a_conversation_expires_after_its_last_turn() {
         let dir = tempfile::tempdir().unwrap();
-        let (store, key) = Store::open(dir.path()).unwrap();
+        let (store, key) = Store::open(dir.path(), None).unwrap();
         let tree = tree(&key);
         store.put(7, &tree, true, 1000).unwrap();
         let mut state = store.lock();
@@ -411,11 +417,11 @@ mod tests {
     #[test]
     fn another_secret_forgets() {
         let dir = tempfile::tempdir().unwrap();
-        let (store, key) = Store::open(dir.path()).unwrap();
+        let (store, key) = Store::open(dir.path(), None).unwrap();
         store.put(7, &tree(&key), true, 1000).unwrap();
         drop(store);
         fs::remove_file(dir.path().join(SECRET_FILE)).unwrap();
-        let (store, _) = Store::open(dir.path()).unwrap();
+        let (store, _) = Store::open(dir.path(), None).unwrap();
         assert_eq!(store.get(7, 1000).unwrap(), None);
     }
 }

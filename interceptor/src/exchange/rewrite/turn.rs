@@ -78,7 +78,11 @@ impl Rewriter {
         }
         drop(sets);
         let kept = self.store.put(at, tree, edited, now_s);
-        kept.map_err(Failed::Memory)
+        kept.map_err(Failed::Memory)?;
+        if let Some(nodes) = self.nodes.as_ref().filter(|_| edited) {
+            nodes.tell(at);
+        }
+        Ok(())
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! In reading order: where it is and how to get there (`target`), its tables (`schema`), rows as the
 //! SQLite ledger has them (`stage`), what the writer does (`store`), what the caps read (`spends`),
-//! and how slices of caps are leased (`leases`).
+//! how slices of caps are leased (`leases`), and what nodes share of conversations (`conversations`).
 //!
 //! No state of a connection is relied on, so that any pool may stand between: no prepared
 //! statements, no settings, no locks beyond a transaction. Each call waits for a bounded time.
@@ -13,12 +13,14 @@ mod schema;
 mod stage;
 
 mod changes;
+mod conversations;
 mod leases;
 mod spends;
 mod store;
 
 use std::time::Duration;
 
+pub(crate) use conversations::{Conversations, Sealed};
 pub(super) use leases::Watched;
 pub use leases::put_to;
 pub(crate) use leases::{LEASE_WAIT, LeaseCounts, Leases, Outcome};

@@ -171,8 +171,16 @@ impl Store {
                 (&PURGE_ROWS, Type::INT8),
             ],
         )?;
+        let forgotten = self.number(
+            "SELECT weir.purge_conversations($1, $2, $3)",
+            &[
+                (&CONVERSATION_DAYS, Type::INT8),
+                (&CONVERSATIONS_MAX, Type::INT8),
+                (&PURGE_ROWS, Type::INT8),
+            ],
+        )?;
         // Where there is more, it goes with the next looks.
-        if gone < PURGE_ROWS {
+        if gone.max(forgotten) < PURGE_ROWS {
             self.purged_at = Some(Instant::now());
         }
         Ok(())
@@ -248,4 +256,8 @@ const PURGE_ROWS: i64 = 5_000;
 const CALENDAR_DAYS: i64 = 31 + 2;
 /// The longest window that rolls, and the same.
 const ROLLING_DAYS: i64 = 366 + 2;
+/// How long a conversation is kept after something was told in it last.
+const CONVERSATION_DAYS: i64 = 30;
+/// Conversations that are kept; a usual one takes a few kilobytes.
+const CONVERSATIONS_MAX: i64 = 500_000;
 const DAY_MS: i64 = 86_400_000;

@@ -103,6 +103,7 @@ struct RawUpstream {
 struct RawCache {
     mode: CacheMode,
     learn: Option<bool>,
+    secret_file: Option<PathBuf>,
     rule: Vec<Spanned<toml::Table>>,
 }
 
@@ -253,6 +254,7 @@ fn check_cache(raw: RawCache, source: &Source<'_>) -> Result<Cache, ConfigError>
         mode: raw.mode,
         learn: raw.learn.unwrap_or(LEARN_DEFAULT),
         rules,
+        secret_file: raw.secret_file,
     })
 }
 

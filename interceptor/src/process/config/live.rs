@@ -139,6 +139,10 @@ fn needs_restart(before: &Config, after: &Config) -> Vec<&'static str> {
             "intercept.fail",
             before.intercept.fail != after.intercept.fail,
         ),
+        (
+            "cache.secret_file",
+            before.cache.secret_file != after.cache.secret_file,
+        ),
         ("ledger.url", before.ledger != after.ledger),
         ("admin.listen", before.admin != after.admin),
     ];

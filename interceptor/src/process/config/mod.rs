@@ -262,6 +262,8 @@ pub struct Cache {
     pub learn: bool,
     /// `[[cache.rule]]`, as the text of a rules file: what is added to the built-in rules.
     pub rules: String,
+    /// The secret that nodes share, so that a conversation goes on at any of them.
+    pub secret_file: Option<PathBuf>,
 }
 
 impl Default for Cache {
@@ -270,6 +272,7 @@ impl Default for Cache {
             mode: CacheMode::default(),
             learn: LEARN_DEFAULT,
             rules: String::new(),
+            secret_file: None,
         }
     }
 }

@@ -24,6 +24,7 @@ extra_roots = ["/etc/weir/corp-root.pem"]
 [cache]
 mode = "rewrite"
 learn = false
+secret_file = "/run/secrets/weir-cache"
 
 [[cap]]
 name = "each developer, each day"
@@ -109,6 +110,7 @@ fn every_key_of_the_contract_is_read() {
             mode: CacheMode::Rewrite,
             learn: false,
             rules: String::new(),
+            secret_file: Some("/run/secrets/weir-cache".into()),
         },
         caps: vec![cap, all],
         breakers: vec![default_breaker()],

@@ -1,0 +1,400 @@
+//! What nodes tell each other of conversations: sealed rows in the ledger that they share, which only
+//! those can open who have their secret.
+//!
+//! A node that served a conversation's previous turn knows all there is to know, and asks nobody. One
+//! that did not may know nothing, or too little: it asks once, and goes on with what it has where
+//! the answer does not come in time. What changes is written behind the calls, never before them.
+
+use std::collections::{HashMap, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use weir_core::prompt::{self, Fingerprint};
+use weir_core::rewrite::{self, RulesId, Thread, Tree};
+
+use super::store::Store;
+use super::turn::Turns;
+use crate::exchange::entry::Entry;
+use crate::ledger::{Conversations, LedgerError, Sealed};
+use crate::sidecar::unix_ms;
+
+/// The other nodes, as this one knows them.
+#[derive(Debug)]
+pub(super) struct Nodes {
+    table: Arc<Conversations>,
+    turns: Arc<Turns>,
+    seen: Mutex<Seen>,
+    /// Conversations in which something was told here.
+    changed: mpsc::Sender<Fingerprint>,
+}
+
+/// Turns that this process served, the latest ones.
+#[derive(Debug, Default)]
+struct Seen {
+    young: HashSet<Fingerprint>,
+    old: HashSet<Fingerprint>,
+}
+
+impl Seen {
+    fn has(&self, at: Fingerprint) -> bool {
+        self.young.contains(&at) || self.old.contains(&at)
+    }
+
+    fn note(&mut self, at: Fingerprint) {
+        if self.young.len() >= SEEN_MAX / 2 {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(at);
+    }
+
+    /// Whether others may know more of what came before the new turn. A first turn tells nothing
+    /// of the second one: it is that of all conversations that begin alike, wherever they did.
+    fn is_behind(&self, thread: &Thread) -> bool {
+        let latest = thread.turns.iter().rev().take(2);
+        let mut later = latest.filter(|turn| turn.at != thread.first.at);
+        !thread.is_start && !later.any(|turn| self.has(turn.at))
+    }
+}
+
+/// What came of asking the other nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Recalled {
+    Found,
+    Unknown,
+    Unreachable,
+    Failed,
+}
+
+impl Recalled {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Found => "found",
+            Self::Unknown => "unknown",
+            Self::Unreachable => "unreachable",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+impl Nodes {
+    /// Needs a tokio runtime, for the writing.
+    pub(super) fn new(table: Arc<Conversations>, store: Arc<Store>, turns: Arc<Turns>) -> Self {
+        let (changed, waiting) = mpsc::channel(CHANGED_MAX);
+        let writer = Writer {
+            table: Arc::clone(&table),
+            store,
+            sent: HashMap::new(),
+            logged_at: None,
+        };
+        tokio::spawn(writer.run(waiting));
+        Self {
+            table,
+            turns,
+            seen: Mutex::default(),
+            changed,
+        }
+    }
+
+    /// Has a conversation written that changed. What does not fit is written when it changes again.
+    pub(super) fn tell(&self, at: Fingerprint) {
+        if let Err(error) = self.changed.try_send(at) {
+            tracing::debug!(%error, "a conversation is not told to other nodes now");
+        }
+    }
+
+    /// Takes in what others know of a conversation, where they may know more. None, if not.
+    async fn recall(&self, store: &Store, thread: &Thread, now_s: i64) -> Option<Recalled> {
+        let is_behind = self.seen().is_behind(thread);
+        let recalled = if is_behind {
+            Some(self.look_up(store, thread.first.at, now_s).await)
+        } else {
+            None
+        };
+        // A question that was not answered is asked again: a signature that was refused for want of
+        // the answer is not refused then.
+        if recalled != Some(Recalled::Unreachable)
+            && let Some(last) = thread.turns.last()
+        {
+            self.seen().note(last.at);
+        }
+        recalled
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn look_up(&self, store: &Store, at: Fingerprint, now_s: i64) -> Recalled {
+        let until = Instant::now() + RECALL_WAIT;
+        let Some(row) = self.ask(&at.to_be_bytes(), until).await else {
+            return Recalled::Unreachable;
+        };
+        let theirs: Option<Tree> = row.and_then(|row| store.unseal(&at.to_be_bytes(), &row.bytes));
+        let Some(theirs) = theirs else {
+            return Recalled::Unknown;
+        };
+        let rules: HashSet<RulesId> = theirs.rules().collect();
+        for id in rules.into_iter().filter(|id| store.rules(*id).is_none()) {
+            let Some(row) = self.ask(&id.to_be_bytes(), until).await else {
+                return Recalled::Unreachable;
+            };
+            let text = row.and_then(|row| store.unseal::<String>(&id.to_be_bytes(), &row.bytes));
+            if let Some(text) = text
+                && let Err(error) = store.put_rules(id, &text)
+            {
+                tracing::warn!(%error, "expected to keep the rules of another node");
+                return Recalled::Failed;
+            }
+        }
+        let _alone = self.turns.alone(at);
+        match take_in(store, at, &theirs, now_s) {
+            Ok(()) => Recalled::Found,
+            Err(error) => {
+                tracing::warn!(%error, "expected to keep a conversation of another node");
+                Recalled::Failed
+            }
+        }
+    }
+
+    async fn ask(&self, key: &[u8], until: Instant) -> Option<Option<Sealed>> {
+        let left = until.saturating_duration_since(Instant::now());
+        self.table.ask(key.to_vec(), left).await
+    }
+}
+
+/// Adds what others know to what is known here.
+fn take_in(
+    store: &Store,
+    at: Fingerprint,
+    theirs: &Tree,
+    now_s: i64,
+) -> Result<(), rusqlite::Error> {
+    let mine = store.get(at, now_s)?;
+    let mut both = mine.clone().unwrap_or_default();
+    both.merge(theirs);
+    if mine.as_ref() == Some(&both) {
+        return Ok(());
+    }
+    store.put(at, &both, both.has_edited(), now_s)
+}
+
+/// Writes what changed.
+struct Writer {
+    table: Arc<Conversations>,
+    store: Arc<Store>,
+    /// When the text of a set of rules was written last.
+    sent: HashMap<RulesId, Instant>,
+    logged_at: Option<Instant>,
+}
+
+impl Writer {
+    /// Writes until nobody tells any more, then a last time.
+    async fn run(mut self, mut changed: mpsc::Receiver<Fingerprint>) {
+        // No call shall wait for a connection to be made.
+        if let Err(error) = self.table.get(&[]).await {
+            self.log(&error.into());
+        }
+        let mut pending = HashSet::new();
+        let mut told = Vec::new();
+        loop {
+            let receiving = changed.recv_many(&mut told, CHANGED_MAX);
+            let is_open = if pending.is_empty() {
+                receiving.await > 0
+            } else {
+                let received = tokio::time::timeout(RETRY_AFTER, receiving).await;
+                received.map_or(true, |count| count > 0)
+            };
+            for at in told.drain(..) {
+                if pending.len() < PENDING_MAX {
+                    pending.insert(at);
+                }
+            }
+            pending = self.write(pending).await;
+            if !is_open {
+                return;
+            }
+        }
+    }
+
+    /// Gives back those that could not be written.
+    async fn write(&mut self, pending: HashSet<Fingerprint>) -> HashSet<Fingerprint> {
+        let mut left = HashSet::new();
+        for at in pending {
+            // After the first failure the others can wait, too.
+            if !left.is_empty() {
+                left.insert(at);
+                continue;
+            }
+            match self.share(at).await {
+                Ok(()) => {}
+                Err(error) => {
+                    self.log(&error);
+                    left.insert(at);
+                }
+            }
+        }
+        left
+    }
+
+    fn log(&mut self, error: &Unshared) {
+        if self.logged_at.is_none_or(|at| at.elapsed() >= LOG_EVERY) {
+            self.logged_at = Some(Instant::now());
+            tracing::warn!(%error, "other nodes do not hear of conversations; it is tried again");
+        }
+    }
+
+    /// Writes a conversation, together with what others have written of it.
+    async fn share(&mut self, at: Fingerprint) -> Result<(), Unshared> {
+        let key = at.to_be_bytes();
+        let now_s = unix_ms().div_euclid(1000);
+        let Some(mine) = self.store.get(at, now_s)? else {
+            return Ok(());
+        };
+        // First, so that whoever finds the conversation finds its rules.
+        self.share_rules(&mine).await?;
+        for _ in 0..WRITES_MAX {
+            let row = self.table.get(&key).await?;
+            let version = row.as_ref().map_or(0, |row| row.version);
+            let theirs = row.and_then(|row| self.store.unseal::<Tree>(&key, &row.bytes));
+            let mut both = theirs.unwrap_or_default();
+            both.merge(&mine);
+            let sealed = self.store.seal(&key, &both);
+            if self.table.put(&key, &sealed, version).await? {
+                return Ok(());
+            }
+        }
+        Err(Unshared::Overtaken)
+    }
+
+    /// Writes the rules of a conversation again every day, so that they are kept as long as it.
+    async fn share_rules(&mut self, tree: &Tree) -> Result<(), Unshared> {
+        let rules: HashSet<RulesId> = tree.rules().collect();
+        for id in rules {
+            let is_due = |at: &Instant| at.elapsed() >= RULES_EVERY;
+            if !self.sent.get(&id).is_none_or(is_due) {
+                continue;
+            }
+            let Some(text) = self.store.rules(id) else {
+                continue;
+            };
+            let key = id.to_be_bytes();
+            let version = self.table.get(&key).await?.map_or(0, |row| row.version);
+            let sealed = self.store.seal(&key, &text);
+            // Whoever was faster wrote the same.
+            self.table.put(&key, &sealed, version).await?;
+            if self.sent.len() >= RULES_SENT_MAX {
+                self.sent.clear();
+            }
+            self.sent.insert(id, Instant::now());
+        }
+        Ok(())
+    }
+}
+
+/// Why a conversation was not written.
+#[derive(Debug, thiserror::Error)]
+enum Unshared {
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    #[error("expected the memory of conversations to work: {0}")]
+    Memory(#[from] rusqlite::Error),
+    #[error("expected to write a conversation, found others writing it {WRITES_MAX} times")]
+    Overtaken,
+}
+
+impl Entry {
+    /// Takes in what other nodes told in the conversation of a call, where this one did not serve its
+    /// previous turn: waits for that for at most [`RECALL_WAIT`].
+    pub(in crate::exchange) async fn recall(&self, body: &[u8]) {
+        let rewriter = &self.context.rewriter;
+        let (Some(nodes), Some(call)) = (&rewriter.nodes, &self.call) else {
+            return;
+        };
+        if !self.may_edit() || call.previous_response || !rewrite::covers(call.api, body) {
+            return;
+        }
+        let caller = self.record.identity.key_hash.as_deref().unwrap_or_default();
+        let scope = [caller.as_bytes(), self.record.host.as_bytes()];
+        // It is read again to be rewritten: nothing is handed on, so that one node pays nothing.
+        let thread = catch_unwind(AssertUnwindSafe(|| {
+            let prompt = prompt::read(body).ok()?;
+            Thread::of(&prompt, body, &rewriter.key, &scope)
+        }));
+        let Ok(Some(thread)) = thread else {
+            return;
+        };
+        let now_s = self.record.started_unix_ms.div_euclid(1000);
+        if let Some(recalled) = nodes.recall(&rewriter.store, &thread, now_s).await {
+            let counted = &self.context.metrics.recalled;
+            counted.with_label_values(&[recalled.as_str()]).inc();
+        }
+    }
+}
+
+/// The longest that a call waits for what other nodes know of its conversation.
+const RECALL_WAIT: Duration = Duration::from_millis(250);
+/// Turns that are known to have been served here: 16 bytes each, and some for the table.
+const SEEN_MAX: usize = 65_536;
+/// Conversations that wait to be written.
+const CHANGED_MAX: usize = 1024;
+/// Conversations that wait for a database that does not take them.
+const PENDING_MAX: usize = 65_536;
+/// How soon it is tried again.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// How often others may be faster before it is tried again later.
+const WRITES_MAX: usize = 5;
+/// How often the text of a set of rules is written again.
+const RULES_EVERY: Duration = Duration::from_secs(24 * 3600);
+/// Sets of rules of which it is known when they were written.
+const RULES_SENT_MAX: usize = 1024;
+/// How often it is said that nothing can be written.
+const LOG_EVERY: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use weir_core::rewrite::Turn;
+
+    fn thread(turns: &[Fingerprint]) -> Thread {
+        let turns: Vec<Turn> = turns
+            .iter()
+            .map(|at| Turn {
+                message: 0,
+                at: *at,
+            })
+            .collect();
+        Thread {
+            first: turns[0],
+            is_start: turns.len() == 1,
+            turns,
+        }
+    }
+
+    #[test]
+    fn only_a_turn_behind_one_that_was_not_served_here_asks() {
+        let mut seen = Seen::default();
+        assert!(!seen.is_behind(&thread(&[1])), "a first turn never waits");
+        seen.note(1);
+        assert!(seen.is_behind(&thread(&[1, 2])), "1 may be another's");
+        seen.note(2);
+        assert!(!seen.is_behind(&thread(&[1, 2, 3])));
+        assert!(seen.is_behind(&thread(&[1, 2, 3, 4])), "3 was elsewhere");
+        seen.note(4);
+        assert!(!seen.is_behind(&thread(&[1, 2, 3, 4])), "asked already");
+        assert!(!seen.is_behind(&thread(&[1, 2, 3, 4, 5])));
+        assert!(seen.is_behind(&thread(&[7, 8, 9])), "begun elsewhere");
+    }
+
+    #[test]
+    fn what_is_known_of_turns_is_bounded_and_the_latest_are_kept() {
+        let mut seen = Seen::default();
+        for at in 0..200_000 {
+            seen.note(at);
+        }
+        assert!(seen.young.len() + seen.old.len() <= SEEN_MAX);
+        assert!(seen.has(199_999) && seen.has(199_999 - 30_000));
+    }
+}
