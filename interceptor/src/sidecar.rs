@@ -33,6 +33,8 @@ const HOUSEKEEPING_INTERVAL: Duration = Duration::from_millis(500);
 
 /// For records to reach the database before a cap is seeded from it.
 const FLUSH_WAIT: Duration = Duration::from_secs(1);
+/// How long the end of Weir waits for other nodes to hear of the latest turns.
+const CLOSE_WAIT: Duration = Duration::from_secs(2);
 /// The grain in which memory for request bodies is counted.
 pub(crate) const BODY_PERMIT_BYTES: usize = 1024;
 
@@ -392,6 +394,7 @@ impl Sidecar {
         if tokio::time::timeout(timeout, closed).await.is_err() {
             tracing::info!("connections that are still open are given up");
         }
+        self.context.rewriter.close(timeout.min(CLOSE_WAIT)).await;
         let context = Arc::clone(&self.context);
         let flushed = tokio::task::spawn_blocking(move || {
             context.pending.give_up_all(&context);

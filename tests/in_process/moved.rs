@@ -264,6 +264,55 @@ async fn a_frozen_ledger_delays_a_call_a_little_and_fails_none() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_turn_that_would_be_refused_waits_longer_for_what_other_nodes_told() {
+    let simulator = Simulator::start(Options::default()).unwrap();
+    let server = Server::start();
+    let secrets = TempDir::new().unwrap();
+    let secret = secret(&secrets, "shared", &[7; 32]);
+    let here = node(&simulator, &server, &secret, "");
+    let there = node(&simulator, &server, &secret, "");
+    connected(&server, 2).await;
+    let mut agent = Agent::new(THINKS, true, "Begin.");
+    let mut client_here = client(&here, &simulator).await;
+    let mut client_there = client(&there, &simulator).await;
+    let status = agent.turn(&mut client_here, "2026-06-17").await;
+    assert_eq!(status, StatusCode::OK);
+    agent.says("Go on.");
+    written_after(&server, 0).await;
+    server.freeze();
+    let thawed = async {
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        server.thaw();
+    };
+    let turn = agent.turn(&mut client_there, "2026-06-18");
+    let (status, ()) = tokio::join!(turn, thawed);
+    assert_eq!(status, StatusCode::OK, "its signatures hold");
+    assert_recalled(&there, "found", 1);
+    assert_each_continues_the_one_before(&simulator, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_conversation_that_stays_at_its_node_asks_nobody() {
+    let simulator = Simulator::start(Options::default()).unwrap();
+    let server = Server::start();
+    let secrets = TempDir::new().unwrap();
+    let secret = secret(&secrets, "shared", &[7; 32]);
+    let node = node(&simulator, &server, &secret, "");
+    connected(&server, 1).await;
+    let mut client = client(&node, &simulator).await;
+    let mut agent = Agent::new(PLAIN, false, "Begin.");
+    for turn in 0..4 {
+        // Its prompt is the same at its second turn: later it may change.
+        let date = if turn < 2 { "2026-06-17" } else { "2026-06-18" };
+        assert_eq!(agent.turn(&mut client, date).await, StatusCode::OK);
+        agent.says(&format!("Go on {turn}."));
+    }
+    for result in ["found", "unknown", "unreachable", "failed"] {
+        assert_recalled(&node, result, 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_node_with_another_secret_learns_nothing() {
     let simulator = Simulator::start(Options::default()).unwrap();
     let server = Server::start();

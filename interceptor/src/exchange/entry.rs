@@ -24,7 +24,7 @@ use super::edit::{Decoded, is_signed};
 use super::explain::{Bodies, Sketched};
 use super::growth::Growth;
 use super::priced::{Priced, Terms};
-use super::rewrite::Measured;
+use super::rewrite::{Measured, Read};
 use crate::decrypt::Session;
 use crate::forward::SendError;
 use crate::ledger::{Cost, Outcome, Record, new_id};
@@ -71,6 +71,8 @@ pub(super) struct Entry {
     pub(super) measured: Option<Measured>,
     /// The prompt as the plan read it; taken when it is sketched.
     pub(super) prompt: Option<Prompt>,
+    /// The prompt as it was read before its plan is made, if it was.
+    pub(super) recalled: Option<Read>,
     pub(super) reserved: Amount,
     /// What is reserved for its stream, where a cap wants that to be followed.
     pub(super) growth: Option<Growth>,
@@ -215,6 +217,7 @@ impl Entry {
             plan: None,
             measured: None,
             prompt: None,
+            recalled: None,
             reserved: Amount::ZERO,
             growth: None,
             counted: None,

@@ -1,9 +1,11 @@
 //! The state directory: where it is, and that only its owner can read it.
 
 use std::fs::{DirBuilder, Permissions};
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+
+use aws_lc_rs::rand;
 
 /// The directory with the ledger, the CA, the logs and the sockets of running processes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,6 +131,45 @@ fn make_private(directory: &Path) -> io::Result<()> {
     std::fs::remove_file(&probe)
 }
 
+/// The secret of this installation in the file `path`, which is made where there is none: whole or not
+/// at all, and of two processes one makes it, for both. `without` says what becomes of what was hashed
+/// or sealed with it.
+///
+/// # Errors
+/// The file can't be read or made, or is not a secret.
+pub(crate) fn secret(path: &Path, without: &str) -> io::Result<Vec<u8>> {
+    let secret = match std::fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            make_secret(path)?;
+            std::fs::read(path)?
+        }
+        read => read?,
+    };
+    if secret.len() != SECRET_BYTES {
+        let message = format!(
+            "expected {SECRET_BYTES} bytes in {}, found {}: remove the file, and {without}",
+            path.display(),
+            secret.len()
+        );
+        return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+    }
+    Ok(secret)
+}
+
+fn make_secret(path: &Path) -> io::Result<()> {
+    let mut secret = [0; SECRET_BYTES];
+    rand::fill(&mut secret).map_err(io::Error::other)?;
+    let directory = path.parent().unwrap_or_else(|| Path::new("."));
+    // Readable by its owner alone.
+    let mut file = tempfile::NamedTempFile::new_in(directory)?;
+    file.write_all(&secret)?;
+    file.as_file().sync_all()?;
+    match std::fs::hard_link(file.path(), path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// Why there is no state directory.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
@@ -153,6 +194,8 @@ pub enum StateError {
 
 /// Names the state directory where `--state-dir` does not.
 pub const STATE_VARIABLE: &str = "WEIR_STATE_DIR";
+/// Of a secret of this installation.
+const SECRET_BYTES: usize = 32;
 /// How the names of files begin that show that a directory can be written to.
 const PROBE: &str = ".writable-";
 /// Where the file system hierarchy standard puts the state of a system service.
@@ -186,6 +229,19 @@ mod tests {
         assert!(error.contains("not Weir's"), "{error}");
         let mode = std::fs::metadata(parent.path()).unwrap().mode() & 0o777;
         assert_eq!(mode, 0o755);
+    }
+
+    #[test]
+    fn what_is_no_secret_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("secret");
+        std::fs::write(&path, b"short").unwrap();
+        let error = secret(&path, "keys get new hashes").unwrap_err();
+        let text = error.to_string();
+        assert!(
+            text.contains("found 5: remove the file, and keys"),
+            "{text}"
+        );
     }
 
     #[test]

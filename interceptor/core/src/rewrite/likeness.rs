@@ -9,7 +9,7 @@ use super::Request;
 use super::current::Current;
 
 /// What a prompt says beside its values: hashes, and no text.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) struct Likeness {
     system: u64,
     /// Of the tools, in whatever order.

@@ -18,25 +18,26 @@ use super::likeness::Likeness;
 /// The conversations that begin with one message.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tree {
-    nodes: Vec<Node>,
-    /// Goes up with each use of a node.
-    clock: u64,
+    pub(super) nodes: Vec<Node>,
+    /// Goes up with each use of a node, and with time, so that it says of the uses of two trees which
+    /// was later.
+    pub(super) clock: u64,
 }
 
 /// What was told at the end of a turn.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Node {
     /// The client's history up to there.
-    at: Fingerprint,
+    pub(super) at: Fingerprint,
     /// The node before, by its index; none for the start of a conversation.
-    parent: Option<usize>,
+    pub(super) parent: Option<usize>,
     /// What was told there.
     pub(super) told: Vec<Value>,
     /// What stood in the prefix at the start, and stays there.
     pub(super) kept: Vec<Value>,
     /// Of the start of a conversation.
     pub(super) origin: Option<Origin>,
-    used: u64,
+    pub(super) used: u64,
 }
 
 /// What there is to know of the start of a conversation, beside what is told.
@@ -73,7 +74,7 @@ pub(super) struct Origin {
 pub type RulesId = u64;
 
 /// A value and its name.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Value {
     /// As in the reference.
     pub name: String,
@@ -109,58 +110,6 @@ impl Tree {
             .filter_map(|node| node.origin.as_ref().map(|origin| origin.rules))
     }
 
-    /// Takes in what another node of a fleet knows of the same conversations. Of two values told at
-    /// one turn, both stay, and the one goes on that was used last. What does not fit is left out.
-    ///
-    /// Clocks of two trees are comparable as far as they were merged before: each goes on from the
-    /// later of the two.
-    pub fn merge(&mut self, other: &Self) {
-        let mut known: HashMap<Follows, Vec<usize>> = HashMap::new();
-        for (index, node) in self.nodes.iter().enumerate() {
-            known.entry((node.parent, node.at)).or_default().push(index);
-        }
-        let mut bytes = self.bytes();
-        let mut here: Vec<Option<usize>> = Vec::with_capacity(other.nodes.len());
-        for node in &other.nodes {
-            // A parent stands before those that follow it.
-            let parent = node
-                .parent
-                .map(|parent| here.get(parent).copied().flatten());
-            if parent == Some(None) {
-                here.push(None);
-                continue;
-            }
-            let parent = parent.flatten();
-            let alike = known.entry((parent, node.at)).or_default();
-            let same = alike.iter().copied().find(|index| {
-                let mine = self.nodes.get(*index);
-                mine.is_some_and(|mine| mine.says_as(node))
-            });
-            let has_room = self.nodes.len() < NODES_MAX
-                && bytes.saturating_add(node.bytes()) <= TREE_BYTES_MAX;
-            here.push(match same {
-                Some(same) => {
-                    if let Some(mine) = self.nodes.get_mut(same) {
-                        mine.used = mine.used.max(node.used);
-                    }
-                    Some(same)
-                }
-                None if has_room => {
-                    bytes = bytes.saturating_add(node.bytes());
-                    let index = self.nodes.len();
-                    alike.push(index);
-                    self.nodes.push(Node {
-                        parent,
-                        ..node.clone()
-                    });
-                    Some(index)
-                }
-                None => None,
-            });
-        }
-        self.clock = self.clock.max(other.clock);
-    }
-
     pub(super) fn node(&self, index: usize) -> Option<&Node> {
         self.nodes.get(index)
     }
@@ -184,9 +133,12 @@ impl Tree {
         index
     }
 
-    /// Notes that a node is the one that the next turn will follow.
-    pub(super) fn touch(&mut self, index: usize) {
-        self.clock = self.clock.saturating_add(1);
+    /// Notes that a node is the one that the next turn will follow. `now_s` is in seconds since the
+    /// Unix epoch.
+    pub(super) fn touch(&mut self, index: usize, now_s: i64) {
+        let now = u64::try_from(now_s).unwrap_or(0);
+        let now = now.saturating_mul(USES_PER_SECOND);
+        self.clock = self.clock.saturating_add(1).max(now);
         if let Some(node) = self.nodes.get_mut(index) {
             node.used = self.clock;
         }
@@ -210,6 +162,7 @@ impl Tree {
         at: Fingerprint,
         told: Vec<Value>,
         start: Option<Start>,
+        now_s: i64,
     ) -> Option<usize> {
         let (kept, origin) = start.map(|start| (start.kept, start.origin)).unzip();
         let mut node = Node {
@@ -229,7 +182,7 @@ impl Tree {
         }
         let index = self.nodes.len();
         self.nodes.push(node);
-        self.touch(index);
+        self.touch(index, now_s);
         Some(index)
     }
 
@@ -271,13 +224,26 @@ impl Tree {
 }
 
 impl Node {
-    /// Whether the same was told as at `other`, which stands at the same place.
-    fn says_as(&self, other: &Self) -> bool {
-        self.told == other.told && self.kept == other.kept && self.origin == other.origin
+    /// What it says where it stands: two that follow the same and say the same are one.
+    pub(super) fn says(&self) -> impl Ord {
+        let origin = self.origin.as_ref().map(|origin| {
+            let Origin {
+                rules,
+                learned,
+                applied,
+                tools,
+                off,
+                likeness,
+                // One that begins alike is taken for the one before.
+                began_s: _,
+            } = origin;
+            (rules, learned, applied, tools, off, likeness)
+        });
+        (self.at, &self.told, &self.kept, origin)
     }
 
     /// Bytes that it holds, about.
-    fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         let values = self.told.iter().chain(&self.kept);
         let values = values.map(|value| value.name.len().saturating_add(value.raw.len()));
         let origin = self.origin.as_ref().map_or(0, |origin| {
@@ -299,7 +265,7 @@ pub(super) struct Index {
 }
 
 /// The node before, and the client's history.
-type Follows = (Option<usize>, Fingerprint);
+pub(super) type Follows = (Option<usize>, Fingerprint);
 
 impl Index {
     /// The nodes at `at` that follow `parent`, the most recently used first.
@@ -312,70 +278,9 @@ impl Index {
 pub const NODES_MAX: usize = 4096;
 /// What a tree may hold, in bytes, before conversations go for others.
 pub const TREE_BYTES_MAX: usize = 512 << 10;
+/// How finely uses of different trees are told apart.
+const USES_PER_SECOND: u64 = 1 << 20;
 /// What a learned value takes, in bytes.
 const LEARNED_BYTES: usize = size_of::<Learned>();
 /// What a node takes beside its values, in bytes.
 const NODE_BYTES: usize = 96;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn value(raw: &str) -> Vec<Value> {
-        vec![Value {
-            name: "current-date".to_owned(),
-            raw: raw.to_owned(),
-        }]
-    }
-
-    /// A conversation that began with `1`.
-    fn begun() -> (Tree, Option<usize>) {
-        let mut tree = Tree::default();
-        let start = tree.add(None, 1, value("1"), None);
-        (tree, start)
-    }
-
-    #[test]
-    fn two_nodes_that_went_on_apart_know_both_turns_and_the_later_one_goes_on() {
-        let (mut here, start) = begun();
-        let mut there = here.clone();
-        here.add(start, 2, value("2"), None);
-        there.add(start, 2, value("2"), None);
-        there.add(start, 3, value("3"), None);
-        let mut both = here.clone();
-        both.merge(&there);
-        assert_eq!(both.nodes.len(), 3, "{both:?}");
-        let again = both.clone();
-        both.merge(&there);
-        both.merge(&here);
-        assert_eq!(both, again, "what is known is not taken in twice");
-        // Another attempt at a turn, at another node and later, is the one that counts.
-        there.add(start, 2, value("2 again"), None);
-        both.merge(&there);
-        let index = both.index();
-        let latest = index
-            .at(start, 2)
-            .first()
-            .and_then(|index| both.node(*index));
-        assert_eq!(latest.map(|node| &node.told), Some(&value("2 again")));
-    }
-
-    #[test]
-    fn what_is_damaged_or_does_not_fit_is_left_out() {
-        let (mut here, _) = begun();
-        let mut damaged = here.clone();
-        damaged.add(Some(7), 2, value("2"), None);
-        here.merge(&damaged);
-        assert_eq!(here.nodes.len(), 1);
-        let (mut full, start) = begun();
-        for at in 2..5000 {
-            full.add(start, at, Vec::new(), None);
-        }
-        let (mut other, start) = begun();
-        other.add(start, 9000, value("9"), None);
-        full.merge(&other);
-        assert_eq!(full.nodes.len(), NODES_MAX);
-        other.merge(&full);
-        assert_eq!(other.nodes.len(), NODES_MAX);
-    }
-}

@@ -16,6 +16,7 @@ mod current;
 mod effect;
 mod likeness;
 mod memory;
+mod merge;
 mod planner;
 mod render;
 #[cfg(test)]
@@ -39,6 +40,7 @@ pub use effect::{
     VALUES_MAX, Valued, WORKLOADS_MAX, Workloads, values,
 };
 pub use memory::{NODES_MAX, RulesId, TREE_BYTES_MAX, Tree, Value};
+pub use thinking::binds_history;
 pub use thread::{Thread, Turn};
 pub use warm::{Prefixes, Recent, Warmth};
 

@@ -105,7 +105,9 @@ impl Planner<'_> {
         };
         let is_off = !start.origin.off.is_empty();
         // What is not remembered can't go on.
-        if self.tree.add(None, at, told.clone(), Some(start)).is_none() {
+        let now_s = self.request.now_s;
+        let added = self.tree.add(None, at, told.clone(), Some(start), now_s);
+        if added.is_none() {
             self.plan.withheld = Some(Withheld::TooLong);
             return;
         }
@@ -247,7 +249,8 @@ impl Planner<'_> {
         let starts = index.at(None, self.request.thread.first.at).len();
         let is_clear = attempts.is_empty() && (starts < 2 || parent != start);
         if !(told.is_empty() && is_clear) {
-            self.changed |= self.tree.add(Some(parent), at, told, None).is_some();
+            let now_s = self.request.now_s;
+            self.changed |= self.tree.add(Some(parent), at, told, None, now_s).is_some();
         } else if starts > 1 && self.tree.is_crowded() {
             self.used(parent);
         }
@@ -255,7 +258,7 @@ impl Planner<'_> {
 
     fn used(&mut self, index: usize) {
         if !self.tree.is_latest(index) {
-            self.tree.touch(index);
+            self.tree.touch(index, self.request.now_s);
             self.changed = true;
         }
     }

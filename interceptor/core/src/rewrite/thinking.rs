@@ -8,7 +8,8 @@ use crate::pricing::spellings_of;
 
 /// Whether thinking is switched on in `body`, and nothing says that `model` signs it without the
 /// history. A model that is not known is taken to bind it.
-pub(super) fn binds_history(model: &str, body: &[u8]) -> bool {
+#[must_use]
+pub fn binds_history(model: &str, body: &[u8]) -> bool {
     let Some(body) = Object::read(body) else {
         return false;
     };

@@ -12,7 +12,7 @@ use crate::json::{self, Kind, Malformed, Value};
 use crate::prompt::HashKey;
 
 /// A tool, as far as its order goes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) struct Shape {
     /// The hash of the tool, whatever the order of its keys.
     id: u64,

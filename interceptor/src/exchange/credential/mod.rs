@@ -12,16 +12,16 @@ mod token;
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
-use std::fs;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use aws_lc_rs::{hmac, rand};
+use aws_lc_rs::hmac;
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName, SEC_WEBSOCKET_PROTOCOL};
 use weir_core::catalog::Provider;
 
 use super::secret::Secret;
+use crate::process::state;
 
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 const API_KEY: HeaderName = HeaderName::from_static("api-key");
@@ -30,7 +30,6 @@ const ANTHROPIC_BETA: HeaderName = HeaderName::from_static("anthropic-beta");
 /// How a browser, which can set no header on a WebSocket, sends a key to `OpenAI`.
 const KEY_PROTOCOL: &str = "openai-insecure-api-key.";
 const SECRET_FILE: &str = "key-hash.secret";
-const SECRET_BYTES: usize = 32;
 /// Of the 32 bytes of HMAC-SHA-256; enough that no two keys of an organisation meet.
 const HASH_BYTES: usize = 16;
 /// A shorter credential is not shown at all: four letters would be too much of it.
@@ -93,25 +92,7 @@ impl Keyring {
     /// # Errors
     /// The file can't be read or made.
     pub(crate) fn open_or_create(state_dir: &Path) -> io::Result<Self> {
-        let path = state_dir.join(SECRET_FILE);
-        let secret = match fs::read(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                make(&path)?;
-                fs::read(&path)?
-            }
-            read => read?,
-        };
-        if secret.len() != SECRET_BYTES {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!(
-                    "expected {SECRET_BYTES} bytes in {}, found {}: remove the file, and keys \
-                     get new hashes",
-                    path.display(),
-                    secret.len()
-                ),
-            ));
-        }
+        let secret = state::secret(&state_dir.join(SECRET_FILE), "keys get new hashes")?;
         Ok(Self {
             key: hmac::Key::new(hmac::HMAC_SHA256, &secret),
         })
@@ -168,22 +149,6 @@ impl Keyring {
 /// and hashing is dearer than all else about a credential. Never printed.
 #[derive(Default)]
 pub(crate) struct Latest(Mutex<Option<(String, String)>>);
-
-/// Makes the secret, whole or not at all: a crash leaves no part of it, and of two processes one
-/// makes it, for both.
-fn make(path: &Path) -> io::Result<()> {
-    let mut secret = [0; SECRET_BYTES];
-    rand::fill(&mut secret).map_err(io::Error::other)?;
-    let directory = path.parent().unwrap_or_else(|| Path::new("."));
-    // Readable by its owner alone.
-    let mut file = tempfile::NamedTempFile::new_in(directory)?;
-    file.write_all(&secret)?;
-    file.as_file().sync_all()?;
-    match fs::hard_link(file.path(), path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        _ => Ok(()),
-    }
-}
 
 /// A credential as it was found.
 struct Found<'a> {

@@ -1,5 +1,7 @@
 //! Which credential a request carries, and what stays the same of it.
 
+use std::fs;
+
 use super::*;
 
 fn recognize(keyring: &Keyring, name: &'static str, value: &str) -> Option<Credential> {

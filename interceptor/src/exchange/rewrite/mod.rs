@@ -5,14 +5,15 @@ mod effect;
 mod learn;
 mod nodes;
 mod prefix;
+mod sets;
 mod store;
 mod turn;
 
-use std::collections::HashMap;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use weir_core::call::Call;
 use weir_core::catalog::Provider;
@@ -20,11 +21,11 @@ use weir_core::edit::Edit;
 use weir_core::json::Malformed;
 use weir_core::prompt::{self, Fingerprint, HashKey, Prompt};
 use weir_core::rewrite::{
-    self, About, BREAKPOINT, Called, Learning, Markable, Plan, Recent, Request, RuleSet, RulesId,
-    Thread, Valued, Warmth, Withheld,
+    self, About, BREAKPOINT, Called, Learning, Markable, Plan, Recent, Request, RuleSet, Thread,
+    Valued, Warmth, Withheld,
 };
+use weir_core::volatile::Span;
 use weir_core::volatile::learned::{Observed, Units};
-use weir_core::volatile::{Rules, Span};
 
 use super::credential::Kind;
 use super::entry::Entry;
@@ -37,6 +38,7 @@ pub(super) use effect::Measured;
 use learn::Learner;
 use nodes::Nodes;
 pub(crate) use prefix::untouchable;
+use sets::Sets;
 use store::Store;
 use turn::Turns;
 
@@ -52,15 +54,6 @@ pub(crate) struct Rewriter {
     effects: Effects,
     turns: Arc<Turns>,
     recent: Mutex<Recent>,
-}
-
-/// Sets of rules by their names, and the name of the one that a text of the configuration makes.
-#[derive(Debug, Default)]
-struct Sets {
-    known: HashMap<RulesId, Arc<Rules>>,
-    configured: Option<(String, RulesId)>,
-    /// The set whose text was written down last.
-    kept: Option<RulesId>,
 }
 
 /// Why a conversation that begins now is only watched.
@@ -137,49 +130,39 @@ impl Rewriter {
         self.effects.save(state_dir)
     }
 
+    /// Tells other nodes what they have not heard yet, for at most `timeout`.
+    pub(crate) async fn close(&self, timeout: Duration) {
+        if let Some(nodes) = &self.nodes {
+            nodes.close(timeout).await;
+        }
+    }
+
     /// For `weir status`: what was switched for workloads, by what it saves.
     pub(crate) fn status(&self, now_s: i64) -> Vec<serde_json::Value> {
         self.effects.status(now_s)
     }
 
-    /// The rules that the configuration asks for. The text was checked when it was read.
-    fn configured(&self, config: &config::Cache) -> Option<RuleSet> {
-        let mut sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((text, id)) = &sets.configured
-            && *text == config.rules
-        {
-            let rules = sets.known.get(id).map(Arc::clone)?;
-            return Some(RuleSet {
-                id: *id,
-                rules,
-                learned: None,
-            });
-        }
-        let set = RuleSet::new(Rules::parse(&config.rules).ok()?, &self.key);
-        sets.configured = Some((config.rules.clone(), set.id));
-        sets.known.insert(set.id, Arc::clone(&set.rules));
-        Some(set)
-    }
-
-    /// The rules that an older conversation goes by.
-    fn rules(&self, id: RulesId) -> Option<Arc<Rules>> {
-        let mut sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(rules) = sets.known.get(&id) {
-            return Some(Arc::clone(rules));
-        }
-        let rules = Arc::new(Rules::from_source(&self.store.rules(id)?).ok()?);
-        if sets.known.len() < RULE_SETS_MAX {
-            sets.known.insert(id, Arc::clone(&rules));
-        }
-        Some(rules)
+    /// Reads a prompt; none, if the application says nothing in it. `scope` is what callers and APIs
+    /// are told apart by that share no cache.
+    fn read(&self, body: &[u8], scope: &[&[u8]]) -> Result<Option<Read>, Failed> {
+        let prompt = prompt::read(body).map_err(Failed::Unreadable)?;
+        let thread = Thread::of(&prompt, body, &self.key, scope);
+        Ok(thread.map(|thread| Read { prompt, thread }))
     }
 
     /// Plans the edits of a call and remembers what has to be; gives the edits that are to be made.
-    /// None, if nothing is to be said of the call.
-    fn plan(&self, asked: &Asked<'_>, config: &config::Cache) -> Result<Option<Planned>, Failed> {
-        let prompt = prompt::read(asked.body).map_err(Failed::Unreadable)?;
-        let scope = asked.scope();
-        let Some(thread) = Thread::of(&prompt, asked.body, &self.key, &scope) else {
+    /// None, if nothing is to be said of the call. `read` is its prompt, if that was read before.
+    fn plan(
+        &self,
+        asked: &Asked<'_>,
+        config: &config::Cache,
+        read: Option<Read>,
+    ) -> Result<Option<Planned>, Failed> {
+        let read = match read {
+            Some(read) => Some(read),
+            None => self.read(asked.body, &asked.scope())?,
+        };
+        let Some(Read { prompt, thread }) = read else {
             return Ok(None);
         };
         let mut current = self.configured(config).ok_or(Failed::Rules)?;
@@ -339,6 +322,12 @@ impl Rewriter {
     }
 }
 
+/// A prompt, and its place in its conversation.
+pub(super) struct Read {
+    prompt: Prompt,
+    thread: Thread,
+}
+
 /// A plan, and what of it is done.
 struct Planned {
     plan: Plan,
@@ -395,6 +384,7 @@ enum Failed {
 impl Entry {
     /// Plans how the prompt is rewritten; gives the edits that are to be made now.
     pub(super) fn rewrite(&mut self, body: &[u8]) -> Vec<Edit> {
+        let read = self.recalled.take();
         let cache = &self.rules.config.cache;
         let rewriter = &self.context.rewriter;
         let Some(call) = &self.call else {
@@ -425,7 +415,7 @@ impl Entry {
                 .unwrap_or(usize::MAX),
             now_s: self.record.started_unix_ms.div_euclid(1000),
         };
-        let planned = catch_unwind(AssertUnwindSafe(|| rewriter.plan(&asked, cache)));
+        let planned = catch_unwind(AssertUnwindSafe(|| rewriter.plan(&asked, cache, read)));
         let Planned {
             plan,
             edits,
@@ -493,5 +483,3 @@ impl Entry {
 
 /// Of prompts, about.
 const BYTES_PER_TOKEN: u64 = 4;
-/// Sets of rules held at the same time: that in force, and those of conversations from before.
-const RULE_SETS_MAX: usize = 8;

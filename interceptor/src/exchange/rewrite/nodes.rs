@@ -3,7 +3,8 @@
 //!
 //! A node that served a conversation's previous turn knows all there is to know, and asks nobody. One
 //! that did not may know nothing, or too little: it asks once, and goes on with what it has where
-//! the answer does not come in time. What changes is written behind the calls, never before them.
+//! the answer does not come in time. What changes is written behind the calls, never before them, and
+//! what others have written of the same is taken in then.
 
 use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,10 +12,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
-use weir_core::prompt::{self, Fingerprint};
+use weir_core::prompt::{Fingerprint, HashKey, Section};
 use weir_core::rewrite::{self, RulesId, Thread, Tree};
 
+use super::Read;
 use super::store::Store;
 use super::turn::Turns;
 use crate::exchange::entry::Entry;
@@ -27,8 +30,15 @@ pub(super) struct Nodes {
     table: Arc<Conversations>,
     turns: Arc<Turns>,
     seen: Mutex<Seen>,
-    /// Conversations in which something was told here.
+    /// Who writes what was told here; none, after the end of it.
+    writer: Mutex<Option<Writing>>,
+}
+
+#[derive(Debug)]
+struct Writing {
+    /// Conversations in which something was told.
     changed: mpsc::Sender<Fingerprint>,
+    task: JoinHandle<()>,
 }
 
 /// Turns that this process served, the latest ones.
@@ -50,13 +60,27 @@ impl Seen {
         self.young.insert(at);
     }
 
-    /// Whether others may know more of what came before the new turn. A first turn tells nothing
-    /// of the second one: it is that of all conversations that begin alike, wherever they did.
-    fn is_behind(&self, thread: &Thread) -> bool {
-        let latest = thread.turns.iter().rev().take(2);
-        let mut later = latest.filter(|turn| turn.at != thread.first.at);
-        !thread.is_start && !later.any(|turn| self.has(turn.at))
+    /// Whether others may know more of what came before the new turn. The history up to a first turn
+    /// is that of all conversations that begin alike, wherever they did, so that one is known by its
+    /// prompt as well: `began`.
+    fn is_behind(&self, thread: &Thread, began: Fingerprint) -> bool {
+        let mut latest = thread.turns.iter().skip(1).rev().take(2);
+        let is_second = thread.turns.len() <= 2;
+        !(thread.is_start || latest.any(|turn| self.has(turn.at)) || is_second && self.has(began))
     }
+}
+
+/// How a conversation began whose second turn this is, if its prompt has not changed since.
+fn began(body: &[u8], read: &Read, key: &HashKey) -> Fingerprint {
+    let first = read.thread.first.at.to_be_bytes();
+    let segments = read.prompt.segments.iter();
+    let prefix = segments.take_while(|segment| segment.section != Section::Messages);
+    let texts = prefix.map(|segment| {
+        let text = segment.text.as_ref().unwrap_or(&segment.range);
+        body.get(text.clone()).unwrap_or_default()
+    });
+    let parts: Vec<&[u8]> = [&first[..]].into_iter().chain(texts).collect();
+    key.hash(&parts)
 }
 
 /// What came of asking the other nodes.
@@ -86,39 +110,60 @@ impl Nodes {
         let writer = Writer {
             table: Arc::clone(&table),
             store,
+            turns: Arc::clone(&turns),
+            written: HashMap::new(),
             sent: HashMap::new(),
             logged_at: None,
         };
-        tokio::spawn(writer.run(waiting));
+        let task = tokio::spawn(writer.run(waiting));
         Self {
             table,
             turns,
             seen: Mutex::default(),
-            changed,
+            writer: Mutex::new(Some(Writing { changed, task })),
         }
+    }
+
+    /// Writes what was told, for at most `timeout`; what is told later is not written.
+    pub(super) async fn close(&self, timeout: Duration) {
+        let writer = self.writer().take();
+        let Some(Writing { changed, task }) = writer else {
+            return;
+        };
+        drop(changed);
+        if tokio::time::timeout(timeout, task).await.is_err() {
+            tracing::warn!("other nodes may not have heard of the latest turns of conversations");
+        }
+    }
+
+    fn writer(&self) -> MutexGuard<'_, Option<Writing>> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Has a conversation written that changed. What does not fit is written when it changes again.
     pub(super) fn tell(&self, at: Fingerprint) {
-        if let Err(error) = self.changed.try_send(at) {
+        let writer = self.writer();
+        if let Some(writing) = writer.as_ref()
+            && let Err(error) = writing.changed.try_send(at)
+        {
             tracing::debug!(%error, "a conversation is not told to other nodes now");
         }
     }
 
     /// Takes in what others know of a conversation, where they may know more. None, if not.
-    async fn recall(&self, store: &Store, thread: &Thread, now_s: i64) -> Option<Recalled> {
-        let is_behind = self.seen().is_behind(thread);
+    async fn recall(&self, store: &Store, asked: &Question<'_>) -> Option<Recalled> {
+        let Question { thread, began, .. } = *asked;
+        let is_behind = self.seen().is_behind(thread, began);
         let recalled = if is_behind {
-            Some(self.look_up(store, thread.first.at, now_s).await)
+            Some(self.look_up(store, asked).await)
         } else {
             None
         };
         // A question that was not answered is asked again: a signature that was refused for want of
         // the answer is not refused then.
-        if recalled != Some(Recalled::Unreachable)
-            && let Some(last) = thread.turns.last()
-        {
-            self.seen().note(last.at);
+        if recalled != Some(Recalled::Unreachable) {
+            let last = thread.turns.last().filter(|_| !thread.is_start);
+            self.seen().note(last.map_or(began, |last| last.at));
         }
         recalled
     }
@@ -127,8 +172,18 @@ impl Nodes {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn look_up(&self, store: &Store, at: Fingerprint, now_s: i64) -> Recalled {
-        let until = Instant::now() + RECALL_WAIT;
+    async fn look_up(&self, store: &Store, asked: &Question<'_>) -> Recalled {
+        let Question { thread, now_s, .. } = *asked;
+        let at = thread.first.at;
+        if !asked.is_bound && self.table.is_down() {
+            return Recalled::Unreachable;
+        }
+        let wait = if asked.is_bound {
+            BOUND_WAIT
+        } else {
+            RECALL_WAIT
+        };
+        let until = Instant::now() + wait;
         let Some(row) = self.ask(&at.to_be_bytes(), until).await else {
             return Recalled::Unreachable;
         };
@@ -151,7 +206,7 @@ impl Nodes {
         }
         let _alone = self.turns.alone(at);
         match take_in(store, at, &theirs, now_s) {
-            Ok(()) => Recalled::Found,
+            Ok(_both) => Recalled::Found,
             Err(error) => {
                 tracing::warn!(%error, "expected to keep a conversation of another node");
                 Recalled::Failed
@@ -165,26 +220,39 @@ impl Nodes {
     }
 }
 
-/// Adds what others know to what is known here.
+/// A call that may belong to a conversation that others know more of.
+#[derive(Clone, Copy)]
+struct Question<'a> {
+    thread: &'a Thread,
+    began: Fingerprint,
+    /// Whether signatures in it are bound to its history, so that it is refused if that changes.
+    is_bound: bool,
+    now_s: i64,
+}
+
+/// Adds what others know to what is known here; gives all of it. To be done alone.
 fn take_in(
     store: &Store,
     at: Fingerprint,
     theirs: &Tree,
     now_s: i64,
-) -> Result<(), rusqlite::Error> {
+) -> Result<Tree, rusqlite::Error> {
     let mine = store.get(at, now_s)?;
-    let mut both = mine.clone().unwrap_or_default();
+    let mut both = mine.tree.clone().unwrap_or_default();
     both.merge(theirs);
-    if mine.as_ref() == Some(&both) {
-        return Ok(());
+    if mine.tree.as_ref() != Some(&both) {
+        store.put(at, &both, &mine, now_s)?;
     }
-    store.put(at, &both, both.has_edited(), now_s)
+    Ok(both)
 }
 
 /// Writes what changed.
 struct Writer {
     table: Arc<Conversations>,
     store: Arc<Store>,
+    turns: Arc<Turns>,
+    /// The versions of rows that are as they were written here, as far as it is known.
+    written: HashMap<Fingerprint, i64>,
     /// When the text of a set of rules was written last.
     sent: HashMap<RulesId, Instant>,
     logged_at: Option<Instant>,
@@ -250,20 +318,28 @@ impl Writer {
     async fn share(&mut self, at: Fingerprint) -> Result<(), Unshared> {
         let key = at.to_be_bytes();
         let now_s = unix_ms().div_euclid(1000);
-        let Some(mine) = self.store.get(at, now_s)? else {
+        let Some(mut tree) = self.store.get(at, now_s)?.tree else {
             return Ok(());
         };
         // First, so that whoever finds the conversation finds its rules.
-        self.share_rules(&mine).await?;
+        self.share_rules(&tree).await?;
+        let mut before = self.written.remove(&at).unwrap_or(0);
         for _ in 0..WRITES_MAX {
-            let row = self.table.get(&key).await?;
-            let version = row.as_ref().map_or(0, |row| row.version);
-            let theirs = row.and_then(|row| self.store.unseal::<Tree>(&key, &row.bytes));
-            let mut both = theirs.unwrap_or_default();
-            both.merge(&mine);
-            let sealed = self.store.seal(&key, &both);
-            if self.table.put(&key, &sealed, version).await? {
+            let sealed = self.store.seal(&key, &tree);
+            if let Some(version) = self.table.put(&key, &sealed, before).await? {
+                if self.written.len() >= WRITTEN_MAX {
+                    self.written.clear();
+                }
+                self.written.insert(at, version);
                 return Ok(());
+            }
+            // Others have written it since.
+            let row = self.table.get(&key).await?;
+            before = row.as_ref().map_or(0, |row| row.version);
+            let theirs = row.and_then(|row| self.store.unseal::<Tree>(&key, &row.bytes));
+            if let Some(theirs) = theirs {
+                let _alone = self.turns.alone(at);
+                tree = take_in(&self.store, at, &theirs, now_s)?;
             }
         }
         Err(Unshared::Overtaken)
@@ -307,8 +383,8 @@ enum Unshared {
 
 impl Entry {
     /// Takes in what other nodes told in the conversation of a call, where this one did not serve its
-    /// previous turn: waits for that for at most [`RECALL_WAIT`].
-    pub(in crate::exchange) async fn recall(&self, body: &[u8]) {
+    /// previous turn: waits for that for at most [`RECALL_WAIT`], or [`BOUND_WAIT`].
+    pub(in crate::exchange) async fn recall(&mut self, body: &[u8]) {
         let rewriter = &self.context.rewriter;
         let (Some(nodes), Some(call)) = (&rewriter.nodes, &self.call) else {
             return;
@@ -318,26 +394,37 @@ impl Entry {
         }
         let caller = self.record.identity.key_hash.as_deref().unwrap_or_default();
         let scope = [caller.as_bytes(), self.record.host.as_bytes()];
-        // It is read again to be rewritten: nothing is handed on, so that one node pays nothing.
-        let thread = catch_unwind(AssertUnwindSafe(|| {
-            let prompt = prompt::read(body).ok()?;
-            Thread::of(&prompt, body, &rewriter.key, &scope)
+        let model = call.model.as_deref().unwrap_or_default();
+        let read = catch_unwind(AssertUnwindSafe(|| {
+            let read = rewriter.read(body, &scope).ok().flatten()?;
+            let began = began(body, &read, &rewriter.key);
+            Some((read, began, rewrite::binds_history(model, body)))
         }));
-        let Ok(Some(thread)) = thread else {
+        let Ok(Some((read, began, is_bound))) = read else {
             return;
         };
-        let now_s = self.record.started_unix_ms.div_euclid(1000);
-        if let Some(recalled) = nodes.recall(&rewriter.store, &thread, now_s).await {
+        let asked = Question {
+            thread: &read.thread,
+            began,
+            is_bound,
+            now_s: self.record.started_unix_ms.div_euclid(1000),
+        };
+        if let Some(recalled) = nodes.recall(&rewriter.store, &asked).await {
             let counted = &self.context.metrics.recalled;
             counted.with_label_values(&[recalled.as_str()]).inc();
         }
+        self.recalled = Some(read);
     }
 }
 
 /// The longest that a call waits for what other nodes know of its conversation.
 const RECALL_WAIT: Duration = Duration::from_millis(250);
+/// The same where the call would be refused if its conversation were not known.
+const BOUND_WAIT: Duration = Duration::from_secs(2);
 /// Turns that are known to have been served here: 16 bytes each, and some for the table.
 const SEEN_MAX: usize = 65_536;
+/// Rows of which it is known that they are as they were written here.
+const WRITTEN_MAX: usize = 4096;
 /// Conversations that wait to be written.
 const CHANGED_MAX: usize = 1024;
 /// Conversations that wait for a database that does not take them.
@@ -376,16 +463,21 @@ mod tests {
     #[test]
     fn only_a_turn_behind_one_that_was_not_served_here_asks() {
         let mut seen = Seen::default();
-        assert!(!seen.is_behind(&thread(&[1])), "a first turn never waits");
-        seen.note(1);
-        assert!(seen.is_behind(&thread(&[1, 2])), "1 may be another's");
+        let is_behind =
+            |seen: &Seen, turns: &[Fingerprint], began| seen.is_behind(&thread(turns), began);
+        assert!(!is_behind(&seen, &[1], 100), "a first turn never waits");
+        seen.note(100);
+        assert!(!is_behind(&seen, &[1, 2], 100), "begun here");
+        assert!(is_behind(&seen, &[1, 2], 101), "with another prompt");
+        assert!(is_behind(&seen, &[1, 2, 3], 100), "2 was elsewhere");
         seen.note(2);
-        assert!(!seen.is_behind(&thread(&[1, 2, 3])));
-        assert!(seen.is_behind(&thread(&[1, 2, 3, 4])), "3 was elsewhere");
+        assert!(!is_behind(&seen, &[1, 2], 101), "the same turn again");
+        assert!(!is_behind(&seen, &[1, 2, 3], 101));
+        assert!(is_behind(&seen, &[1, 2, 3, 4], 101), "3 was elsewhere");
         seen.note(4);
-        assert!(!seen.is_behind(&thread(&[1, 2, 3, 4])), "asked already");
-        assert!(!seen.is_behind(&thread(&[1, 2, 3, 4, 5])));
-        assert!(seen.is_behind(&thread(&[7, 8, 9])), "begun elsewhere");
+        assert!(!is_behind(&seen, &[1, 2, 3, 4], 101), "asked already");
+        assert!(!is_behind(&seen, &[1, 2, 3, 4, 5], 101));
+        assert!(is_behind(&seen, &[7, 8, 9], 102), "begun elsewhere");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use weir_core::prompt::Fingerprint;
 use weir_core::rewrite::{self, Plan, Request, RuleSet, Tree};
 use weir_core::volatile::Span;
 
+use super::store::Known;
 use super::{Asked, Failed, Rewriter};
 
 /// Turns that are under way, by the key of their conversation.
@@ -49,9 +50,9 @@ impl Rewriter {
                 .standings(&asked.called(workload, &values, true))
         };
         let find = |id| self.rules(id);
-        let plan = rewrite::plan_measured(request, known.as_ref(), current, find, standings);
+        let plan = rewrite::plan_measured(request, known.tree.as_ref(), current, find, standings);
         if let Some(tree) = &plan.tree {
-            match self.remember(at, tree, current, asked.now_s) {
+            match self.remember((at, tree), &known, current, asked.now_s) {
                 // What was edited so far goes on: what is told now will be told anew at the next turn.
                 Err(error) if !request.thread.is_start => {
                     tracing::warn!(%error, "what a conversation is told now is not remembered");
@@ -64,8 +65,8 @@ impl Rewriter {
 
     fn remember(
         &self,
-        at: Fingerprint,
-        tree: &Tree,
+        (at, tree): (Fingerprint, &Tree),
+        before: &Known,
         current: &RuleSet,
         now_s: i64,
     ) -> Result<(), Failed> {
@@ -77,7 +78,7 @@ impl Rewriter {
             sets.kept = Some(current.id);
         }
         drop(sets);
-        let kept = self.store.put(at, tree, edited, now_s);
+        let kept = self.store.put(at, tree, before, now_s);
         kept.map_err(Failed::Memory)?;
         if let Some(nodes) = self.nodes.as_ref().filter(|_| edited) {
             nodes.tell(at);

@@ -1,7 +1,7 @@
 //! What nodes share of conversations: rows that only those can open who have the secret.
 //!
 //! Each question is a task of its own, so that a connection that takes long to make is made even if
-//! nobody waits that long. Where the database does not answer in time, nobody asks it for a moment.
+//! nobody waits that long. Where the database does not answer in time, it counts as down for a moment.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -21,7 +21,7 @@ pub(crate) struct Conversations {
     target: Target,
     client: tokio::sync::Mutex<Option<Arc<Client>>>,
     asking: Arc<Semaphore>,
-    /// Until when no request asks, because it was not answered.
+    /// Until when it counts as down, because a request was not answered.
     down_until_ms: AtomicI64,
 }
 
@@ -43,16 +43,17 @@ impl Conversations {
         }
     }
 
-    /// The row of `key`, for a request that waits: for at most `wait`, and not at all where the last
-    /// question was not answered. None, if that is not known.
+    /// Whether a request was not answered within the last second.
+    pub(crate) fn is_down(&self) -> bool {
+        now_ms() < self.down_until_ms.load(Ordering::Relaxed)
+    }
+
+    /// The row of `key`, for a request that waits, for at most `wait`. None, if that is not known.
     pub(crate) async fn ask(
         self: &Arc<Self>,
         key: Vec<u8>,
         wait: Duration,
     ) -> Option<Option<Sealed>> {
-        if now_ms() < self.down_until_ms.load(Ordering::Relaxed) {
-            return None;
-        }
         let permit = Arc::clone(&self.asking).try_acquire_owned().ok()?;
         let asked = tokio::spawn({
             let table = Arc::clone(self);
@@ -89,7 +90,8 @@ impl Conversations {
         }))
     }
 
-    /// Writes the row of `key`, if what is there is of the version `before`; whether it was.
+    /// Writes the row of `key`, if what is there is of the version `before`, or nothing; gives its
+    /// version then.
     ///
     /// # Errors
     /// The database does not answer, or refuses.
@@ -98,7 +100,7 @@ impl Conversations {
         key: &[u8],
         bytes: &[u8],
         before: i64,
-    ) -> Result<bool, LedgerError> {
+    ) -> Result<Option<i64>, LedgerError> {
         let rows = self
             .query(
                 "INSERT INTO weir.conversation AS c (key, sealed, version) VALUES ($1, $2, $3 + 1)
@@ -112,7 +114,7 @@ impl Conversations {
                 ],
             )
             .await?;
-        Ok(!rows.is_empty())
+        Ok(rows.first().map(|row| row.get(0)))
     }
 
     async fn query(
@@ -144,5 +146,5 @@ impl Conversations {
 
 /// Requests that ask at the same time; more go on without an answer.
 const ASKING_MAX: usize = 64;
-/// How long nobody asks a database that did not answer, in milliseconds.
+/// How long a database counts as down that did not answer, in milliseconds.
 const DOWN_MS: i64 = 1_000;

@@ -23,7 +23,7 @@ pub use family::{News, Observed, Prompts};
 pub use units::Units;
 
 /// Where a learned value stands: hashes of what surrounds it. It holds no text.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Learned {
     /// The unit before, as [`Learned::skeleton`] if there is a learned value in it too; none, if it
     /// changes by itself.
@@ -35,7 +35,7 @@ pub struct Learned {
 }
 
 /// What stands in a unit on one side of the value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 struct Side {
     tokens: usize,
     hash: u64,

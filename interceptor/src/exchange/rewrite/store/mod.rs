@@ -1,26 +1,34 @@
 //! Where conversations are remembered that are edited: a database of its own in the state directory,
 //! every value in it encrypted.
 //!
+//! A process writes only over what it has read: where another one that has the same directory was
+//! faster, what both know is put together, and written again.
+//!
 //! Values from prompts are kept only for conversations that are edited, because those must be given
 //! the same again after a restart. Those that are only watched stay in this process's memory.
 
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs;
-use std::io::{self, Write as _};
+use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey};
-use aws_lc_rs::{hmac, rand};
-use rusqlite::{Connection, OptionalExtension as _, params};
+use aws_lc_rs::hmac;
+use rusqlite::{Connection, OptionalExtension as _, ffi, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use weir_core::prompt::{Fingerprint, HashKey};
 use weir_core::rewrite::{RulesId, Tree};
 
 use crate::exchange::secret::Secret;
+use crate::process::state;
 
 /// What conversations were given.
 #[derive(Debug)]
@@ -40,6 +48,14 @@ struct State {
     writes: u64,
 }
 
+/// What is known of conversations that begin alike.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    pub(super) tree: Option<Tree>,
+    /// The state of its row: the nonce, which each writing has of its own. None, if there is no row.
+    state: Option<Vec<u8>>,
+}
+
 impl Store {
     /// Opens the memory in `state_dir`, and gives the key of all hashes with it. Both are under
     /// the secret that nodes share, if there is one, else under one of this directory.
@@ -49,7 +65,10 @@ impl Store {
     pub(super) fn open(state_dir: &Path, shared: Option<&Secret>) -> io::Result<(Self, HashKey)> {
         let secret = match shared {
             Some(shared) => shared.bytes().to_vec(),
-            None => secret(&state_dir.join(SECRET_FILE))?,
+            None => state::secret(
+                &state_dir.join(SECRET_FILE),
+                "remembered conversations go on unedited",
+            )?,
         };
         let derive =
             |purpose: &[u8]| hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &secret), purpose);
@@ -71,15 +90,30 @@ impl Store {
     ///
     /// # Errors
     /// The database can't be read. That is not the same as knowing nothing.
-    pub(super) fn get(
-        &self,
-        key: Fingerprint,
-        now_s: i64,
-    ) -> Result<Option<Tree>, rusqlite::Error> {
+    pub(super) fn get(&self, key: Fingerprint, now_s: i64) -> Result<Known, rusqlite::Error> {
+        let watched = self.lock().watched.get(&key).cloned();
+        let mut known = self.stored(key, now_s)?;
+        known.tree = match (watched, known.tree) {
+            (Some(mut watched), Some(edited)) => {
+                watched.merge(&edited);
+                Some(watched)
+            }
+            (watched, edited) => watched.or(edited),
+        };
+        Ok(known)
+    }
+
+    fn stored(&self, key: Fingerprint, now_s: i64) -> Result<Known, rusqlite::Error> {
+        let sealed = self.row(key, now_s)?;
+        Ok(sealed.map_or_else(Known::default, |sealed| Known {
+            // What can't be opened was sealed with another secret: it is as good as forgotten.
+            tree: self.unseal(&key.to_be_bytes(), &sealed),
+            state: Some(sealed.iter().take(NONCE_BYTES).copied().collect()),
+        }))
+    }
+
+    fn row(&self, key: Fingerprint, now_s: i64) -> Result<Option<Vec<u8>>, rusqlite::Error> {
         let mut state = self.lock();
-        if let Some(tree) = state.watched.get(&key) {
-            return Ok(Some(tree.clone()));
-        }
         let Some(database) = self.database(&mut state, false)? else {
             return Ok(None);
         };
@@ -97,43 +131,79 @@ impl Store {
                 .prepare_cached("UPDATE tree SET used_at = ?2 WHERE key = ?1")?
                 .execute(params![&key.to_be_bytes()[..], now_s])?;
         }
-        // What can't be opened was sealed with another secret: it is as good as forgotten.
-        Ok(self.unseal(&key.to_be_bytes(), &sealed))
+        Ok(Some(sealed))
     }
 
-    /// Keeps what a conversation was given.
+    /// Keeps what conversations were given: `tree`, which was made of what was known `before`, and
+    /// what other processes have kept since.
     ///
     /// # Errors
-    /// The database can't be written.
+    /// The database can't be written, or others are faster each time.
     pub(super) fn put(
         &self,
         key: Fingerprint,
         tree: &Tree,
-        edited: bool,
+        before: &Known,
         now_s: i64,
     ) -> Result<(), rusqlite::Error> {
-        let mut state = self.lock();
-        if !edited {
-            state.watch(key, tree.clone());
+        if !tree.has_edited() {
+            self.lock().watch(key, tree.clone());
             return Ok(());
         }
-        state.forget(key);
-        let sealed = self.seal(&key.to_be_bytes(), tree);
+        let (mut tree, mut before) = (Cow::Borrowed(tree), Cow::Borrowed(&before.state));
+        for _ in 0..PUTS_MAX {
+            let sealed = self.seal(&key.to_be_bytes(), tree.as_ref());
+            if self.replace(key, &sealed, before.as_deref(), now_s)? {
+                return Ok(());
+            }
+            let theirs = self.stored(key, now_s)?;
+            if let Some(theirs) = &theirs.tree {
+                tree.to_mut().merge(theirs);
+            }
+            before = Cow::Owned(theirs.state);
+        }
+        Err(rusqlite::Error::SqliteFailure(
+            ffi::Error::new(ffi::SQLITE_BUSY),
+            Some(format!("others wrote it first {PUTS_MAX} times")),
+        ))
+    }
+
+    /// Writes a row, if it is in the state `before`; whether it was.
+    fn replace(
+        &self,
+        key: Fingerprint,
+        sealed: &[u8],
+        before: Option<&[u8]>,
+        now_s: i64,
+    ) -> Result<bool, rusqlite::Error> {
+        let mut state = self.lock();
         state.writes = state.writes.saturating_add(1);
         let is_due = state.writes % WRITES_BETWEEN_CLEANINGS == 1;
         let Some(database) = self.database(&mut state, true)? else {
-            return Ok(());
+            return Ok(false);
         };
-        database
-            .prepare_cached(
-                "INSERT INTO tree (key, sealed, used_at) VALUES (?1, ?2, ?3) \
-                 ON CONFLICT (key) DO UPDATE SET sealed = ?2, used_at = ?3",
-            )?
-            .execute(params![&key.to_be_bytes()[..], sealed, now_s])?;
+        let bytes = key.to_be_bytes();
+        let written = match before {
+            None => database
+                .prepare_cached(
+                    "INSERT OR IGNORE INTO tree (key, sealed, used_at) VALUES (?1, ?2, ?3)",
+                )?
+                .execute(params![&bytes[..], sealed, now_s])?,
+            Some(before) => database
+                .prepare_cached(
+                    "UPDATE tree SET sealed = ?2, used_at = ?3 \
+                     WHERE key = ?1 AND substr(sealed, 1, 12) = ?4",
+                )?
+                .execute(params![&bytes[..], sealed, now_s, before])?,
+        };
+        if written == 0 {
+            return Ok(false);
+        }
         if is_due {
             clean(database, now_s)?;
         }
-        Ok(())
+        state.forget(key);
+        Ok(true)
     }
 
     /// The text of a set of rules that a remembered conversation goes by.
@@ -272,43 +342,13 @@ fn clean(database: &Connection, now_s: i64) -> Result<(), rusqlite::Error> {
     Ok(())
 }
 
-/// Reads the secret, or makes it: whole or not at all, and of two processes one makes it for both.
-fn secret(path: &Path) -> io::Result<Vec<u8>> {
-    match fs::read(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Ok(secret) if secret.len() != SECRET_BYTES => {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!(
-                    "expected {SECRET_BYTES} bytes in {}, found {}: remove the file, and remembered \
-                     conversations go on unedited",
-                    path.display(),
-                    secret.len()
-                ),
-            ));
-        }
-        read => return read,
-    }
-    let mut secret = [0; SECRET_BYTES];
-    rand::fill(&mut secret).map_err(io::Error::other)?;
-    let directory = path.parent().unwrap_or_else(|| Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(directory)?;
-    file.write_all(&secret)?;
-    file.as_file().sync_all()?;
-    match fs::hard_link(file.path(), path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        _ => fs::read(path),
-    }
-}
-
 const DATABASE_FILE: &str = "conversations.db";
 const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS tree \
      (key BLOB PRIMARY KEY, sealed BLOB NOT NULL, used_at INTEGER NOT NULL) WITHOUT ROWID;
      CREATE INDEX IF NOT EXISTS tree_used ON tree (used_at);
      CREATE TABLE IF NOT EXISTS rules (id INTEGER UNIQUE NOT NULL, source TEXT NOT NULL);";
 const SECRET_FILE: &str = "conversations.secret";
-const SECRET_BYTES: usize = 32;
-/// Of AES-GCM (RFC 5116).
+/// Of AES-GCM (RFC 5116); the statements that look at it have it as a number.
 const NONCE_BYTES: usize = 12;
 /// How long another process may have the database.
 const BUSY_TIMEOUT: Duration = Duration::from_millis(250);
@@ -324,104 +364,7 @@ const TREES_WATCHED_MAX: usize = 4096;
 const WATCHED_BYTES_MAX: usize = 32 << 20;
 /// Rule sets that are remembered.
 const RULE_SETS_MAX: i64 = 64;
+/// How often other processes may be faster before a turn is not remembered.
+const PUTS_MAX: usize = 16;
 /// How many writes lie between two cleanings.
 const WRITES_BETWEEN_CLEANINGS: u64 = 256;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use weir_core::api::Api;
-    use weir_core::prompt;
-    use weir_core::rewrite::{self, Request, RuleSet, Thread};
-    use weir_core::volatile::Rules;
-
-    fn tree(key: &HashKey) -> Tree {
-        let body = br#"{"system":"Working directory: /canary/secret","messages":[{"role":"user","content":"x"}]}"#;
-        let prompt = prompt::read(body).unwrap();
-        let thread = Thread::of(&prompt, body, key, &[]).unwrap();
-        let request = Request {
-            api: Api::Messages,
-            model: "",
-            body,
-            prompt: &prompt,
-            thread: &thread,
-            key,
-            untouchable: None,
-            held_by_provider: false,
-            begin: true,
-            now_s: 0,
-        };
-        let current = RuleSet::new(Rules::builtin().unwrap(), key);
-        rewrite::plan(&request, None, &current, |_| None)
-            .tree
-            .unwrap()
-    }
-
-    #[test]
-    fn what_is_remembered_outlives_the_process_and_is_not_to_be_read() {
-        let dir = tempfile::tempdir().unwrap();
-        let (store, key) = Store::open(dir.path(), None).unwrap();
-        let tree = tree(&key);
-        assert!(store.is_empty());
-        store.put(7, &tree, true, 1000).unwrap();
-        store.put_rules(1, "text").unwrap();
-        drop(store);
-        let (again, same_key) = Store::open(dir.path(), None).unwrap();
-        assert_eq!(same_key, key);
-        assert_eq!(again.get(7, 2000).unwrap(), Some(tree));
-        assert_eq!(again.get(8, 2000).unwrap(), None);
-        assert_eq!(again.rules(1).as_deref(), Some("text"));
-        drop(again);
-        for file in fs::read_dir(dir.path()).unwrap() {
-            let path = file.unwrap().path();
-            let bytes = fs::read(&path).unwrap();
-            assert!(
-                memchr::memmem::find(&bytes, b"canary").is_none(),
-                "{}",
-                path.display()
-            );
-            let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o077;
-            assert_eq!(mode, 0, "{}", path.display());
-        }
-    }
-
-    #[test]
-    fn what_is_only_watched_leaves_no_trace() {
-        let dir = tempfile::tempdir().unwrap();
-        let (store, key) = Store::open(dir.path(), None).unwrap();
-        let tree = tree(&key);
-        store.put(7, &tree, false, 1000).unwrap();
-        assert_eq!(store.get(7, 1000).unwrap(), Some(tree));
-        assert!(!dir.path().join(DATABASE_FILE).exists());
-    }
-
-    #[test]
-    fn a_conversation_expires_after_its_last_turn() {
-        let dir = tempfile::tempdir().unwrap();
-        let (store, key) = Store::open(dir.path(), None).unwrap();
-        let tree = tree(&key);
-        store.put(7, &tree, true, 1000).unwrap();
-        let mut state = store.lock();
-        let database = store.database(&mut state, true).unwrap().unwrap();
-        clean(database, 1000 + KEPT_SECONDS).unwrap();
-        let count = |database: &Connection| -> i64 {
-            database
-                .query_row("SELECT count(*) FROM tree", [], |row| row.get(0))
-                .unwrap()
-        };
-        assert_eq!(count(database), 1);
-        clean(database, 1001 + KEPT_SECONDS).unwrap();
-        assert_eq!(count(database), 0);
-    }
-
-    #[test]
-    fn another_secret_forgets() {
-        let dir = tempfile::tempdir().unwrap();
-        let (store, key) = Store::open(dir.path(), None).unwrap();
-        store.put(7, &tree(&key), true, 1000).unwrap();
-        drop(store);
-        fs::remove_file(dir.path().join(SECRET_FILE)).unwrap();
-        let (store, _) = Store::open(dir.path(), None).unwrap();
-        assert_eq!(store.get(7, 1000).unwrap(), None);
-    }
-}
