@@ -270,3 +270,51 @@ fn a_string_ends_where_it_ends_whatever_is_escaped_before() {
         }
     }
 }
+
+#[test]
+fn whole_numbers_are_those_of_serde_json() {
+    for text in [
+        "0",
+        "7",
+        "10",
+        "01",
+        "-0",
+        "-1",
+        "1.0",
+        "1e3",
+        "",
+        "x",
+        "1x",
+        "+1",
+        "9999999999999999999",
+        "18446744073709551615",
+        "18446744073709551616",
+        "99999999999999999999",
+    ] {
+        let expected: Option<u64> = serde_json::from_str(text).ok();
+        assert_eq!(
+            json::whole(text.as_bytes(), 0..text.len()),
+            expected,
+            "{text:?}"
+        );
+    }
+}
+
+#[test]
+fn a_key_is_known_however_it_is_escaped() {
+    for key in [
+        r"usage",
+        r"\u0075sage",
+        r"us\u0061ge",
+        r"usag\u0065",
+        r"\u0075\u0073\u0061\u0067\u0065",
+    ] {
+        let text = format!(r#"{{"user":1,"usage_and_more":2,"{key}":3}}"#);
+        let members = json::members(text.as_bytes(), 0..text.len()).unwrap();
+        let named: Vec<_> = members
+            .iter()
+            .map(|member| member.is(text.as_bytes(), "usage"))
+            .collect();
+        assert_eq!(named, [false, false, true], "{key}");
+    }
+}

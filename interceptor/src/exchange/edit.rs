@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use weir_core::edit;
 
 use super::decode::{self, Encoding};
@@ -124,18 +124,19 @@ pub(super) fn is_signed(headers: &HeaderMap, query: Option<&str>) -> bool {
         let name = pair.split('=').next().unwrap_or_default();
         name.eq_ignore_ascii_case("x-amz-signature")
     });
-    let by_digest = [
-        "signature",
-        "content-digest",
-        "repr-digest",
-        "digest",
-        "content-md5",
-        "x-amz-content-sha256",
-    ]
-    .into_iter()
-    .any(|name| headers.contains_key(name));
+    let by_digest = SIGNED.iter().any(|name| headers.contains_key(name));
     by_header || by_query || by_digest
 }
+
+/// Fields that hold a signature or a digest of the body.
+static SIGNED: [HeaderName; 6] = [
+    HeaderName::from_static("signature"),
+    HeaderName::from_static("content-digest"),
+    HeaderName::from_static("repr-digest"),
+    HeaderName::from_static("digest"),
+    HeaderName::from_static("content-md5"),
+    HeaderName::from_static("x-amz-content-sha256"),
+];
 
 #[cfg(test)]
 mod tests {

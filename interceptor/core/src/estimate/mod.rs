@@ -203,12 +203,12 @@ impl Ratios {
 }
 
 fn of_model(host: &str, model: &str) -> String {
-    format!("{host} {model}")
+    [host, " ", model].concat()
 }
 
 /// No model's name has a star in front.
 fn of_family(host: &str, model: &str) -> String {
-    format!("{host} *{}", Family::of(model).as_str())
+    [host, " *", Family::of(model).as_str()].concat()
 }
 
 /// Hosts times models and families whose ratio is kept; about 100 bytes each.

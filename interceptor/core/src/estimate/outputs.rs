@@ -45,7 +45,7 @@ impl Outputs {
 }
 
 fn of(workload: &str, model: &str) -> String {
-    format!("{workload} {model}")
+    [workload, " ", model].concat()
 }
 
 /// The entry of `key`; where there is no room for a new one, it takes that of any other: what was

@@ -60,9 +60,13 @@ impl Member {
     /// Whether the key reads `name`, however it is escaped.
     #[must_use]
     pub fn is(&self, bytes: &[u8], name: &str) -> bool {
-        // An escape is longer than what it stands for.
+        let name = name.as_bytes();
+        // An escape is longer than what it stands for, and one letter tells most keys apart.
+        let may_be_escaped = |raw: &[u8]| {
+            raw.len() > name.len() && (raw.first() == name.first() || raw.first() == Some(&b'\\'))
+        };
         bytes.get(self.key.clone()).is_some_and(|raw| {
-            raw == name.as_bytes() || (raw.len() > name.len() && *plain(raw) == *name.as_bytes())
+            raw == name || (may_be_escaped(raw) && is_escaped(raw) && *plain(raw) == *name)
         })
     }
 }
@@ -150,8 +154,21 @@ pub fn text(bytes: &[u8], range: Range<usize>) -> Option<String> {
 /// The whole number in `range` of `bytes`; nothing if that is not one, or it is negative.
 #[must_use]
 pub fn whole(bytes: &[u8], range: Range<usize>) -> Option<u64> {
-    serde_json::from_slice(bytes.get(range)?).ok()
+    let text = bytes.get(range)?;
+    let digit = |number: u64, byte: &u8| {
+        let digit = byte.wrapping_sub(b'0');
+        let is_digit = digit < 10;
+        is_digit.then(|| number.wrapping_mul(10).wrapping_add(u64::from(digit)))
+    };
+    // What most are: no leading zero, and so few digits that they fit.
+    match text {
+        [b'1'..=b'9', ..] if text.len() <= SHORT_DIGITS => text.iter().try_fold(0, digit),
+        _ => serde_json::from_slice(text).ok(),
+    }
 }
+
+/// A whole number of so many digits fits into 64 bits.
+const SHORT_DIGITS: usize = 19;
 
 /// The text of a string that is a name, an id or the like; nothing if `value` is none, or is longer
 /// than [`NAME_BYTES_MAX`].
@@ -165,9 +182,18 @@ pub fn name(bytes: &[u8], value: &Value) -> Option<String> {
 /// would only fill records.
 pub const NAME_BYTES_MAX: usize = 1024;
 
+/// Whether there is an escape in a key. Eight bytes at a time: keys are short, and many.
+fn is_escaped(raw: &[u8]) -> bool {
+    let has = |word: &[u8; 8]| quote::has(u64::from_le_bytes(*word), quote::BACKSLASHES);
+    match (raw.first_chunk(), raw.last_chunk()) {
+        (Some(first), Some(last)) if raw.len() <= 16 => has(first) || has(last),
+        _ => raw.contains(&b'\\'),
+    }
+}
+
 /// The bytes between the quotes of a string as they read without escapes.
 fn plain(raw: &[u8]) -> Cow<'_, [u8]> {
-    if !raw.contains(&b'\\') {
+    if !is_escaped(raw) {
         return Cow::Borrowed(raw);
     }
     let quoted = [b"\"", raw, b"\""].concat();

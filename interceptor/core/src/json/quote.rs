@@ -64,9 +64,7 @@ fn find_quote(bytes: &[u8]) -> Option<usize> {
         let Some((word, tail)) = rest.split_first_chunk::<8>() else {
             break;
         };
-        let differs = u64::from_le_bytes(*word) ^ QUOTES;
-        // The lowest bit set marks the first byte that is zero: a classic of word-wise search.
-        let zeros = differs.wrapping_sub(LOWS) & !differs & HIGHS;
+        let zeros = marks(u64::from_le_bytes(*word), QUOTES);
         if zeros != 0 {
             let byte = usize::try_from(zeros.trailing_zeros() >> 3).unwrap_or_default();
             return Some(passed.wrapping_add(byte));
@@ -77,11 +75,26 @@ fn find_quote(bytes: &[u8]) -> Option<usize> {
     memchr(b'"', rest).map(|at| passed.wrapping_add(at))
 }
 
+/// Whether one of eight bytes is that of `repeated`.
+#[inline]
+pub(super) const fn has(word: u64, repeated: u64) -> bool {
+    marks(word, repeated) != 0
+}
+
+/// The lowest bit set marks the first of eight bytes that is that of `repeated`: a classic of word-wise
+/// search.
+#[inline]
+const fn marks(word: u64, repeated: u64) -> u64 {
+    let differs = word ^ repeated;
+    differs.wrapping_sub(LOWS) & !differs & HIGHS
+}
+
 /// How much is looked at in one go where quotes are escaped, in bytes.
 const BLOCK_BYTES: usize = 64;
 
 /// How far a string is searched word by word before the vectorised search takes over, in bytes.
 const SHORT_BYTES: usize = 16;
 const QUOTES: u64 = u64::from_ne_bytes([b'"'; 8]);
+pub(super) const BACKSLASHES: u64 = u64::from_ne_bytes([b'\\'; 8]);
 const LOWS: u64 = u64::from_ne_bytes([0x01; 8]);
 const HIGHS: u64 = u64::from_ne_bytes([0x80; 8]);

@@ -189,12 +189,14 @@ impl Model {
             .rfind(|price| price.has_begun(at_unix) && price.utc_time_window.is_none())
     }
 
-    /// The first variant's value of one rate.
-    pub(super) fn variant(&self, scope: &Scope<'_>, kind: Kind) -> Option<&Rate> {
-        self.variants
-            .iter()
-            .filter(|variant| variant.applies(scope))
-            .find_map(|variant| variant.per_mtok.get(&kind))
+    /// The rates of the variants that apply.
+    pub(super) fn variants_of(
+        &self,
+        scope: &Scope<'_>,
+    ) -> impl DoubleEndedIterator<Item = &PerMtok> {
+        let variants = self.variants.iter();
+        let applying = variants.filter(|variant| variant.applies(scope));
+        applying.map(|variant| &variant.per_mtok)
     }
 }
 

@@ -376,12 +376,6 @@ fn rates_of(found: &Found<'_>, context: &Context<'_>, prompt_tokens: u64) -> Opt
     };
     let model = found.model;
     let base = model.base(context.at_unix)?;
-    let per_token = Kind::ALL.map(|kind| {
-        model
-            .variant(&scope, kind)
-            .or_else(|| base.per_mtok.get(&kind))
-            .map(|rate| rate.at(prompt_tokens))
-    });
     let in_us = context.inference_geo == Some("us");
     let factors = [
         model.inference_geo_us.filter(|_| in_us),
@@ -395,14 +389,19 @@ fn rates_of(found: &Found<'_>, context: &Context<'_>, prompt_tokens: u64) -> Opt
         });
     let piece =
         |piece: &Option<decimal::Piece>, otherwise| piece.map_or(otherwise, |piece| piece.0);
-    let rates = Rates {
-        per_token,
+    let mut rates = Rates {
+        per_token: [None; Kind::ALL.len()],
         web_search: piece(&base.per_1k.web_searches, WEB_SEARCH_PICOS),
         file_search: piece(&base.per_1k.file_searches, FILE_SEARCH_PICOS),
         request: piece(&base.per_1k.requests, 0),
         factor_ppm,
         notional: found.notional,
     };
+    rates.take(&base.per_mtok, prompt_tokens);
+    // Of two that have a rate, the first one's counts.
+    for variant in model.variants_of(&scope).rev() {
+        rates.take(variant, prompt_tokens);
+    }
     rates.per_token(Kind::Input).map(|_| rates)
 }
 

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::file::PerMtok;
 use crate::money::Money;
 use crate::usage::Usage;
 
@@ -69,6 +70,26 @@ impl Kind {
         Self::Reasoning,
         Self::Citation,
     ];
+
+    /// Where it stands in [`Self::ALL`].
+    const fn index(self) -> usize {
+        match self {
+            Self::Input => 0,
+            Self::Output => 1,
+            Self::CacheRead => 2,
+            Self::CacheWrite => 3,
+            Self::CacheWriteLong => 4,
+            Self::InputAudio => 5,
+            Self::InputImage => 6,
+            Self::InputVideo => 7,
+            Self::CacheAudio => 8,
+            Self::CacheImage => 9,
+            Self::OutputAudio => 10,
+            Self::OutputImage => 11,
+            Self::Reasoning => 12,
+            Self::Citation => 13,
+        }
+    }
 
     /// As in the price file.
     #[must_use]
@@ -163,9 +184,17 @@ impl Rates {
         self.factor_ppm
     }
 
+    /// Takes over the rates for a prompt of that many tokens, in the place of those before.
+    pub(super) fn take(&mut self, rates: &PerMtok, prompt_tokens: u64) {
+        for (kind, rate) in rates {
+            if let Some(own) = self.per_token.get_mut(kind.index()) {
+                *own = Some(rate.at(prompt_tokens));
+            }
+        }
+    }
+
     fn own(&self, kind: Kind) -> Option<u64> {
-        let at = Kind::ALL.iter().position(|other| *other == kind)?;
-        self.per_token.get(at).copied().flatten()
+        self.per_token.get(kind.index()).copied().flatten()
     }
 
     /// What `usage` costs at these rates; none for output of a model that has no price for it.
@@ -175,10 +204,9 @@ impl Rates {
     /// one costs, reasoning and media of the output what output costs.
     #[must_use]
     pub fn cost(&self, usage: &Usage) -> Option<Cost> {
-        let picos = |tokens: u64, kind: Kind| match (tokens, self.per_token(kind)) {
-            (0, _) => Some(0),
-            (_, None) => None,
-            (tokens, Some(rate)) => Some(u128::from(tokens).saturating_mul(u128::from(rate))),
+        let picos = |tokens: u64, kind: Kind| match tokens {
+            0 => Some(0),
+            _ => Some(u128::from(tokens).saturating_mul(u128::from(self.per_token(kind)?))),
         };
         // Each share costs its own; what is left of the whole costs the whole's.
         let shared = |whole: u64, kind: Kind, shares: &[(u64, Kind)]| {

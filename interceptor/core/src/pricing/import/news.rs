@@ -193,7 +193,9 @@ fn kinds_that_differ(before: &Model, after: &Model, variant: &Variant, at_unix: 
 
 fn rate_in<'a>(model: &'a Model, scope: &Scope<'_>, kind: Kind) -> Option<&'a Rate> {
     let standard = || model.all_day(scope.at_unix)?.per_mtok.get(&kind);
-    model.variant(scope, kind).or_else(standard)
+    let mut variants = model.variants_of(scope);
+    let own = variants.find_map(|rates| rates.get(&kind));
+    own.or_else(standard)
 }
 
 /// Gives a model all that a table knows and the file does not tell: its standard price is the same.
