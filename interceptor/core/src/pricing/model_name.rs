@@ -4,6 +4,7 @@
 //! ARN, with the suffix of a client. All that are spelled by a rule are taken apart here and looked
 //! up in an index; only what is left is held against the patterns of a list, one by one.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
@@ -71,11 +72,14 @@ fn add(spellings: &mut Vec<Spelling>, name: &str, fast: bool) {
 }
 
 /// `%3A` and `%2F` of an id in a path, undone once.
-fn decoded(name: &str) -> String {
-    let mut decoded = name.to_owned();
+fn decoded(name: &str) -> Cow<'_, str> {
+    let mut decoded = Cow::Borrowed(name);
+    if !name.contains('%') {
+        return decoded;
+    }
     for (escape, sign) in [("%3a", ":"), ("%3A", ":"), ("%2f", "/"), ("%2F", "/")] {
         if decoded.contains(escape) {
-            decoded = decoded.replace(escape, sign);
+            decoded = decoded.replace(escape, sign).into();
         }
     }
     decoded
