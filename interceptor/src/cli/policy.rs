@@ -213,7 +213,7 @@ fn explain_body(host: &str, api: Api, rules: &str, body: &[u8]) -> anyhow::Resul
         place: place.clone(),
         kind: format!("{:?}", segment.kind).to_lowercase(),
         range: segment.range.clone(),
-        breakpoint: segment.marker.is_some(),
+        breakpoint: segment.breakpoint().is_some(),
     });
     let mut explained = Explained {
         host: host.to_owned(),

@@ -119,7 +119,7 @@ impl Sketch {
                     SegmentKind::ToolResult => Run::ToolResult,
                     _ => Run::Alone,
                 },
-                breakpoint: segment.marker.as_ref().map(|marker| marker.lifetime),
+                breakpoint: segment.breakpoint(),
                 pieces: (0, 0),
             };
             sketch.blocks.push(block);

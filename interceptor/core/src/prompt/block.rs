@@ -15,13 +15,14 @@ pub(super) fn string(range: Range<usize>, section: Section) -> Segment {
         range: range.clone(),
         text: Some(range),
         marker: None,
+        inner: Vec::new(),
         deferred: false,
         plain: true,
     }
 }
 
 /// Reads a block and adds it to `found`. A cache point in a block of its own (Converse) becomes
-/// the marker of the block before.
+/// the marker of the block before; where there is none that could have it, it stays by itself.
 pub(super) fn read(
     scanner: &mut Scanner<'_>,
     body: &[u8],
@@ -39,11 +40,16 @@ pub(super) fn read(
     let mut seen = Seen::default();
     let range = scanner.members(|scanner, key, name| seen.member(scanner, body, &key, name))?;
     if let Some(lifetime) = seen.cache_point {
-        if let Some(before) = found.last_mut() {
-            before.marker = Some(Marker {
-                member: range,
-                lifetime,
-            });
+        let marker = Some(Marker {
+            member: range.clone(),
+            lifetime,
+        });
+        match found.last_mut().filter(|before| before.marker.is_none()) {
+            Some(before) => before.marker = marker,
+            None => found.push(Segment {
+                marker,
+                ..other(range, section)
+            }),
         }
         return Ok(());
     }
@@ -66,6 +72,7 @@ pub(super) fn read(
             | SegmentKind::Other => None,
         },
         marker: seen.marker,
+        inner: seen.inner,
         deferred: kind == SegmentKind::Tool && seen.is_deferred,
         plain: kind == SegmentKind::Text && !seen.has_more,
     });
@@ -84,6 +91,44 @@ pub(super) fn marker(
         member: with_comma(body, key.start.saturating_sub(1)..range.end),
         lifetime: lifetime(value),
     }))
+}
+
+/// Adds the markers inside of a block's content to `found`: those of what a tool gave back, and of the
+/// parts of documents and search results, however deep. Only `content` and `source` are entered:
+/// what is called `cache_control` in the arguments of a tool or in its schema is none.
+fn inside(
+    scanner: &mut Scanner<'_>,
+    body: &[u8],
+    found: &mut Vec<Marker>,
+) -> Result<(), Malformed> {
+    match scanner.kind()? {
+        Kind::Array => scanner
+            .elements(|scanner| inside(scanner, body, found))
+            .map(drop),
+        Kind::Object => {
+            let mut point = None;
+            let range = scanner.members(|scanner, key, name| {
+                match name {
+                    b"cache_control" => found.extend(marker(scanner, body, &key)?),
+                    b"cachePoint" => {
+                        let value = body.get(scanner.value()?.range).unwrap_or_default();
+                        point = Some(lifetime(value));
+                    }
+                    b"content" | b"source" => inside(scanner, body, found)?,
+                    _ => {}
+                }
+                Ok::<(), Malformed>(())
+            })?;
+            found.extend(point.map(|lifetime| Marker {
+                member: with_comma(body, range),
+                lifetime,
+            }));
+            Ok(())
+        }
+        Kind::String | Kind::Number | Kind::True | Kind::False | Kind::Null => {
+            scanner.value().map(drop)
+        }
+    }
 }
 
 /// Only the lifetimes of an hour and more have an `h` in their name.
@@ -142,6 +187,7 @@ struct Seen {
     text: Option<Range<usize>>,
     description: Option<Range<usize>>,
     marker: Option<Marker>,
+    inner: Vec<Marker>,
     cache_point: Option<Lifetime>,
     is_thought: bool,
     is_deferred: bool,
@@ -207,7 +253,12 @@ impl Seen {
             }
             b"thought" => self.is_thought = scanner.value()?.kind == Kind::True,
             b"toolUse" | b"functionCall" => self.implied = Some(SegmentKind::ToolUse),
-            b"toolResult" | b"functionResponse" => self.implied = Some(SegmentKind::ToolResult),
+            b"content" | b"source" => inside(scanner, body, &mut self.inner)?,
+            b"toolResult" => {
+                self.implied = Some(SegmentKind::ToolResult);
+                inside(scanner, body, &mut self.inner)?;
+            }
+            b"functionResponse" => self.implied = Some(SegmentKind::ToolResult),
             b"reasoningContent" => self.implied = Some(SegmentKind::Thinking),
             b"image" | b"document" | b"video" | b"inlineData" | b"fileData" => {
                 self.implied = Some(SegmentKind::Media);

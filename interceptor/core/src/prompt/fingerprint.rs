@@ -92,6 +92,24 @@ impl Prompt {
     }
 }
 
+impl Segment {
+    /// Where markers are in it, in order: what is no part of the prompt.
+    pub(crate) fn marked(&self) -> Vec<Range<usize>> {
+        let own = &self.range;
+        let members = self.markers().map(|marker| marker.member.clone());
+        let inside = members.filter(|member| member.start >= own.start && member.end <= own.end);
+        let mut inside: Vec<_> = inside.collect();
+        inside.sort_unstable_by_key(|member| member.start);
+        // Of two neighbours both may have taken the comma between them.
+        let mut from = own.start;
+        for member in &mut inside {
+            member.start = member.start.max(from);
+            from = member.end;
+        }
+        inside
+    }
+}
+
 const fn section_tag(segment: &Segment) -> u8 {
     match segment.section {
         super::Section::Tools => b't',
@@ -109,28 +127,32 @@ impl Hasher {
 
     /// A part and its length.
     fn part(&mut self, bytes: &[u8]) {
-        self.joined(bytes, b"");
+        self.joined(&[bytes]);
     }
 
-    /// A part that is in two places.
-    fn joined(&mut self, first: &[u8], second: &[u8]) {
-        let length = first.len().saturating_add(second.len());
+    /// A part that is in several places.
+    fn joined(&mut self, pieces: &[&[u8]]) {
+        let length = pieces.iter().map(|piece| piece.len());
+        let length = length.fold(0, usize::saturating_add);
         self.0.write_u64(u64::try_from(length).unwrap_or(u64::MAX));
-        self.0.write(first);
-        self.0.write(second);
+        for piece in pieces {
+            self.0.write(piece);
+        }
     }
 
     fn segment(&mut self, body: &[u8], segment: &Segment) {
         let get = |range: Range<usize>| body.get(range).unwrap_or_default();
-        match (&segment.text, segment.plain, &segment.marker) {
-            (Some(text), true, _) => self.part(get(text.clone())),
-            (_, _, Some(marker)) if inside(&marker.member, &segment.range) => {
-                let before = get(segment.range.start..marker.member.start);
-                let behind = get(marker.member.end..segment.range.end);
-                self.joined(before, behind);
-            }
-            (_, _, _) => self.part(get(segment.range.clone())),
+        if let (Some(text), true) = (&segment.text, segment.plain) {
+            return self.part(get(text.clone()));
         }
+        let mut from = segment.range.start;
+        let mut pieces = Vec::new();
+        for marker in segment.marked() {
+            pieces.push(get(from..marker.start));
+            from = marker.end;
+        }
+        pieces.push(get(from..segment.range.end));
+        self.joined(&pieces);
     }
 
     /// A message: its blocks, and what is beside its content, such as its role and calls of tools.
@@ -155,8 +177,4 @@ impl Hasher {
     fn finish(self) -> Fingerprint {
         self.0.finish128().as_u128()
     }
-}
-
-fn inside(inner: &Range<usize>, outer: &Range<usize>) -> bool {
-    inner.start >= outer.start && inner.end <= outer.end
 }

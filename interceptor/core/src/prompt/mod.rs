@@ -84,6 +84,8 @@ pub struct Segment {
     pub text: Option<Range<usize>>,
     /// The cache breakpoint that stands on it.
     pub marker: Option<Marker>,
+    /// The breakpoints inside of its content, such as on a text that a tool gave back.
+    pub inner: Vec<Marker>,
     /// Whether it is a tool that the model is shown only once it searched for it: providers refuse a
     /// breakpoint on it.
     pub deferred: bool,
@@ -150,6 +152,19 @@ impl Role {
     }
 }
 
+impl Segment {
+    /// All breakpoints on it and inside of it.
+    pub fn markers(&self) -> impl Iterator<Item = &Marker> {
+        self.inner.iter().chain(&self.marker)
+    }
+
+    /// How long what a breakpoint here writes is kept. One inside counts as one on all of it.
+    #[must_use]
+    pub fn breakpoint(&self) -> Option<Lifetime> {
+        self.markers().last().map(|marker| marker.lifetime)
+    }
+}
+
 impl Message {
     /// Whether the application speaks, in whatever role.
     #[must_use]
@@ -167,10 +182,10 @@ impl Prompt {
             .unwrap_or_default()
     }
 
-    /// How many breakpoints are set, the automatic one included.
+    /// How many breakpoints are set, wherever they stand, the automatic one included.
     #[must_use]
     pub fn markers(&self) -> usize {
-        let explicit = self.segments.iter().filter(|s| s.marker.is_some());
+        let explicit = self.segments.iter().flat_map(Segment::markers);
         explicit
             .count()
             .saturating_add(usize::from(self.automatic.is_some()))

@@ -85,6 +85,60 @@ fn each_dialect_is_read_in_cache_order() {
 }
 
 #[test]
+fn markers_inside_of_contents_count_and_members_that_only_share_their_name_do_not() {
+    let mark = r#""cache_control":{"type":"ephemeral"}"#;
+    let long = r#""cache_control":{"type":"ephemeral","ttl":"1h"}"#;
+    let text = format!(r#"{{"type":"text","text":"t",{long}}}"#);
+    let search = format!(r#"{{"type":"search_result","content":[{text}],{mark}}}"#);
+    let result = format!(
+        r#"{{"type":"tool_result","tool_use_id":"t","content":[{{{mark},"type":"text","text":"r"}},{search}]}}"#
+    );
+    let document =
+        format!(r#"{{"type":"document","source":{{"type":"content","content":[{text}]}},{mark}}}"#);
+    let call = format!(
+        r#"{{"type":"tool_use","id":"t","name":"n","input":{{"content":[{text}],{mark}}}}}"#
+    );
+    let schema = format!(r#"{{"name":"n","input_schema":{{"properties":{{{mark}}}}}}}"#);
+    for (block, expected) in [(&result, 3), (&document, 2), (&call, 0)] {
+        let body =
+            format!(r#"{{"tools":[{schema}],"messages":[{{"role":"user","content":[{block}]}}]}}"#);
+        let prompt = read(body.as_bytes()).unwrap();
+        assert_eq!(prompt.markers(), expected, "{body}");
+        let key = HashKey::new([7; 16]);
+        // Without any marker it is the same prompt.
+        let plain = body
+            .replace(&format!(",{mark}"), "")
+            .replace(&format!(",{long}"), "");
+        let plain = plain.replace(&format!("{mark},"), "");
+        if expected > 0 {
+            assert_ne!(plain, body);
+            let plain = plain.replace(r#""properties":{}"#, &format!(r#""properties":{{{mark}}}"#));
+            let without = read(plain.as_bytes()).unwrap();
+            assert_eq!(without.markers(), 0, "{plain}");
+            assert_eq!(
+                prompt.fingerprints(body.as_bytes(), &key),
+                without.fingerprints(plain.as_bytes(), &key),
+                "{body}"
+            );
+        }
+    }
+    let point = r#"{"cachePoint":{"type":"default"}}"#;
+    for (blocks, expected) in [
+        (format!(r#"{{"text":"a"}},{point},{point}"#), 2),
+        (point.to_owned(), 1),
+        (
+            format!(
+                r#"{{"toolResult":{{"content":[{{"text":"r"}},{point},{{"json":{{"content":[{point}]}}}}]}}}},{point}"#
+            ),
+            2,
+        ),
+    ] {
+        let body = format!(r#"{{"messages":[{{"role":"user","content":[{blocks}]}}]}}"#);
+        assert_eq!(read(body.as_bytes()).unwrap().markers(), expected, "{body}");
+    }
+}
+
+#[test]
 fn what_only_moves_markers_or_changes_the_form_of_a_text_has_the_same_fingerprints() {
     let key = HashKey::new([7; 16]);
     let prints = |body: &str| {

@@ -64,13 +64,10 @@ pub fn breakpoints(call: &Markable<'_>) -> Vec<Edit> {
     {
         edits.push(edit(marker.member.clone(), String::new()));
     }
-    let explicit = call
-        .prompt
-        .segments
-        .iter()
-        .filter(|s| s.marker.is_some())
-        .count();
-    let set = explicit.saturating_add(usize::from(automatic.is_some()));
+    let explicit = call.prompt.segments.iter().flat_map(Segment::markers);
+    let set = explicit
+        .count()
+        .saturating_add(usize::from(automatic.is_some()));
     let is_replaced = !edits.is_empty();
     let by_client = set > 0 || is_replaced;
     let mut left = BREAKPOINTS_MAX.saturating_sub(set);
@@ -138,7 +135,7 @@ fn wanted(call: &Markable<'_>, automatic: bool, by_client: bool, is_replaced: bo
     let before = turns.len().checked_sub(2).and_then(end_of);
     let marked = |from: usize| {
         let behind = segments.get(from..).unwrap_or_default();
-        automatic || behind.iter().any(|segment| segment.marker.is_some())
+        automatic || behind.iter().any(|segment| segment.breakpoint().is_some())
     };
     // Before another marker a breakpoint is free: what it writes is written anyway.
     let pays = |is_warm: bool, at: usize| is_warm || is_replaced || marked(at.saturating_add(1));
@@ -158,7 +155,11 @@ fn wanted(call: &Markable<'_>, automatic: bool, by_client: bool, is_replaced: bo
     if !is_nova(call) {
         wanted.extend(in_section(Section::Tools).filter(|at| pays(warm.tools, *at)));
     }
-    wanted.retain(|index| segments.get(*index).is_some_and(|s| s.marker.is_none()));
+    wanted.retain(|index| {
+        segments
+            .get(*index)
+            .is_some_and(|s| s.breakpoint().is_none())
+    });
     wanted
 }
 
@@ -196,7 +197,7 @@ fn mark(call: &Markable<'_>, index: usize, segment: &Segment, style: Style) -> V
         return Vec::new();
     }
     let later = call.prompt.segments.get(index..).unwrap_or_default();
-    let later = later.iter().filter_map(|segment| segment.marker.as_ref());
+    let later = later.iter().flat_map(Segment::markers);
     let is_long = |lifetime| lifetime == Lifetime::Long;
     let long = later.map(|m| m.lifetime).any(is_long)
         || call

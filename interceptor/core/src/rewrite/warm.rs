@@ -113,7 +113,7 @@ impl Recent {
     }
 }
 
-/// Adds a segment to `sent` as it is sent, but for its marker.
+/// Adds a segment to `sent` as it is sent, but for its markers.
 fn as_sent(body: &[u8], segment: &Segment, edits: &[&Edit], sent: &mut Vec<u8>) {
     let own = &segment.range;
     let first = edits.partition_point(|edit| edit.range.start < own.start);
@@ -122,10 +122,9 @@ fn as_sent(body: &[u8], segment: &Segment, edits: &[&Edit], sent: &mut Vec<u8>) 
     let mut changes: Vec<_> = inside
         .map(|edit| (&edit.range, &edit.replacement[..]))
         .collect();
-    if let Some(marker) = &segment.marker {
-        changes.push((&marker.member, &[][..]));
-        changes.sort_by_key(|(range, _)| range.start);
-    }
+    let marked = segment.marked();
+    changes.extend(marked.iter().map(|range| (range, &[][..])));
+    changes.sort_by_key(|(range, _)| range.start);
     let mut from = own.start;
     for (range, replacement) in changes {
         if range.start < from || range.end > own.end {

@@ -180,8 +180,9 @@ impl Page {
             self.push(&[role, "text", text], tokens::count(text), run);
             return self.mark(role, block, !text.is_empty());
         }
-        let text = block.without("cache_control").to_string();
+        let text = unmarked(block).to_string();
         self.push(&[role, kind, &text], block_tokens(block), run);
+        self.mark_inside(block)?;
         self.mark(
             role,
             block,
@@ -215,6 +216,17 @@ impl Page {
         self.prompt
             .breakpoints
             .push((self.prompt.blocks.len() - 1, ttl));
+        Ok(())
+    }
+
+    /// Notes the breakpoints inside of the content of the block that was just pushed: each is one on all of it.
+    fn mark_inside(&mut self, block: &Json) -> Result<(), Refusal> {
+        for name in CONTENTS {
+            for inner in block.get(name).map_or(&[][..], parts) {
+                self.mark_inside(inner)?;
+                self.mark(name, inner, inner.text("text") != Some(""))?;
+            }
+        }
         Ok(())
     }
 
@@ -258,6 +270,35 @@ impl Page {
             ));
         }
         Ok(self.prompt)
+    }
+}
+
+/// The parts of a content, or the only one.
+fn parts(content: &Json) -> &[Json] {
+    match content {
+        Json::Array(parts) => parts,
+        one => std::slice::from_ref(one),
+    }
+}
+
+/// A block without its breakpoints, and those inside of its content.
+fn unmarked(block: &Json) -> Json {
+    match block {
+        Json::Array(parts) => Json::Array(parts.iter().map(unmarked).collect()),
+        Json::Object(members) => {
+            let kept = members.iter().filter(|(name, _)| name != "cache_control");
+            let kept = kept.map(|(name, value)| {
+                let is_content = CONTENTS.contains(&name.as_str());
+                let value = if is_content {
+                    unmarked(value)
+                } else {
+                    value.clone()
+                };
+                (name.clone(), value)
+            });
+            Json::Object(kept.collect())
+        }
+        Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => block.clone(),
     }
 }
 
@@ -367,6 +408,9 @@ fn citations(body: &Json) -> &'static str {
         });
     if on { "citations" } else { "" }
 }
+
+/// Members of a block whose parts may have breakpoints of their own.
+const CONTENTS: [&str; 2] = ["source", "content"];
 
 /// Breakpoints in one request.
 const BREAKPOINTS_MAX: usize = 4;

@@ -38,7 +38,7 @@ fn blocks(blocks: Option<&Json>) -> Result<Vec<Json>, Refusal> {
     let mut read: Vec<Json> = Vec::new();
     for found in blocks.map_or(&[][..], Json::items) {
         let Some(point) = found.get("cachePoint") else {
-            read.push(block(found));
+            read.push(block(found)?);
             continue;
         };
         let Some(Json::Object(members)) = read.last_mut() else {
@@ -56,15 +56,15 @@ fn blocks(blocks: Option<&Json>) -> Result<Vec<Json>, Refusal> {
     Ok(read)
 }
 
-fn block(block: &Json) -> Json {
+fn block(block: &Json) -> Result<Json, Refusal> {
     let Json::Object(members) = block else {
-        return block.clone();
+        return Ok(block.clone());
     };
     let Some((kind, value)) = members.first() else {
-        return block.clone();
+        return Ok(block.clone());
     };
     let part = |name: &str| value.get(name).cloned().unwrap_or(Json::Null);
-    match kind.as_str() {
+    Ok(match kind.as_str() {
         "text" => object! { "type": "text", "text": value.clone() },
         "toolSpec" => {
             let schema = value.at(&["inputSchema", "json"]).cloned();
@@ -78,8 +78,7 @@ fn block(block: &Json) -> Json {
             "type": "tool_use", "id": part("toolUseId"), "name": part("name"), "input": part("input"),
         },
         "toolResult" => {
-            let content = value.get("content").map_or(&[][..], Json::items);
-            let content: Vec<Json> = content.iter().map(self::block).collect();
+            let content = blocks(value.get("content"))?;
             object! { "type": "tool_result", "tool_use_id": part("toolUseId"), "content": content }
         }
         "reasoningContent" => {
@@ -92,7 +91,7 @@ fn block(block: &Json) -> Json {
         }
         "image" | "document" => object! { "type": kind.as_str(), "source": value.clone() },
         _ => block.clone(),
-    }
+    })
 }
 
 /// A request that is not as the service describes it.

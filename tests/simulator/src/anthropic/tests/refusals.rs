@@ -26,12 +26,18 @@ const TWO_HOURS: &str = r#","cache_control":{"type":"ephemeral","ttl":"2h"}"#;
 fn markers_too_many_out_of_order_or_in_the_wrong_place_are_refused() {
     let (one, long) = (block(1, 0, MARK), block(1, 1, MARK_1H));
     let marked = |count| vec![one.clone(); count].join(",");
+    let inside = |blocks: &str| {
+        format!(r#"{{"type":"tool_result","tool_use_id":"t","content":[{blocks}]}}"#)
+    };
     let cases = [
         (
             body("", &marked(5), ""),
             "A maximum of 4 blocks with cache_control may be provided. Found 5.",
         ),
         (body(&marked(4), &block(1, 0, ""), AUTOMATIC), "Found 5."),
+        (body(&marked(4), &inside(&one), ""), "Found 5."),
+        (body("", &inside(&inside(&marked(5))), ""), "Found 5."),
+        (body(&one, &inside(&long), ""), "must not come after"),
         (body("", &one, AUTOMATIC_1H), "another ttl"),
         (body(&one, &long, ""), "must not come after"),
         (body("", &block(0, 0, MARK), ""), "empty text or thinking"),
