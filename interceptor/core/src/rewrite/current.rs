@@ -67,6 +67,7 @@ pub(super) fn found(request: &Request<'_>, rules: &Rules, learned: &[Learned]) -
         let raw = std::str::from_utf8(request.body.get(span.range.clone())?).ok()?;
         let value = Value {
             name: span.name.clone(),
+            place: String::new(),
             raw: match transform {
                 Transform::Coarsen => coarse(raw),
                 Transform::Relocate | Transform::Pin | Transform::Strip | Transform::Keep => {

@@ -5,7 +5,7 @@
 //! something was told, and is found by the hash of the client's own history up to that turn. A tree
 //! is plain data: the shell encrypts it, keeps it, and lets it expire.
 
-use std::cmp::Reverse;
+use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
@@ -74,12 +74,37 @@ pub(super) struct Origin {
 pub type RulesId = u64;
 
 /// A value and its name.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Value {
     /// As in the reference.
     pub name: String,
     /// As it stands in JSON, escapes included.
     pub raw: String,
+    /// Of one that is told in the stead of one that stays in the prefix: the words before that, and
+    /// its beginning, as JSON. Empty where a reference names it, and in what earlier versions told.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub place: String,
+}
+
+/// Values are the same if they are told the same, wherever they stand.
+impl PartialEq for Value {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name && self.raw == other.raw
+    }
+}
+
+impl Eq for Value {}
+
+impl Ord for Value {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (&self.name, &self.raw).cmp(&(&other.name, &other.raw))
+    }
+}
+
+impl PartialOrd for Value {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
 }
 
 impl Tree {
@@ -245,7 +270,10 @@ impl Node {
     /// Bytes that it holds, about.
     pub(super) fn bytes(&self) -> usize {
         let values = self.told.iter().chain(&self.kept);
-        let values = values.map(|value| value.name.len().saturating_add(value.raw.len()));
+        let values = values.map(|value| {
+            let told = value.name.len().saturating_add(value.raw.len());
+            told.saturating_add(value.place.len())
+        });
         let origin = self.origin.as_ref().map_or(0, |origin| {
             let off = origin.off.iter().map(String::len);
             let tools = origin.tools.iter().map(super::tools::Shape::bytes);

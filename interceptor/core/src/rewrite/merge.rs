@@ -146,6 +146,7 @@ mod tests {
         vec![Value {
             name: "current-date".to_owned(),
             raw: raw.to_owned(),
+            place: String::new(),
         }]
     }
 

@@ -14,6 +14,7 @@ mod breakpoints;
 mod choose;
 mod current;
 mod effect;
+mod label;
 mod likeness;
 mod memory;
 mod merge;

@@ -10,6 +10,7 @@ use crate::volatile::{Rules, Span, Transform};
 
 use super::choose::{Chosen, began_alike, choose, path};
 use super::current::{Current, by_place, found, leave_shifted, overlay, strippable};
+use super::label::place_all;
 use super::likeness::Likeness;
 use super::memory::{Index, Node, Origin, Start, Tree, Value};
 use super::render::{Place, place, reference, told_change, told_first};
@@ -222,6 +223,7 @@ impl Planner<'_> {
                 let news = found.iter().filter(|now| now.is_told());
                 let news = news.filter(|now| !told.contains(&now.value));
                 changes = news.map(|now| now.value.clone()).collect();
+                place_all(self.request, &found, &node.kept, &mut changes);
             }
             self.tell(last.message, &changes, told_change);
             overlay(&mut kept, &changes, false);

@@ -33,9 +33,17 @@ pub(super) fn told_change(values: &[Value]) -> String {
 
 fn told(introduction: &str, values: &[Value]) -> String {
     let mut text = format!(r"<context_values>\n{introduction}\n");
-    for Value { name, raw } in values {
+    for Value { name, raw, place } in values {
         let lines = if raw.contains(r"\n") { r"\n" } else { "" };
-        for part in ["<", name, ">", lines, raw, lines, "</", name, r">\n"] {
+        let (of, quote) = match place.as_str() {
+            "" => ("", ""),
+            _ => (OF, r#"\""#),
+        };
+        let opening = ["<", name, of, quote, place, quote, ">"];
+        for part in opening
+            .into_iter()
+            .chain([lines, raw, lines, "</", name, r">\n"])
+        {
             text.push_str(part);
         }
     }
@@ -90,6 +98,8 @@ pub(super) fn covers(api: Api, body: &[u8]) -> bool {
     block_of(api, body).is_some()
 }
 
+/// What says which words of the system prompt a value stands instead of.
+const OF: &str = " instead-of=";
 const TYPED: &str = r#",{"type":"text","text":""#;
 
 impl Place {

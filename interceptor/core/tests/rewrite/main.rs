@@ -9,6 +9,7 @@
 
 mod alike;
 mod markers;
+mod told;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};

@@ -1,0 +1,101 @@
+//! Which of the values in a prompt a change is about, in words that the model finds there.
+//!
+//! Where a reference stands in the prefix, its name says so. Where the value itself stays there, the
+//! text that tells another one quotes the words before it and its beginning: of several values of
+//! one rule, that is the only thing that tells them apart.
+
+use crate::json;
+use crate::volatile::Transform;
+
+use super::Request;
+use super::current::Current;
+use super::memory::Value;
+
+/// Says of each of `changes` where in the prefix the value stands that it replaces; `kept` is what
+/// those were first.
+pub(super) fn place_all(
+    request: &Request<'_>,
+    found: &[Current],
+    kept: &[Value],
+    changes: &mut [Value],
+) {
+    if changes.is_empty() {
+        return;
+    }
+    let stays = |now: &Current| matches!(now.transform, Transform::Pin | Transform::Coarsen);
+    let mut places: Vec<(String, usize)> = Vec::new();
+    for (index, now) in found.iter().enumerate().filter(|(_, now)| stays(now)) {
+        let first = kept.iter().find(|first| first.name == now.value.name);
+        let Some(first) = first else { continue };
+        let before = index.checked_sub(1).and_then(|before| found.get(before));
+        let Some(place) = place(request, before, now, first) else {
+            continue;
+        };
+        // Of several that read the same, which one.
+        let known = places.iter_mut().find(|(known, _)| *known == place);
+        let number = match known {
+            Some((_, count)) => {
+                *count = count.saturating_add(1);
+                *count
+            }
+            None => {
+                places.push((place.clone(), 1));
+                1
+            }
+        };
+        let own = changes
+            .iter_mut()
+            .find(|change| change.name == now.value.name);
+        if let Some(own) = own {
+            own.place = match number {
+                1 => place,
+                number => format!("{place} (no. {number})"),
+            };
+        }
+    }
+}
+
+/// The words before a value, on its line or on the one above, and the beginning of what it was first.
+fn place(
+    request: &Request<'_>,
+    before: Option<&Current>,
+    now: &Current,
+    first: &Value,
+) -> Option<String> {
+    let segment = request.prompt.segments.get(now.span.segment)?;
+    let start = segment.text.as_ref()?.start.checked_add(1)?;
+    let before = before.filter(|before| before.span.segment == now.span.segment);
+    let start = before.map_or(start, |before| before.span.range.end.max(start));
+    let words = text(request.body.get(start..now.span.range.start)?)?;
+    let (line, blank) = words.split_at_checked(words.trim_end().len())?;
+    let blank = if blank.contains('\n') { " " } else { blank };
+    let line = line
+        .rsplit('\n')
+        .next()?
+        .trim_start_matches([' ', '\t', ',', ';', '.']);
+    let skipped = line.chars().count().saturating_sub(LABEL_CHARACTERS_MAX);
+    let label: String = line.chars().skip(skipped).collect();
+    let was = text(first.raw.as_bytes())?;
+    let line = was.trim_start().lines().next().unwrap_or_default();
+    let value: String = line.chars().take(VALUE_CHARACTERS_MAX).collect();
+    let more = if value.len() < was.trim().len() {
+        "…"
+    } else {
+        ""
+    };
+    let quoted = format!("{label}{blank}{value}{more}");
+    let json = serde_json::to_string(quoted.trim()).ok()?;
+    let inner = json.strip_prefix('"')?.strip_suffix('"')?;
+    Some(inner.to_owned())
+}
+
+/// What a part of a JSON string reads.
+fn text(raw: &[u8]) -> Option<String> {
+    let quoted = [b"\"", raw, b"\""].concat();
+    json::text(&quoted, 0..quoted.len())
+}
+
+/// How much of the line before a value is quoted, in characters.
+const LABEL_CHARACTERS_MAX: usize = 60;
+/// How much of a value is quoted, in characters.
+const VALUE_CHARACTERS_MAX: usize = 40;
