@@ -315,7 +315,9 @@ impl Slot {
             let end = tokens.len().checked_sub(end)?;
             tokens.get(start..end).map(is_value)
         };
-        let is_value = inside(&self.tokens) == Some(true) && inside(&tokens) == Some(true);
+        let is_value = inside(&self.tokens) == Some(true)
+            && inside(&tokens) == Some(true)
+            && units.is_of_machine(self.at, (start, end));
         let had_label = self
             .stay
             .is_some_and(|(start, end)| start.saturating_add(end) > 0);
@@ -370,6 +372,10 @@ impl Slot {
         after: Option<u64>,
     ) -> Option<Learned> {
         let (start, end) = self.stay?;
+        // What was learned by an earlier version may be none, and a value may look otherwise by chance.
+        if !units.is_of_machine(at, (start, end)) {
+            return None;
+        }
         let prefix = units.side(self.tokens.get(..start)?);
         let suffix = units.side(self.tokens.get(self.tokens.len().checked_sub(end)?..)?);
         units.value(at, prefix, suffix)?;

@@ -5,15 +5,17 @@
 //! [`Prompts`] holds the latest prompt of each of its families so, aligns the next one with it, and
 //! notes where one unit stands in the place of another. Three different values within the lifetime
 //! of a cache make a [`Learned`] value; a prompt that is deployed anew changes once and stays. What is
-//! learned is a piece of one line with at least as many words with a digit as without: an id, a
-//! count, a version, but never a sentence. It misses values of several lines, words, and what changes
-//! in the definitions of tools.
+//! learned is a piece of one line that looks as if a machine had put it there (`shape`): an id, a
+//! counter, but never a sentence, nor a limit or an account. It misses values of several lines, words,
+//! and what changes in the definitions of tools.
 
 mod align;
 mod family;
+mod shape;
 #[cfg(test)]
 mod tests;
 mod units;
+mod words;
 
 use serde::{Deserialize, Serialize};
 

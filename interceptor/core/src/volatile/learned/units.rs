@@ -7,6 +7,7 @@ use crate::prompt::{HashKey, Prompt, Section, SegmentKind};
 use crate::volatile::decoded::Decoded;
 use crate::volatile::{REFERENCE_OPEN, Span};
 
+use super::shape::{Line, is_of_machine};
 use super::{Side, TOKENS_MAX, VALUE_BYTES_MAX, VALUE_TOKENS_MAX};
 
 /// The units of a system prompt, in order.
@@ -137,6 +138,32 @@ impl<'a> Units<'a> {
             .then(|| (text.segment, text.decoded.in_body(&range)))
     }
 
+    /// Whether what stands in a unit between the first `start` and the last `end` tokens looks as what
+    /// machines put there, and not as what the model is told to go by.
+    pub(super) fn is_of_machine(&self, index: usize, (start, end): (usize, usize)) -> bool {
+        let Some(line) = self.line(index) else {
+            return false;
+        };
+        let before = index.checked_sub(1).and_then(|before| self.line(before));
+        let end = line.tokens.len().saturating_sub(end);
+        is_of_machine(&line, start..end, before.as_ref())
+    }
+
+    fn line(&self, index: usize) -> Option<Line<'_>> {
+        let unit = self.units.get(index)?;
+        let text = self.texts.get(unit.text?)?.decoded.text.as_ref();
+        let tokens = self.read(index)?;
+        let tokens = tokens.iter().map(|token| {
+            let known = token.hash == MASK;
+            let word = text.get(token.range.clone()).filter(|_| !known);
+            word.unwrap_or_default()
+        });
+        Some(Line {
+            text: text.get(unit.range.clone())?,
+            tokens: tokens.collect(),
+        })
+    }
+
     fn read(&self, index: usize) -> Option<Vec<Token>> {
         let unit = self.units.get(index)?;
         let text = self.texts.get(unit.text?)?;
@@ -264,7 +291,7 @@ fn is_of_word(character: char) -> bool {
     (character.is_alphanumeric() || character == '_') && character < FIRST_WITHOUT_BLANKS
 }
 
-/// Whether the tokens of a value make it one that may be learned.
+/// Whether the tokens of a value make it one that may be learned, by their number and kinds.
 pub(super) fn is_value(tokens: &[u64]) -> bool {
     let count = |flag: u64| tokens.iter().filter(|token| **token & flag != 0).count();
     let is_plain = tokens.len() <= VALUE_TOKENS_MAX && !tokens.contains(&MASK);
