@@ -8,6 +8,7 @@
 )]
 
 mod alike;
+mod dialects;
 mod markers;
 mod told;
 
