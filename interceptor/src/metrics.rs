@@ -106,6 +106,8 @@ pub struct Metrics {
     cache: CacheMetrics,
     /// Calls with a prompt, by what was done to it.
     pub rewritten: IntCounterVec,
+    /// Calls whose history was refused, by the form in which they were sent again.
+    pub sent_again: IntCounterVec,
     /// Values of workloads, by what is done about them from then on.
     pub switched: IntCounterVec,
     /// Conversations looked up where other nodes tell of them, by what came of it.
@@ -240,6 +242,7 @@ impl Metrics {
             )?,
             cache: CacheMetrics::new(&registry)?,
             rewritten: rewritten(&registry)?,
+            sent_again: sent_again(&registry)?,
             switched: switched(&registry)?,
             recalled: recalled(&registry)?,
             refused: counter("weir_refused_calls_total", "Calls refused.", &["reason"])?,
@@ -399,6 +402,15 @@ fn recalled(registry: &Registry) -> Result<IntCounterVec, prometheus::Error> {
     let recalled = IntCounterVec::new(options, &["result"])?;
     registry.register(Box::new(recalled.clone()))?;
     Ok(recalled)
+}
+
+fn sent_again(registry: &Registry) -> Result<IntCounterVec, prometheus::Error> {
+    let help = "Calls whose history was refused, sent once more: by the form that was taken \
+                (as_it_came, remembered, anew), or in_vain.";
+    let options = Opts::new("weir_sent_again_calls_total", help);
+    let sent_again = IntCounterVec::new(options, &["result"])?;
+    registry.register(Box::new(sent_again.clone()))?;
+    Ok(sent_again)
 }
 
 fn switched(registry: &Registry) -> Result<IntCounterVec, prometheus::Error> {

@@ -60,24 +60,12 @@ impl Entry {
         if edits.is_empty() || !self.may_edit() {
             return body;
         }
-        let edited = edit::apply(&plain, &mut edits).map_err(|error| error.to_string());
-        let edited = edited.and_then(|edited| match &decoded {
-            None => Ok(edited),
-            Some(decoded) => {
-                decode::encode(decoded.encoding, &edited).map_err(|error| error.to_string())
-            }
-        });
-        match edited {
+        let encoding = decoded.map_or(Encoding::Identity, |decoded| decoded.encoding);
+        match edited(&plain, &mut edits, encoding) {
             Ok(edited) => {
-                self.record.edits.extend(edits.iter().map(|edit| {
-                    Edit {
-                        rule: edit.rule.to_string(),
-                        bytes: u64::try_from(edit.replacement.len().max(edit.range.len()))
-                            .unwrap_or(u64::MAX),
-                    }
-                }));
+                self.record.edits.extend(recorded(&edits));
                 self.edits = edits;
-                Bytes::from(edited)
+                edited
             }
             Err(error) => {
                 tracing::error!(%error, "expected edits that fit; the request goes as it came");
@@ -104,12 +92,37 @@ impl Entry {
         {
             head.headers.insert(header::ACCEPT_ENCODING, identity);
             self.record.edits.push(Edit {
-                rule: "accept-encoding".to_owned(),
+                rule: ACCEPT_ENCODING.to_owned(),
                 bytes: 8,
             });
         }
         head
     }
+}
+
+/// A plain body with edits made, in an encoding.
+///
+/// # Errors
+/// In words: the edits do not fit, or memory for an encoder.
+pub(super) fn edited(
+    plain: &[u8],
+    edits: &mut [edit::Edit],
+    encoding: Encoding,
+) -> Result<Bytes, String> {
+    let edited = edit::apply(plain, edits).map_err(|error| error.to_string())?;
+    if encoding == Encoding::Identity {
+        return Ok(Bytes::from(edited));
+    }
+    let encoded = decode::encode(encoding, &edited);
+    encoded.map(Bytes::from).map_err(|error| error.to_string())
+}
+
+/// Edits as the record has them.
+pub(super) fn recorded(edits: &[edit::Edit]) -> impl Iterator<Item = Edit> {
+    edits.iter().map(|edit| Edit {
+        rule: edit.rule.to_string(),
+        bytes: u64::try_from(edit.replacement.len().max(edit.range.len())).unwrap_or(u64::MAX),
+    })
 }
 
 /// Whether the client vouches for the bytes of its request, so that a changed one would be refused:
@@ -137,6 +150,9 @@ static SIGNED: [HeaderName; 6] = [
     HeaderName::from_static("content-md5"),
     HeaderName::from_static("x-amz-content-sha256"),
 ];
+
+/// The rule by which an answer is asked for without an encoding, in the record of an exchange.
+pub(super) const ACCEPT_ENCODING: &str = "accept-encoding";
 
 #[cfg(test)]
 mod tests {

@@ -24,6 +24,7 @@ use super::edit::{Decoded, is_signed};
 use super::explain::{Bodies, Sketched};
 use super::growth::Growth;
 use super::priced::{Priced, Terms};
+use super::resend::Kept;
 use super::rewrite::{Measured, Read};
 use crate::decrypt::Session;
 use crate::forward::SendError;
@@ -79,6 +80,8 @@ pub(super) struct Entry {
     /// Tokens that were used, as far as they are known.
     pub(super) counted: Option<u64>,
     pub(super) ticket: Option<Ticket>,
+    /// The request, until it is known that its history is not refused.
+    pub(super) again: Option<Box<Kept>>,
     /// The body as it came and as it is sent, until they are sketched.
     pub(super) to_sketch: Option<Bodies>,
     /// The body as it reads, until it is known what would have been done to its prompt.
@@ -222,6 +225,7 @@ impl Entry {
             growth: None,
             counted: None,
             ticket: None,
+            again: None,
             to_sketch: None,
             to_watch: None,
             sketched: None,
@@ -259,6 +263,7 @@ impl Entry {
     pub(super) fn answered(&mut self, status: http::StatusCode) {
         self.record.status = Some(status.as_u16());
         self.body_memory = None;
+        self.again = None;
         self.first_byte();
     }
 

@@ -15,6 +15,7 @@ mod lease;
 mod linger;
 mod priced;
 mod request;
+mod resend;
 mod response;
 mod rewrite;
 mod secret;
@@ -163,8 +164,9 @@ async fn exchange(
     let came = body.clone();
     entry.recall(&plain).await;
     let body = entry.edit(body);
-    entry.keep_for_sketch(came, &body);
+    entry.keep_for_sketch(came.clone(), &body);
     let head = entry.edit_head(head, body.len());
+    entry.keep_to_go_again(&head, trailers.as_deref(), came);
     let body = RequestBody::Full {
         bytes: body,
         trailers,
@@ -184,6 +186,10 @@ async fn forward(
     // What explains the cache is worked out while the provider is at it.
     let (sent, ()) = tokio::join!(biased; sending, async { entry.sketch() });
     match sent {
+        Ok(response) if entry.may_go_again(response.status()) => {
+            // Boxed: seldom needed, and large.
+            Ok(Box::pin(resend::answer(entry, response)).await)
+        }
         Ok(response) => Ok(answer::observe(entry, response)),
         Err(error) => {
             entry.failed(&error);

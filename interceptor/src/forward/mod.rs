@@ -14,7 +14,7 @@ use http_body::Body as _;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio_rustls::client::TlsStream;
 
-pub(crate) use body::{RequestBody, UpstreamBody};
+pub(crate) use body::{Begun, RequestBody, UpstreamBody};
 pub(crate) use connect::{Destination, DialError, Dialer};
 
 use crate::client_hello::Offer;

@@ -90,6 +90,16 @@ pub struct Standings {
     pub off: Vec<String>,
 }
 
+impl Standings {
+    /// All of them are moved.
+    pub(super) fn all_moved(spans: &[Span]) -> Self {
+        Self {
+            moved: spans.iter().map(|span| span.name.clone()).collect(),
+            off: Vec::new(),
+        }
+    }
+}
+
 /// A value in a prompt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Valued {

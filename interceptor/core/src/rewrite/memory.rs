@@ -37,6 +37,9 @@ pub(super) struct Node {
     pub(super) kept: Vec<Value>,
     /// Of the start of a conversation.
     pub(super) origin: Option<Origin>,
+    /// Whether the conversation goes edited from there on, where its provider refused it otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) edited: Option<bool>,
     pub(super) used: u64,
 }
 
@@ -158,6 +161,13 @@ impl Tree {
         index
     }
 
+    /// Notes that a conversation goes edited, or as it came, from a node on.
+    pub(super) fn go_by(&mut self, index: usize, edited: bool) {
+        if let Some(node) = self.nodes.get_mut(index) {
+            node.edited = Some(edited);
+        }
+    }
+
     /// Notes that a node is the one that the next turn will follow. `now_s` is in seconds since the
     /// Unix epoch.
     pub(super) fn touch(&mut self, index: usize, now_s: i64) {
@@ -196,6 +206,7 @@ impl Tree {
             told,
             kept: kept.unwrap_or_default(),
             origin,
+            edited: None,
             used: 0,
         };
         let bytes = node.bytes();
@@ -264,7 +275,7 @@ impl Node {
             } = origin;
             (rules, learned, applied, tools, off, likeness)
         });
-        (self.at, &self.told, &self.kept, origin)
+        (self.at, &self.told, &self.kept, self.edited, origin)
     }
 
     /// Bytes that it holds, about.

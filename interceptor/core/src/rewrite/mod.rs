@@ -10,6 +10,7 @@
 //! Nothing here reads a clock or a store: the shell finds the tree by [`Thread::first`], and keeps
 //! the one that [`Plan`] gives back.
 
+mod again;
 mod breakpoints;
 mod choose;
 mod current;
@@ -35,6 +36,7 @@ use crate::prompt::{HashKey, Prompt};
 use crate::volatile::learned::Prompts;
 use crate::volatile::{Rules, Span};
 
+pub use again::{Form, refuses_history};
 pub use breakpoints::{BREAKPOINT, Markable, breakpoints, family, routing};
 pub use effect::{
     About, Called, JUDGED_CALLS, RECONSIDERED_SECONDS, Shown, Standing, Standings, Switched,
@@ -135,6 +137,8 @@ pub enum Withheld {
     NotFromStart,
     /// The conversation began unedited.
     BeganUnedited,
+    /// The provider took the conversation only as it came.
+    TakenAsItCame,
     /// There is no place where a value could be told.
     NoPlace,
     /// What would have to be remembered is longer than [`TREE_BYTES_MAX`].
@@ -151,6 +155,7 @@ impl Withheld {
             Self::SwitchedOff => "switched_off",
             Self::NotFromStart => "not_from_start",
             Self::BeganUnedited => "began_unedited",
+            Self::TakenAsItCame => "taken_as_it_came",
             Self::NoPlace => "no_place",
             Self::TooLong => "too_long",
         }
@@ -166,11 +171,7 @@ pub fn plan(
     current: &RuleSet,
     rule_set: impl Fn(RulesId) -> Option<Arc<Rules>>,
 ) -> Plan {
-    let all_moved = |spans: &[Span]| Standings {
-        moved: spans.iter().map(|span| span.name.clone()).collect(),
-        off: Vec::new(),
-    };
-    planner::plan(request, tree, current, &rule_set, &all_moved)
+    planner::plan(request, tree, current, &rule_set, &Standings::all_moved)
 }
 
 /// Plans the edits of a request as [`plan`] does; `standings` tells what is done about the values of
@@ -184,6 +185,20 @@ pub fn plan_measured(
     standings: impl Fn(&[Span]) -> Standings,
 ) -> Plan {
     planner::plan(request, tree, current, &rule_set, &standings)
+}
+
+/// Plans a request in another form than that in which its provider refused it, since the signatures in
+/// it are bound to another history. The plan's tree notes that the conversation goes by that form from
+/// then on: it is to be remembered once the provider took it. None, where there is no such form.
+#[must_use]
+pub fn plan_again(
+    request: &Request<'_>,
+    tree: Option<&Tree>,
+    by: (&RuleSet, Form),
+    rule_set: impl Fn(RulesId) -> Option<Arc<Rules>>,
+    standings: impl Fn(&[Span]) -> Standings,
+) -> Option<Plan> {
+    again::plan(request, tree, by, &rule_set, &standings)
 }
 
 /// Whether prompts of this API, and in a body of this shape, are rewritten at all.

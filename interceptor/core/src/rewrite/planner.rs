@@ -23,7 +23,7 @@ use super::{
 /// Finds the rules that an older conversation goes by.
 pub(super) type FindRules<'a> = &'a dyn Fn(RulesId) -> Option<Arc<Rules>>;
 /// Tells what is done about values in a conversation that begins.
-type FindStandings<'a> = &'a dyn Fn(&[Span]) -> Standings;
+pub(super) type FindStandings<'a> = &'a dyn Fn(&[Span]) -> Standings;
 
 pub(super) fn plan(
     request: &Request<'_>,
@@ -32,12 +32,7 @@ pub(super) fn plan(
     rule_set: FindRules<'_>,
     standings: FindStandings<'_>,
 ) -> Plan {
-    let mut planner = Planner {
-        request,
-        plan: Plan::default(),
-        tree: tree.cloned().unwrap_or_default(),
-        changed: false,
-    };
+    let mut planner = Planner::new(request, tree);
     if request.held_by_provider {
         planner.tell_now(current, standings);
     } else if request.thread.is_start {
@@ -45,57 +40,100 @@ pub(super) fn plan(
     } else {
         planner.go_on(current, rule_set);
     }
-    let mut plan = planner.plan;
-    plan.tree = planner.changed.then_some(planner.tree);
-    if plan.edits.is_empty() {
-        plan.withheld = plan.withheld.or(Some(Withheld::NothingFound));
-        plan.applied = false;
-    }
-    plan
+    planner.finish()
 }
 
-struct Planner<'a> {
+pub(super) struct Planner<'a> {
     request: &'a Request<'a>,
-    plan: Plan,
+    pub(super) plan: Plan,
     tree: Tree,
     changed: bool,
+    /// Whether the conversation goes edited from this turn on, whatever is remembered of it.
+    form: Option<bool>,
 }
 
-impl Planner<'_> {
+impl<'a> Planner<'a> {
+    pub(super) fn new(request: &'a Request<'a>, tree: Option<&Tree>) -> Self {
+        Self {
+            request,
+            plan: Plan::default(),
+            tree: tree.cloned().unwrap_or_default(),
+            changed: false,
+            form: None,
+        }
+    }
+
+    pub(super) fn finish(self) -> Plan {
+        let mut plan = self.plan;
+        plan.tree = self.changed.then_some(self.tree);
+        if plan.edits.is_empty() {
+            plan.withheld = plan.withheld.or(Some(Withheld::NothingFound));
+            plan.applied = false;
+        }
+        plan
+    }
+
     /// The first turn of a conversation.
     fn begin(&mut self, current: &RuleSet, rule_set: FindRules<'_>, standings: FindStandings<'_>) {
         let learned = self.learned(current);
         if let Some(alike) = began_alike(self.request, &self.tree, current, &learned, rule_set) {
             return self.begin_as(alike);
         }
-        let mut found = self.find(&current.rules, &learned);
-        let shapes = self.shapes();
-        // A conversation that is edited is remembered even if there is nothing to edit yet.
-        if found.is_empty() && shapes.is_empty() && !self.request.begin {
-            return;
-        }
-        let (message, at) = (
-            self.request.thread.first.message,
-            self.request.thread.first.at,
-        );
+        let found = self.find(&current.rules, &learned);
         let mut standings = standings(&self.plan.spans);
         // Without its memory such a conversation could not go on: the first call of one whose values
         // are kept goes as it came, so that it can.
         if binds_history(self.request.model, self.request.body) {
             standings.moved.clear();
         }
+        let _start = self.begin_with(current.id, learned, found, standings);
+    }
+
+    /// A later turn, as if its conversation began by the rules of now. None, if it can't be.
+    pub(super) fn begin_anew(
+        &mut self,
+        current: &RuleSet,
+        standings: FindStandings<'_>,
+    ) -> Option<()> {
+        let found = self.find(&current.rules, &[]);
+        let standings = standings(&self.plan.spans);
+        let start = self.begin_with(current.id, Vec::new(), found, standings)?;
+        // By this turn it is told apart from others that begin alike.
+        let last = self.request.thread.turns.last()?.at;
+        self.tree
+            .add(Some(start), last, Vec::new(), None, self.request.now_s)?;
+        Some(())
+    }
+
+    /// Begins a conversation; gives its start. None, if it is not edited.
+    fn begin_with(
+        &mut self,
+        rules: RulesId,
+        learned: Vec<Learned>,
+        mut found: Vec<Current>,
+        standings: Standings,
+    ) -> Option<usize> {
+        let shapes = self.shapes();
+        // A conversation that is edited is remembered even if there is nothing to edit yet.
+        if found.is_empty() && shapes.is_empty() && !self.request.begin {
+            return None;
+        }
+        let (message, at) = (
+            self.request.thread.first.message,
+            self.request.thread.first.at,
+        );
         for now in &mut found {
             now.stand(&standings);
         }
         let (told, kept) = by_place(&found);
         if !told.is_empty() && self.place(message).is_none() {
             self.plan.withheld = Some(Withheld::NoPlace);
-            return;
+            return None;
         }
         let start = Start {
             kept: kept.clone(),
             origin: Origin {
-                rules: current.id,
+                rules,
                 learned,
                 applied: self.request.begin,
                 tools: shapes,
@@ -108,16 +146,17 @@ impl Planner<'_> {
         // What is not remembered can't go on.
         let now_s = self.request.now_s;
         let added = self.tree.add(None, at, told.clone(), Some(start), now_s);
-        if added.is_none() {
+        let Some(start) = added else {
             self.plan.withheld = Some(Withheld::TooLong);
-            return;
-        }
+            return None;
+        };
         self.changed = true;
         self.plan.applied = self.request.begin;
         self.plan.began = Some(self.request.begin);
         self.replace(&found, &kept);
         self.tell(message, &told, told_first);
         self.withhold(is_off, &found);
+        Some(start)
     }
 
     /// The first turn of a conversation that can't be told apart from another.
@@ -191,6 +230,20 @@ impl Planner<'_> {
         }
     }
 
+    /// A later turn of a conversation that is remembered, edited or as it came whatever was done so far.
+    /// None, if it is not remembered, or is not to be edited and never was.
+    pub(super) fn go_by_form(
+        &mut self,
+        is_edited: bool,
+        current: &RuleSet,
+        rule_set: FindRules<'_>,
+    ) -> Option<()> {
+        self.form = Some(is_edited);
+        self.go_on(current, rule_set);
+        let was_edited = self.plan.began?;
+        (self.request.begin || was_edited).then_some(())
+    }
+
     /// A later turn.
     fn go_on(&mut self, current: &RuleSet, rule_set: FindRules<'_>) {
         let index = self.tree.index();
@@ -209,8 +262,12 @@ impl Planner<'_> {
         overlay(&mut told, &node.kept, true);
         self.tell(self.request.thread.first.message, &node.told, told_first);
         let mut parent = chosen.start;
+        let mut form = None;
         for (message, index) in path(self.request, &index, chosen.start) {
-            let then = self.tree.node(index).map(|node| node.told.clone());
+            let then = self.tree.node(index).map(|node| {
+                form = node.edited.or(form);
+                node.told.clone()
+            });
             let then = then.unwrap_or_default();
             self.tell(message, &then, told_change);
             overlay(&mut kept, &then, false);
@@ -218,6 +275,7 @@ impl Planner<'_> {
             parent = index;
         }
         if let Some(last) = self.request.thread.turns.last() {
+            self.form = self.form.or_else(|| self.form_at(&index, parent, last.at));
             let mut changes = Vec::new();
             if self.place(last.message).is_some() {
                 let news = found.iter().filter(|now| now.is_told());
@@ -229,9 +287,24 @@ impl Planner<'_> {
             overlay(&mut kept, &changes, false);
             self.remember(&index, [chosen.start, parent], last.at, changes);
         }
+        self.go_edited(self.form.or(form));
         self.replace(&found, &kept);
         self.order_tools(origin.map_or(&[], |origin| &origin.tools));
         self.withhold(origin.is_some_and(|origin| !origin.off.is_empty()), &found);
+    }
+
+    /// The form in which a turn was taken after another was refused, if it is made again.
+    fn form_at(&self, index: &Index, parent: usize, at: Fingerprint) -> Option<bool> {
+        let mut attempts = index.at(Some(parent), at).iter();
+        attempts.find_map(|attempt| self.tree.node(*attempt)?.edited)
+    }
+
+    /// Takes the form that a conversation goes by since another was refused.
+    fn go_edited(&mut self, form: Option<bool>) {
+        if let Some(is_edited) = form {
+            self.plan.applied = is_edited;
+            self.plan.withheld = (!is_edited).then_some(Withheld::TakenAsItCame);
+        }
     }
 
     /// Notes what is told at the new turn. A turn at which nothing is told needs no note, unless
@@ -244,15 +317,23 @@ impl Planner<'_> {
         told: Vec<Value>,
     ) {
         let attempts = index.at(Some(parent), at);
-        let is_same = |index: &&usize| self.tree.node(**index).is_some_and(|n| n.told == told);
+        let form = self.form;
+        let is_same = |index: &&usize| {
+            let node = self.tree.node(**index);
+            node.is_some_and(|node| node.told == told && node.edited == form)
+        };
         if let Some(same) = attempts.iter().find(is_same) {
             return self.used(*same);
         }
         let starts = index.at(None, self.request.thread.first.at).len();
-        let is_clear = attempts.is_empty() && (starts < 2 || parent != start);
+        let is_clear = attempts.is_empty() && (starts < 2 || parent != start) && form.is_none();
         if !(told.is_empty() && is_clear) {
             let now_s = self.request.now_s;
-            self.changed |= self.tree.add(Some(parent), at, told, None, now_s).is_some();
+            let added = self.tree.add(Some(parent), at, told, None, now_s);
+            self.changed |= added.is_some();
+            if let (Some(added), Some(is_edited)) = (added, form) {
+                self.tree.go_by(added, is_edited);
+            }
         } else if starts > 1 && self.tree.is_crowded() {
             self.used(parent);
         }

@@ -7,6 +7,7 @@
     reason = "a test fails by panicking, in its helpers too"
 )]
 
+mod again;
 mod alike;
 mod dialects;
 mod markers;
@@ -21,7 +22,7 @@ use proptest::sample::select;
 use serde_json::{Value, json};
 use weir_core::api::Api;
 use weir_core::edit;
-use weir_core::prompt::{self, Fingerprint, HashKey};
+use weir_core::prompt::{self, Fingerprint, HashKey, Prompt};
 use weir_core::rewrite::{self, Plan, Request, RuleSet, RulesId, Thread, Tree};
 use weir_core::volatile::Rules;
 
@@ -74,8 +75,7 @@ impl Engine {
 
     fn plan(&mut self, api: Api, body: &str) -> Plan {
         let at = first(body);
-        let tree = self.trees.get(&at);
-        let tree: Option<Tree> = tree.map(|tree| serde_json::from_str(tree).unwrap());
+        let tree = self.tree(at);
         let plan = self.plan_with(api, body, tree.as_ref());
         if let Some(tree) = &plan.tree {
             self.trees.insert(at, serde_json::to_string(tree).unwrap());
@@ -83,22 +83,36 @@ impl Engine {
         plan
     }
 
-    fn plan_with(&self, api: Api, body: &str, tree: Option<&Tree>) -> Plan {
-        let prompt = prompt::read(body.as_bytes()).unwrap();
-        let thread = Thread::of(&prompt, body.as_bytes(), &KEY, &[b"caller"]).unwrap();
-        let call = weir_core::call::parse(api, body.as_bytes()).unwrap();
-        let request = Request {
+    fn tree(&self, at: Fingerprint) -> Option<Tree> {
+        let tree = self.trees.get(&at);
+        tree.map(|tree| serde_json::from_str(tree).unwrap())
+    }
+
+    fn request<'a>(
+        &self,
+        api: Api,
+        body: &'a str,
+        prompt: &'a Prompt,
+        thread: &'a Thread,
+    ) -> Request<'a> {
+        Request {
             api,
-            model: call.model.as_deref().unwrap_or_default(),
+            model: "m",
             body: body.as_bytes(),
-            prompt: &prompt,
-            thread: &thread,
+            prompt,
+            thread,
             key: &KEY,
             untouchable: None,
             held_by_provider: body.contains("previous_response_id"),
             begin: self.begin,
             now_s: self.now_s,
-        };
+        }
+    }
+
+    fn plan_with(&self, api: Api, body: &str, tree: Option<&Tree>) -> Plan {
+        let prompt = prompt::read(body.as_bytes()).unwrap();
+        let thread = Thread::of(&prompt, body.as_bytes(), &KEY, &[b"caller"]).unwrap();
+        let request = self.request(api, body, &prompt, &thread);
         let rules = &self.rules;
         rewrite::plan(&request, tree, &self.current, |id| rules.get(&id).cloned())
     }

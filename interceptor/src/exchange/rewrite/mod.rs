@@ -1,6 +1,7 @@
 //! Decides whether the prompt of a call is rewritten, remembers what its conversation was given, and
 //! hands over the edits. Whatever goes wrong here, the call goes as it came, and that is counted.
 
+mod again;
 mod effect;
 mod learn;
 mod nodes;
@@ -170,18 +171,7 @@ impl Rewriter {
         if learns && thread.is_start {
             current.learned = Some(self.learning(asked));
         }
-        let request = Request {
-            api: asked.call.api,
-            model: asked.call.model.as_deref().unwrap_or_default(),
-            body: asked.body,
-            prompt: &prompt,
-            thread: &thread,
-            key: &self.key,
-            untouchable: untouchable(asked.provider, asked.body, &prompt),
-            held_by_provider: asked.call.previous_response,
-            begin: asked.only.is_none(),
-            now_s: asked.now_s,
-        };
+        let request = self.request(asked, &prompt, &thread);
         let mut plan = self.plan_turn(&request, &current, asked)?;
         let mut edits = Vec::new();
         if plan.applied {
@@ -229,6 +219,26 @@ impl Rewriter {
             measured,
             prompt,
         }))
+    }
+
+    fn request<'a>(
+        &'a self,
+        asked: &Asked<'a>,
+        prompt: &'a Prompt,
+        thread: &'a Thread,
+    ) -> Request<'a> {
+        Request {
+            api: asked.call.api,
+            model: asked.call.model.as_deref().unwrap_or_default(),
+            body: asked.body,
+            prompt,
+            thread,
+            key: &self.key,
+            untouchable: untouchable(asked.provider, asked.body, prompt),
+            held_by_provider: asked.call.previous_response,
+            begin: asked.only.is_none(),
+            now_s: asked.now_s,
+        }
     }
 
     /// What was learned of prompts like that of a call.
@@ -395,26 +405,9 @@ impl Entry {
         if is_idle || !rewrite::covers(call.api, body) {
             return Vec::new();
         }
-        let minimum = self.priced().map_or(0, |priced| priced.minimum_tokens());
-        let only = self.only_watched(minimum);
-        let about = About {
-            program: self.record.identity.program.clone().unwrap_or_default(),
-            host: self.record.host.clone(),
-            model: call.model.clone().unwrap_or_default(),
-        };
-        let asked = Asked {
-            call,
-            body,
-            provider: self.session.provider,
-            host: &self.record.host,
-            caller: self.record.identity.key_hash.as_deref().unwrap_or_default(),
-            about: &about,
-            metrics: &self.context.metrics,
-            only,
-            minimum_bytes: usize::try_from(minimum.saturating_mul(BYTES_PER_TOKEN))
-                .unwrap_or(usize::MAX),
-            now_s: self.record.started_unix_ms.div_euclid(1000),
-        };
+        let about = self.about(call);
+        let asked = self.asked(call, body, &about);
+        let only = asked.only;
         let planned = catch_unwind(AssertUnwindSafe(|| rewriter.plan(&asked, cache, read)));
         let Planned {
             plan,

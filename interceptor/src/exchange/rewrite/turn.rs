@@ -4,7 +4,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use weir_core::prompt::Fingerprint;
-use weir_core::rewrite::{self, Plan, Request, RuleSet, Tree};
+use weir_core::rewrite::{self, Plan, Request, RuleSet, Standings, Tree};
 use weir_core::volatile::Span;
 
 use super::store::Known;
@@ -43,12 +43,7 @@ impl Rewriter {
         let _alone = self.turns.alone(at);
         let get = || self.store.get(at, asked.now_s);
         let known = get().or_else(|_busy| get()).map_err(Failed::Memory)?;
-        let standings = |spans: &[Span]| {
-            let values = rewrite::values(asked.body, spans, &current.rules, &self.key);
-            let workload = self.workload(asked, request.prompt, spans);
-            self.effects
-                .standings(&asked.called(workload, &values, true))
-        };
+        let standings = |spans: &[Span]| self.standings(request, current, asked, spans);
         let find = |id| self.rules(id);
         let plan = rewrite::plan_measured(request, known.tree.as_ref(), current, find, standings);
         if let Some(tree) = &plan.tree {
@@ -63,7 +58,21 @@ impl Rewriter {
         Ok(plan)
     }
 
-    fn remember(
+    /// What is done about values in a conversation of their workload that begins now.
+    pub(super) fn standings(
+        &self,
+        request: &Request<'_>,
+        current: &RuleSet,
+        asked: &Asked<'_>,
+        spans: &[Span],
+    ) -> Standings {
+        let values = rewrite::values(asked.body, spans, &current.rules, &self.key);
+        let workload = self.workload(asked, request.prompt, spans);
+        self.effects
+            .standings(&asked.called(workload, &values, true))
+    }
+
+    pub(super) fn remember(
         &self,
         (at, tree): (Fingerprint, &Tree),
         before: &Known,

@@ -1,0 +1,147 @@
+//! The other form of a call that was refused, and the memory of the one that was taken.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use weir_core::call::Call;
+use weir_core::edit;
+use weir_core::prompt;
+use weir_core::rewrite::{self, About, Form, Plan};
+
+use super::super::entry::Entry;
+use super::{Asked, BYTES_PER_TOKEN, Failed, Read, Rewriter};
+use crate::process::config;
+
+/// Another form of a call.
+type Other = (Form, Plan);
+
+/// What is done about the memory of a conversation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Memory {
+    Left,
+    /// It goes by the form from then on.
+    Noted,
+}
+
+impl Rewriter {
+    /// The first form of a call that is not the one in which it was `sent`.
+    fn other(
+        &self,
+        asked: &Asked<'_>,
+        config: &config::Cache,
+        sent: &[u8],
+    ) -> Result<Option<Other>, Failed> {
+        let seen = |body: &[u8]| {
+            let prompt = prompt::read(body).map_err(Failed::Unreadable)?;
+            Ok::<_, Failed>(prompt.fingerprints(body, &self.key))
+        };
+        let refused = seen(sent)?;
+        for form in Form::ALL {
+            let Some(plan) = self.plan_form(asked, config, form, Memory::Left)? else {
+                continue;
+            };
+            let Ok(body) = edit::apply(asked.body, &mut plan.edits.clone()) else {
+                continue;
+            };
+            if seen(&body)? != refused {
+                return Ok(Some((form, plan)));
+            }
+        }
+        Ok(None)
+    }
+
+    fn plan_form(
+        &self,
+        asked: &Asked<'_>,
+        config: &config::Cache,
+        form: Form,
+        memory: Memory,
+    ) -> Result<Option<Plan>, Failed> {
+        let Some(Read { prompt, thread }) = self.read(asked.body, &asked.scope())? else {
+            return Ok(None);
+        };
+        let current = self.configured(config).ok_or(Failed::Rules)?;
+        let request = self.request(asked, &prompt, &thread);
+        let at = thread.first.at;
+        let _alone = self.turns.alone(at);
+        let known = self.store.get(at, asked.now_s).map_err(Failed::Memory)?;
+        let plan = rewrite::plan_again(
+            &request,
+            known.tree.as_ref(),
+            (&current, form),
+            |id| self.rules(id),
+            |spans| self.standings(&request, &current, asked, spans),
+        );
+        if memory == Memory::Noted
+            && let Some(tree) = plan.as_ref().and_then(|plan| plan.tree.as_ref())
+        {
+            self.remember((at, tree), &known, &current, asked.now_s)?;
+        }
+        Ok(plan)
+    }
+}
+
+impl Entry {
+    /// The form to try next of a call whose body reads `plain` and that was refused as it was `sent`.
+    pub(in crate::exchange) fn other_form(&self, plain: &[u8], sent: &[u8]) -> Option<Other> {
+        self.about_form(plain, |rewriter, asked, config| {
+            rewriter.other(asked, config, sent)
+        })
+    }
+
+    /// Remembers the form that a call was taken in, for the next of its conversation.
+    pub(in crate::exchange) fn remember_form(&self, plain: &[u8], form: Form) {
+        let _plan = self.about_form(plain, |rewriter, asked, config| {
+            rewriter.plan_form(asked, config, form, Memory::Noted)
+        });
+    }
+
+    /// None, where that does not work: then nothing is sent again, or it will be the next time too.
+    fn about_form<T>(
+        &self,
+        plain: &[u8],
+        act: impl Fn(&Rewriter, &Asked<'_>, &config::Cache) -> Result<Option<T>, Failed>,
+    ) -> Option<T> {
+        let call = self.call.as_ref()?;
+        let about = self.about(call);
+        let asked = self.asked(call, plain, &about);
+        let (rewriter, config) = (&self.context.rewriter, &self.rules.config.cache);
+        let done = catch_unwind(AssertUnwindSafe(|| act(rewriter, &asked, config)));
+        match done.unwrap_or(Err(Failed::Panicked)) {
+            Ok(done) => done,
+            Err(error) => {
+                tracing::warn!(%error, id = self.record.id, "a refused prompt has no other form");
+                None
+            }
+        }
+    }
+
+    pub(super) fn about(&self, call: &Call) -> About {
+        About {
+            program: self.record.identity.program.clone().unwrap_or_default(),
+            host: self.record.host.clone(),
+            model: call.model.clone().unwrap_or_default(),
+        }
+    }
+
+    pub(super) fn asked<'a>(
+        &'a self,
+        call: &'a Call,
+        body: &'a [u8],
+        about: &'a About,
+    ) -> Asked<'a> {
+        let minimum = self.priced().map_or(0, |priced| priced.minimum_tokens());
+        Asked {
+            call,
+            body,
+            provider: self.session.provider,
+            host: &self.record.host,
+            caller: self.record.identity.key_hash.as_deref().unwrap_or_default(),
+            about,
+            metrics: &self.context.metrics,
+            only: self.only_watched(minimum),
+            minimum_bytes: usize::try_from(minimum.saturating_mul(BYTES_PER_TOKEN))
+                .unwrap_or(usize::MAX),
+            now_s: self.record.started_unix_ms.div_euclid(1000),
+        }
+    }
+}
