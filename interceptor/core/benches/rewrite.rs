@@ -82,6 +82,37 @@ fn main() {
             best(|| rewritten(black_box(&other), Some(&tree), &rules)),
         );
     }
+    for alike in [1, 100, 1000] {
+        remembered(alike, &rules);
+    }
+}
+
+/// A turn of one of many conversations that begin with the same message, each with another value, and
+/// what keeping their tree takes.
+fn remembered(alike: usize, rules: &RuleSet) {
+    let date = |number: usize| format!("{}-06-17", 1000 + number);
+    let began = |tree: Tree, number| {
+        let plan = plan(&body(0, 20, &date(number)), Some(&tree), rules);
+        plan.tree.unwrap_or(tree)
+    };
+    let tree = (0..alike).fold(Tree::default(), began);
+    let turn = body(1, 20, &date(alike / 2));
+    let json = serde_json::to_vec(&tree).unwrap();
+    println!("{alike} that began alike: {} kB of JSON", json.len() / 1000);
+    let show = |what: &str, time: Duration| {
+        println!("  {what:<24} {:>9.1} us", time.as_secs_f64() * 1e6);
+    };
+    show("a turn", best(|| plan(&turn, Some(&tree), rules)));
+    let written = || serde_json::to_vec(black_box(&tree)).unwrap();
+    show("to JSON", best(written));
+    let read = || serde_json::from_slice::<Tree>(black_box(&json)).unwrap();
+    show("from JSON", best(read));
+    let merged = || {
+        let mut both = tree.clone();
+        both.merge(black_box(&tree));
+        both
+    };
+    show("merged", best(merged));
 }
 
 fn plan(body: &str, tree: Option<&Tree>, rules: &RuleSet) -> Plan {

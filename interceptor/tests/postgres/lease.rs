@@ -238,15 +238,21 @@ async fn what_is_long_over_is_dropped_and_what_counts_is_not() {
 async fn conversations_are_dropped_after_a_month_and_the_oldest_of_too_many() {
     let server = with_tables().await;
     let rows = "INSERT INTO weir.conversation (key, sealed, version, updated_at)
-         SELECT decode(lpad(to_hex(n), 32, '0'), 'hex'), '', 1, now() - make_interval(days => n)
+         SELECT decode(lpad(to_hex(n), 32, '0'), 'hex'), '1234', 1, now() - make_interval(days => n)
          FROM generate_series(26, 33) AS n";
     server.client().await.batch_execute(rows).await.unwrap();
     let purge = |arguments: &str| format!("SELECT weir.purge_conversations({arguments})");
     // 31, 32 and 33 days; one that is 30 days old is, too, since time has passed.
-    assert_eq!(server.number(&purge("30, 100, 3")).await, 3);
-    assert_eq!(server.number(&purge("30, 100, 3")).await, 1);
-    assert_eq!(server.number(&purge("30, 100, 3")).await, 0);
-    assert_eq!(server.number(&purge("30, 3, 5")).await, 1);
+    assert_eq!(server.number(&purge("30, 100, 100, 3")).await, 3);
+    assert_eq!(server.number(&purge("30, 100, 100, 3")).await, 1);
+    assert_eq!(server.number(&purge("30, 100, 100, 3")).await, 0);
     let oldest = "SELECT max(get_byte(key, 15))::bigint FROM weir.conversation";
+    assert_eq!(server.number(&purge("30, 3, 100, 5")).await, 1, "four");
     assert_eq!(server.number(oldest).await, 28);
+    assert_eq!(
+        server.number(&purge("30, 100, 9, 5")).await,
+        1,
+        "of 12 bytes"
+    );
+    assert_eq!(server.number(oldest).await, 27);
 }

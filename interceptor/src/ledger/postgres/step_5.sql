@@ -9,12 +9,14 @@ CREATE TABLE weir.conversation (
 );
 CREATE INDEX conversation_updated ON weir.conversation (updated_at);
 
--- Drops conversations in which nothing was told for `days`, and the oldest of more than `kept`, at most
--- `most` rows at once. Returns how many those were.
-CREATE FUNCTION weir.purge_conversations(days bigint, kept bigint, most bigint)
+-- Drops conversations in which nothing was told for `days`, and the oldest of more than `kept`, or of
+-- more than `bytes` together, about, at most `most` rows at once. Returns how many those were.
+CREATE FUNCTION weir.purge_conversations(days bigint, kept bigint, bytes bigint, most bigint)
 RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
     gone bigint;
+    rows_left bigint;
+    bytes_left numeric;
     too_many bigint;
 BEGIN
     DELETE FROM weir.conversation WHERE ctid = ANY (ARRAY(
@@ -22,8 +24,14 @@ BEGIN
         WHERE updated_at < now() - make_interval(days => days::int) LIMIT most
     ));
     GET DIAGNOSTICS gone = ROW_COUNT;
-    SELECT least(greatest(count(*) - kept, 0), greatest(most - gone, 0)) INTO too_many
+    SELECT count(*), coalesce(sum(octet_length(sealed)), 0) INTO rows_left, bytes_left
     FROM weir.conversation;
+    -- Where they are too long together, as many as are too long if all are of one length.
+    too_many := greatest(rows_left - kept, 0);
+    IF bytes_left > bytes THEN
+        too_many := greatest(too_many, ceil(rows_left * (bytes_left - bytes) / bytes_left)::bigint);
+    END IF;
+    too_many := least(too_many, greatest(most - gone, 0));
     DELETE FROM weir.conversation WHERE ctid = ANY (ARRAY(
         SELECT ctid FROM weir.conversation ORDER BY updated_at LIMIT too_many
     ));

@@ -172,10 +172,11 @@ impl Store {
             ],
         )?;
         let forgotten = self.number(
-            "SELECT weir.purge_conversations($1, $2, $3)",
+            "SELECT weir.purge_conversations($1, $2, $3, $4)",
             &[
                 (&CONVERSATION_DAYS, Type::INT8),
                 (&CONVERSATIONS_MAX, Type::INT8),
+                (&CONVERSATION_BYTES_MAX, Type::INT8),
                 (&PURGE_ROWS, Type::INT8),
             ],
         )?;
@@ -260,4 +261,6 @@ const ROLLING_DAYS: i64 = 366 + 2;
 const CONVERSATION_DAYS: i64 = 30;
 /// Conversations that are kept; a usual one takes a few kilobytes.
 const CONVERSATIONS_MAX: i64 = 500_000;
+/// What they may take together, in bytes.
+const CONVERSATION_BYTES_MAX: i64 = 8 << 30;
 const DAY_MS: i64 = 86_400_000;

@@ -17,7 +17,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey};
 use aws_lc_rs::hmac;
@@ -42,6 +42,8 @@ pub(super) struct Store {
 struct State {
     /// Opened once there is something to read or write.
     database: Option<Connection>,
+    /// When it was looked for last and was not there.
+    absent_at: Option<Instant>,
     /// Conversations that are only watched.
     watched: HashMap<Fingerprint, Tree>,
     watched_bytes: usize,
@@ -200,7 +202,7 @@ impl Store {
             return Ok(false);
         }
         if is_due {
-            clean(database, now_s)?;
+            clean(database, now_s, BYTES_MAX)?;
         }
         state.forget(key);
         Ok(true)
@@ -239,14 +241,14 @@ impl Store {
 
     /// Whether any conversation is known: if not, there is nothing to look up.
     pub(super) fn is_empty(&self) -> bool {
-        let state = self.lock();
-        state.watched.is_empty() && state.database.is_none() && !self.path.exists()
+        let mut state = self.lock();
+        state.watched.is_empty() && !self.has_database(&mut state)
     }
 
     /// Whether no conversation is known that was edited.
     pub(super) fn has_only_watched(&self) -> bool {
-        let state = self.lock();
-        state.database.is_none() && !self.path.exists()
+        let mut state = self.lock();
+        !self.has_database(&mut state)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -259,10 +261,22 @@ impl Store {
         state: &'a mut State,
         make: bool,
     ) -> Result<Option<&'a mut Connection>, rusqlite::Error> {
-        if state.database.is_none() && (make || self.path.exists()) {
+        if state.database.is_none() && (make || self.has_database(state)) {
             state.database = Some(connect(&self.path, SCHEMA)?);
         }
         Ok(state.database.as_mut())
+    }
+
+    /// Whether there is a database. Another process may make it at any time, but that is not worth a
+    /// look with each call.
+    fn has_database(&self, state: &mut State) -> bool {
+        let is_fresh = |at: Instant| at.elapsed() < ABSENCE_BELIEVED;
+        if state.database.is_some() || state.absent_at.is_some_and(is_fresh) {
+            return state.database.is_some();
+        }
+        let is_there = self.path.exists();
+        state.absent_at = (!is_there).then(Instant::now);
+        is_there
     }
 
     /// Encrypts what is plain data, for `context` alone.
@@ -329,8 +343,8 @@ pub(super) fn connect(path: &Path, schema: &str) -> Result<Connection, rusqlite:
     Ok(database)
 }
 
-/// Removes what has expired, and the oldest beyond the bound.
-fn clean(database: &Connection, now_s: i64) -> Result<(), rusqlite::Error> {
+/// Removes what has expired, and the oldest beyond the bounds.
+fn clean(database: &Connection, now_s: i64, bytes_max: i64) -> Result<(), rusqlite::Error> {
     database.execute(
         "DELETE FROM tree WHERE used_at < ?1",
         [now_s.saturating_sub(KEPT_SECONDS)],
@@ -339,6 +353,20 @@ fn clean(database: &Connection, now_s: i64) -> Result<(), rusqlite::Error> {
         "DELETE FROM tree WHERE key IN (SELECT key FROM tree ORDER BY used_at DESC LIMIT -1 OFFSET ?1)",
         [TREES_MAX],
     )?;
+    // Pages that are in use: the file does not get shorter, but no longer either.
+    let bytes: i64 = database.query_row(
+        "SELECT (page_count - freelist_count) * page_size \
+         FROM pragma_page_count, pragma_freelist_count, pragma_page_size",
+        [],
+        |row| row.get(0),
+    )?;
+    if bytes > bytes_max {
+        database.execute(
+            "DELETE FROM tree WHERE key IN (SELECT key FROM tree ORDER BY used_at \
+             LIMIT (SELECT count(*) / 16 + 1 FROM tree))",
+            [],
+        )?;
+    }
     Ok(())
 }
 
@@ -358,6 +386,10 @@ const KEPT_SECONDS: i64 = 30 * 24 * 3600;
 const TOUCH_SECONDS: i64 = 3600;
 /// Conversations that are remembered; a usual one takes a few kilobytes.
 const TREES_MAX: i64 = 100_000;
+/// What they may take in the file, in bytes, about: then a sixteenth of them goes, the oldest first.
+const BYTES_MAX: i64 = 1 << 30;
+/// How long a database that was not there is taken not to be there.
+const ABSENCE_BELIEVED: Duration = Duration::from_millis(100);
 /// Conversations that are watched at a time.
 const TREES_WATCHED_MAX: usize = 4096;
 /// What they may take in memory, in bytes.

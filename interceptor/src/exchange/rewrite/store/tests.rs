@@ -131,14 +131,14 @@ fn a_conversation_expires_after_its_last_turn() {
     put(&store, &tree);
     let mut state = store.lock();
     let database = store.database(&mut state, true).unwrap().unwrap();
-    clean(database, 1000 + KEPT_SECONDS).unwrap();
+    clean(database, 1000 + KEPT_SECONDS, BYTES_MAX).unwrap();
     let count = |database: &Connection| -> i64 {
         database
             .query_row("SELECT count(*) FROM tree", [], |row| row.get(0))
             .unwrap()
     };
     assert_eq!(count(database), 1);
-    clean(database, 1001 + KEPT_SECONDS).unwrap();
+    clean(database, 1001 + KEPT_SECONDS, BYTES_MAX).unwrap();
     assert_eq!(count(database), 0);
 }
 
@@ -151,4 +151,26 @@ fn another_secret_forgets() {
     fs::remove_file(dir.path().join(SECRET_FILE)).unwrap();
     let (store, _) = Store::open(dir.path(), None).unwrap();
     assert_eq!(get(&store, 7), None);
+}
+
+#[test]
+fn the_oldest_go_where_the_file_is_too_long() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, key) = Store::open(dir.path(), None).unwrap();
+    let tree = tree(&key);
+    for number in 0..64 {
+        let used_at = i64::try_from(number).unwrap();
+        let nothing = Known::default();
+        store.put(number, &tree, &nothing, used_at).unwrap();
+    }
+    let mut state = store.lock();
+    let database = store.database(&mut state, true).unwrap().unwrap();
+    clean(database, 64, BYTES_MAX).unwrap();
+    let oldest = |database: &Connection| -> i64 {
+        let oldest = "SELECT min(used_at) FROM tree";
+        database.query_row(oldest, [], |row| row.get(0)).unwrap()
+    };
+    assert_eq!(oldest(database), 0);
+    clean(database, 64, 4096).unwrap();
+    assert_eq!(oldest(database), 5, "a sixteenth of them, and one");
 }
