@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use weir::process::config::{Cache, CacheMode, Config};
 use weir_simulator::{Options, Simulator};
-use weir_tests::encode::encode;
+use weir_tests::encode::{decode, encode};
 use weir_tests::{Api, Client, Scripted, World};
 
 fn config(mode: CacheMode, rules: &str) -> Config {
@@ -241,12 +241,17 @@ async fn a_mode_that_edits_nothing_sends_nothing_again_that_it_does_not_remember
 
 #[tokio::test]
 async fn where_the_other_form_is_refused_too_the_record_says_so_once_and_nothing_is_spent() {
+    refused_twice(Version::HTTP_11).await;
+    refused_twice(Version::HTTP_2).await;
+}
+
+async fn refused_twice(version: Version) {
     let simulator = Simulator::start(Options::default()).unwrap();
-    let (mut agent, lost) = moved(&simulator, Version::HTTP_11).await;
+    let (mut agent, lost) = moved(&simulator, version).await;
     drop(lost);
     let before = simulator.received().len();
     let world = World::start(&[simulator.ca_pem()], config(CacheMode::Rewrite, ""));
-    let mut client = client(&world, &simulator).await;
+    let mut client = connect(&world, &simulator, version).await;
     // The client's own prompt is another one.
     let (status, answer) = agent.turn(&mut client, "2026-06-18").await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
@@ -262,7 +267,7 @@ async fn where_the_other_form_is_refused_too_the_record_says_so_once_and_nothing
 }
 
 /// A turn of a conversation that Weir does not know, with thinking in it.
-fn unknown_turn(more: &str) -> String {
+fn unknown_body() -> String {
     let mut agent = Agent::new("claude-opus-5-5", "Begin.");
     let thinking = json!({ "type": "thinking", "thinking": "Well.", "signature": "c2lnbmVk" });
     let content = json!([thinking, { "type": "text", "text": "Yes." }]);
@@ -270,12 +275,21 @@ fn unknown_turn(more: &str) -> String {
         .messages
         .push(json!({ "role": "assistant", "content": content }));
     agent.says("Go on.");
-    let body = agent.body(DATE).to_string();
-    let (host, length) = (Api::Messages.host(), body.len());
-    format!(
-        "POST /v1/messages HTTP/1.1\r\nHost: {host}\r\nX-Api-Key: sk-ant-api03-test\r\n{more}\
-         Content-Length: {length}\r\n\r\n{body}"
-    )
+    agent.body(DATE).to_string()
+}
+
+/// A call to `host` with more fields in its head.
+fn call(host: &str, path: &str, more: &str, body: &[u8]) -> Vec<u8> {
+    let length = body.len();
+    let head =
+        format!("POST {path} HTTP/1.1\r\nHost: {host}\r\n{more}Content-Length: {length}\r\n\r\n");
+    [head.as_bytes(), body].concat()
+}
+
+fn unknown_turn(more: &str) -> Vec<u8> {
+    let more = format!("X-Api-Key: sk-ant-api03-test\r\n{more}");
+    let body = unknown_body();
+    call(Api::Messages.host(), "/v1/messages", &more, body.as_bytes())
 }
 
 const REFUSED: &str = "{\"type\":\"error\", \"error\":{\"message\":\"messages.1.content.0: Invalid `signature` in \
@@ -338,6 +352,53 @@ async fn a_refusal_that_counts_is_passed_on_as_it_came_however_it_is_cut_and_enc
                 assert_eq!(world.record().await.status, Some(400));
             }
         }
+    }
+    world.no_more_records().await;
+}
+
+#[tokio::test]
+async fn every_host_that_hands_the_refusal_on_gets_the_other_form() {
+    const BEDROCK: &str = "bedrock-runtime.us-east-1.amazonaws.com";
+    const INVOKE: &str = "/model/us.anthropic.claude-opus-5-5/invoke";
+    const VERTEX: &str = "us-east5-aiplatform.googleapis.com";
+    const PREDICT: &str = "/v1/projects/p/locations/us-east5/publishers/anthropic/models/\
+                           claude-opus-5-5:streamRawPredict";
+    let server = Scripted::http1().await;
+    let world = World::start(&[&server.ca_pem], config(CacheMode::Rewrite, ""));
+    let inside = |text: &str| json!({ "message": text, "raw": REFUSED }).to_string();
+    let bearer = "Authorization: Bearer ABSKtest\r\n";
+    let login = "Authorization: Bearer ya29.test\r\n";
+    let router = "Authorization: Bearer sk-or-v1-test\r\n";
+    for (host, path, more, encoding) in [
+        (BEDROCK, INVOKE, bearer, "identity"),
+        (VERTEX, PREDICT, login, "gzip"),
+        ("openrouter.ai", "/api/v1/messages", router, "zstd"),
+    ] {
+        let version = r#"{"anthropic_version":"bedrock-2023-05-31","#;
+        let body = unknown_body().replacen('{', version, 1);
+        let encoded = encode(encoding, body.as_bytes());
+        let more = match encoding {
+            "identity" => more.to_owned(),
+            _ => format!("{more}Content-Encoding: {encoding}\r\n"),
+        };
+        let mut client = world.http1(server.addr, host).await;
+        client.send(call(host, path, &more, &encoded)).await;
+        let mut upstream = server.accept().await;
+        assert_eq!(upstream.message().await.body, encoded, "{host}");
+        let refused = error("400 Bad Request", "identity", &inside("Bad."), false);
+        upstream.send(&refused).await;
+        let again = upstream.message().await;
+        let again = String::from_utf8(decode(encoding, &again.body)).unwrap();
+        assert!(again.contains("[see <current-date>"), "{host}: {again}");
+        upstream
+            .send(&error("200 OK", "identity", "{\"yes\":1}", true))
+            .await;
+        assert_eq!(client.message().await.body, b"{\"yes\":1}", "{host}");
+        let record = world.record().await;
+        assert_eq!(record.status, Some(200), "{host}");
+        let edits = record.edits.iter().map(|edit| edit.rule.as_str());
+        let edits: Vec<&str> = edits.filter(|rule| *rule != "accept-encoding").collect();
+        assert_eq!(edits.len(), 2, "{host}: {edits:?}");
     }
     world.no_more_records().await;
 }
