@@ -6,7 +6,7 @@ use prometheus::{
     Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
 };
 
-use crate::ledger::{Cost, LeaseCounts, Record};
+use crate::ledger::{Cost, Explained, LeaseCounts, Record};
 
 /// Why a connection was not inspected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -77,6 +77,8 @@ pub enum Bound {
     Connections,
     /// Alerts that wait, or tries of one: it was not delivered.
     Alerts,
+    /// Calls whose prompts wait to be looked at: one was not explained.
+    Explanations,
 }
 
 impl Bound {
@@ -87,6 +89,7 @@ impl Bound {
             Self::DecodedBody => "decoded_body",
             Self::Connections => "connections",
             Self::Alerts => "alerts",
+            Self::Explanations => "explanations",
         }
     }
 }
@@ -317,7 +320,11 @@ impl Metrics {
         }
         let nanos = u64::try_from(record.cost.spent().nanos()).unwrap_or_default();
         self.spent.with_label_values(&[provider]).inc_by(nanos);
-        self.cache.record(record);
+    }
+
+    /// Counts what the prompt cache did for a call of `provider`.
+    pub(crate) fn explained(&self, provider: &str, explained: &Explained) {
+        self.cache.explained(provider, explained);
     }
 
     /// Counts a bound that was reached.
@@ -371,16 +378,15 @@ impl CacheMetrics {
         })
     }
 
-    fn record(&self, record: &Record) {
-        let provider = record.provider.as_str();
-        if let Some(outcome) = &record.cache_outcome {
+    fn explained(&self, provider: &str, explained: &Explained) {
+        if let Some(outcome) = &explained.cache_outcome {
             let labels = [provider, outcome.as_str()];
             self.outcomes.with_label_values(&labels).inc();
         }
-        if let Some(reason) = &record.cache_reason {
+        if let Some(reason) = &explained.cache_reason {
             let labels = [provider, reason.as_str()];
             self.reasons.with_label_values(&labels).inc();
-            let missed = record.missed.map_or(0, |missed| missed.nanos());
+            let missed = explained.missed.map_or(0, |missed| missed.nanos());
             let missed = u64::try_from(missed).unwrap_or_default();
             self.missed.with_label_values(&labels).inc_by(missed);
         }

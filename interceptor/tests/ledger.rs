@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigHandler, Signal, signal};
 use rusqlite::Connection;
-use weir::ledger::{Bypass, Cost, Ledger, LedgerOptions, Others, Outcome, Record};
+use weir::ledger::{Bypass, Cost, Explained, Ledger, LedgerOptions, Others, Outcome, Record};
 use weir_core::money::Money;
 
 const WAIT: Duration = Duration::from_secs(120);
@@ -83,6 +83,24 @@ fn written(state_dir: &Path) -> HashMap<String, (String, Option<i64>)> {
     rows.map(Result::unwrap).collect()
 }
 
+/// What was found out about a call.
+fn hit() -> Explained {
+    Explained {
+        cache_outcome: Some("hit".to_owned()),
+        ..Explained::default()
+    }
+}
+
+/// The calls of which it is known.
+fn explained(state_dir: &Path) -> HashSet<String> {
+    let connection = Connection::open(state_dir.join("weir.db")).unwrap();
+    let mut select = connection
+        .prepare("SELECT id FROM exchange WHERE cache_outcome = 'hit'")
+        .unwrap();
+    let rows = select.query_map([], |row| row.get(0)).unwrap();
+    rows.map(Result::unwrap).collect()
+}
+
 fn bypassed(state_dir: &Path) -> i64 {
     let connection = Connection::open(state_dir.join("weir.db")).unwrap();
     let sum = "SELECT coalesce(sum(count), 0) FROM bypass";
@@ -102,8 +120,10 @@ fn write_forever(ledger: &Ledger) {
             let id = format!("{}-{thread}-{number}", ledger.instance());
             ledger.admit(&record(&id), RESERVED);
             say(&format!("admitted {id}"));
-            ledger.record(record(&id));
+            let mut journaled = ledger.write_down(record(&id));
             say(&format!("recorded {id}"));
+            ledger.explain(&mut journaled, hit());
+            say(&format!("explained {id}"));
             ledger.bypass(Bypass {
                 at_unix_ms: AT,
                 count: 1,
@@ -151,6 +171,7 @@ fn nothing_that_was_acknowledged_is_lost_or_doubled_by_kill_9_at_any_instant() {
     }
     let directory = tempfile::tempdir().unwrap();
     let (mut admitted, mut recorded, mut bypasses) = (HashSet::new(), HashSet::new(), 0);
+    let mut told = HashSet::new();
     let rounds = 12;
     for round in 0..rounds {
         let lines = RandomState::new().hash_one(round) % [30, 3_000, 12_000][round % 3];
@@ -158,6 +179,7 @@ fn nothing_that_was_acknowledged_is_lost_or_doubled_by_kill_9_at_any_instant() {
             match what.as_str() {
                 "admitted" => drop(admitted.insert(id)),
                 "recorded" => drop(recorded.insert(id)),
+                "explained" => drop(told.insert(id)),
                 "bypassed" => bypasses += 1,
                 _ => {}
             }
@@ -182,6 +204,9 @@ fn nothing_that_was_acknowledged_is_lost_or_doubled_by_kill_9_at_any_instant() {
         assert_eq!(*cost, Some(expected.nanos()), "{id}: {outcome}");
     }
     assert!(recorded.len() > 100, "only {} recorded", recorded.len());
+    let explained = explained(directory.path());
+    assert!(told.is_subset(&explained));
+    assert!(explained.iter().all(|id| written[id].0 == "completed"));
     // At most one entry of each thread was journaled and then not acknowledged, in each round.
     let slack = rounds * 4;
     assert!((admitted.len()..=admitted.len() + slack).contains(&written.len()));

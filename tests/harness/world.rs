@@ -31,6 +31,8 @@ use crate::{PATIENCE, Wire, soon};
 pub struct World {
     /// The sidecar.
     pub sidecar: Sidecar,
+    /// The configuration, which can be replaced.
+    pub live: Arc<Live>,
     /// The capture, which the sidecar uses too.
     pub capture: Arc<Capture>,
     proxy: SocketAddr,
@@ -103,8 +105,9 @@ impl World {
         leftovers.undo();
         let proxy = capture.listeners().unwrap()[0].local_addr().unwrap();
         let capture = Arc::new(capture);
+        let live = Arc::new(Live::fixed(config));
         let sidecar = Sidecar::start(Parts {
-            live: Arc::new(Live::fixed(config)),
+            live: Arc::clone(&live),
             capture: Arc::clone(&capture),
             authority,
             state: directory,
@@ -114,6 +117,7 @@ impl World {
         let records = Mutex::new(sidecar.ledger().subscribe());
         Self {
             sidecar,
+            live,
             capture,
             proxy,
             ca_pem,
@@ -129,7 +133,7 @@ impl World {
     /// Where what is recorded does not get into the database.
     pub async fn stop(self) -> TempDir {
         self.sidecar.drain(PATIENCE).await;
-        assert!(self.sidecar.ledger().flush(PATIENCE));
+        assert!(self.sidecar.settled(PATIENCE));
         self.state
     }
 
@@ -214,6 +218,7 @@ impl World {
     /// # Panics
     /// Where there is one.
     pub async fn no_more_records(&self) {
+        assert!(self.sidecar.settled(PATIENCE));
         let found = self.records.lock().await.try_recv();
         assert!(found.is_err(), "expected no record, found {found:?}");
     }
@@ -223,7 +228,7 @@ impl World {
     /// # Panics
     /// Where it can't be read.
     pub fn stored(&self) -> Vec<Stored> {
-        assert!(self.sidecar.ledger().flush(PATIENCE));
+        assert!(self.sidecar.settled(PATIENCE));
         let database = rusqlite::Connection::open_with_flags(
             self.state().join("weir.db"),
             rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY,
@@ -243,9 +248,13 @@ impl World {
         rows.unwrap().map(Result::unwrap).collect()
     }
 
-    /// The value of a metric by its name and labels as `/metrics` writes them; 0 where it is
-    /// not there.
+    /// The value of a metric by its name and labels as `/metrics` writes them, once all calls that
+    /// are over were explained; 0 where it is not there.
+    ///
+    /// # Panics
+    /// Where that takes too long.
     pub fn metric(&self, name: &str) -> u64 {
+        assert!(self.sidecar.settled(PATIENCE));
         let metrics = self.sidecar.metrics();
         let value = metrics
             .lines()

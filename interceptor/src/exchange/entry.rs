@@ -15,17 +15,15 @@ use weir_core::call::Call;
 use weir_core::caps::{Amount, Ticket};
 use weir_core::edit;
 use weir_core::pricing::{self, PriceTable};
-use weir_core::prompt::Prompt;
-use weir_core::rewrite::Plan;
 use weir_core::usage::Usage;
 
 use super::credential::{Kind, Sender};
 use super::edit::{Decoded, is_signed};
-use super::explain::{Bodies, Sketched};
+use super::explain::{Bodies, Explaining, Unexplained};
 use super::growth::Growth;
 use super::priced::{Priced, Terms};
 use super::resend::Kept;
-use super::rewrite::{Measured, Read};
+use super::rewrite::{Considered, Read};
 use crate::decrypt::Session;
 use crate::forward::SendError;
 use crate::ledger::{Cost, Outcome, Record, new_id};
@@ -66,12 +64,9 @@ pub(super) struct Entry {
     /// Whether the client vouches for the bytes of the request: it is never edited then.
     pub(super) signed: bool,
     pub(super) edits: Vec<edit::Edit>,
-    /// What was, or would have been, done to the prompt.
-    pub(super) plan: Option<Plan>,
-    /// The workload that the plan's effect is counted for.
-    pub(super) measured: Option<Measured>,
-    /// The prompt as the plan read it; taken when it is sketched.
-    pub(super) prompt: Option<Prompt>,
+    /// What was, or would have been, done to the prompt, if that was planned before it is sent; taken
+    /// when it is handed over.
+    pub(super) considered: Option<Considered>,
     /// The prompt as it was read before its plan is made, if it was.
     pub(super) recalled: Option<Read>,
     pub(super) reserved: Amount,
@@ -82,11 +77,14 @@ pub(super) struct Entry {
     pub(super) ticket: Option<Ticket>,
     /// The request, until it is known that its history is not refused.
     pub(super) again: Option<Box<Kept>>,
-    /// The body as it came and as it is sent, until they are sketched.
+    /// The body as it came and as it is sent, until they are handed over.
     pub(super) to_sketch: Option<Bodies>,
-    /// The body as it reads, until it is known what would have been done to its prompt.
+    /// The body as it reads, where a plan is still to be made of what would be done to its prompt.
     pub(super) to_watch: Option<Bytes>,
-    pub(super) sketched: Option<Sketched>,
+    /// What is being found out about its prompt.
+    pub(super) explaining: Option<Explaining>,
+    /// What is to be added to the record when that is found out.
+    pub(super) unexplained: Option<Box<Unexplained>>,
     /// Held until the provider has the body.
     pub(super) body_memory: Option<OwnedSemaphorePermit>,
     written: bool,
@@ -217,9 +215,7 @@ impl Entry {
             decoded: None,
             signed: false,
             edits: Vec::new(),
-            plan: None,
-            measured: None,
-            prompt: None,
+            considered: None,
             recalled: None,
             reserved: Amount::ZERO,
             growth: None,
@@ -228,7 +224,8 @@ impl Entry {
             again: None,
             to_sketch: None,
             to_watch: None,
-            sketched: None,
+            explaining: None,
+            unexplained: None,
             body_memory: None,
             written: false,
         })
@@ -352,7 +349,8 @@ impl Entry {
         let record = std::mem::take(&mut self.record);
         self.context.metrics.record(&record);
         self.count(&record);
-        self.context.ledger.record(record);
+        let journaled = self.context.ledger.write_down(record);
+        self.complete(journaled);
     }
 }
 

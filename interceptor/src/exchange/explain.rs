@@ -1,32 +1,41 @@
-//! Sketches what is sent while the provider thinks, and explains from it what the cache did.
+//! Finds out what the prompt cache did for a call, and what rewriting did or would do, behind its
+//! answer.
+//!
+//! When a call is sent, what that takes is handed over to the analyst, who plans, learns and sketches
+//! in the order in which calls were sent. Once the call is over, what it used explains the rest. A
+//! provider thinks for longer than that takes, so that the record mostly is whole when it is written;
+//! where it is not, it is written as it is, and completed as soon as the analyst is there. No answer
+//! waits for it.
 //!
 //! Only hashes and lengths are kept, in memory, and of a bounded number of calls.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher as _, Hash};
 use std::ops::Range;
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use bytes::Bytes;
-use weir_core::answer::Answer;
-use weir_core::cache::{self, CacheRules, Explanation, Made, Reason, Replayed, Seen, Sketch};
+use weir_core::cache::{Parting, Replayed, Seen, Sketch};
 use weir_core::edit;
-use weir_core::money::Money;
 use weir_core::prompt::{self, HashKey, Prompt};
-use weir_core::usage::Usage;
 use weir_core::volatile::{Rules, Span};
 
+use super::analyst::{Full, Work};
 use super::entry::Entry;
-use crate::ledger::Record;
+use super::judged::Judged;
+use super::rewrite::{Asking, Considered, Measured};
+use crate::ledger::Journaled;
+use crate::metrics::Bound;
 use crate::process::config::CacheMode;
+use crate::sidecar::{Context, Rules as InForce};
 
 /// The latest calls in hashes, and the key of the hashes, which no other process has.
 pub(crate) struct CacheMemory {
     key: HashKey,
     names: RandomState,
-    seen: Mutex<Seen>,
+    pub(super) seen: Mutex<Seen>,
     /// What the cache would hold had prompts been rewritten that were not, or the other way round.
-    replayed: Mutex<Replayed>,
+    pub(super) replayed: Mutex<Replayed>,
 }
 
 impl Default for CacheMemory {
@@ -53,22 +62,54 @@ pub(super) struct Bodies {
     sent: Bytes,
 }
 
-/// A call that was sent, in hashes.
-pub(super) struct Sketched {
-    sketch: Sketch,
-    /// What was not sent: the prompt as it came, where it was rewritten; else as it would have been.
-    other: Option<Sketch>,
-    sent: Sent,
-    /// Whose latest calls it is compared with: of the same program, user and API.
+/// A call that was sent, with all that is needed to look at it when its record may be gone.
+struct Looked {
+    context: Arc<Context>,
+    /// Those that it was sent under.
+    rules: Arc<InForce>,
+    /// A prompt of which nothing was done: the plan is still to be made.
+    watched: Option<(Asking, Bytes)>,
+    /// The plan, where it was made before the call was sent.
+    considered: Option<Considered>,
+    /// Whether anything of it was done.
+    is_rewritten: bool,
+    bodies: Option<Bodies>,
+    account: u64,
+    route: u64,
+    model: u64,
     family: u64,
     sent_ms: i64,
+}
+
+/// What is being found out about the prompt of a call.
+#[derive(Clone, Default)]
+pub(super) struct Explaining(Arc<Mutex<Option<Box<Analysis>>>>);
+
+/// What was found out.
+pub(super) struct Analysis {
+    pub(super) sketched: Sketched,
+    /// The workload that the effect of rewriting is counted for.
+    pub(super) measured: Option<Measured>,
+    /// Whether the call may have been hurt by edits of others.
+    pub(super) may_be_hurt: bool,
+}
+
+/// A call that was sent, in hashes.
+pub(super) struct Sketched {
+    pub(super) sketch: Sketch,
+    /// What was not sent: the prompt as it came, where it was rewritten; else as it would have been.
+    pub(super) other: Option<Sketch>,
+    pub(super) sent: Sent,
+    /// Whose latest calls it is compared with: of the same program, user and API.
+    pub(super) family: u64,
+    pub(super) sent_ms: i64,
     /// What rules know to change.
-    spans: Vec<Known>,
+    pub(super) spans: Vec<Known>,
 }
 
 /// What was sent, of the prompt as it came and as it would be rewritten.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Sent {
+pub(super) enum Sent {
     /// The prompt as it came.
     #[default]
     AsItCame,
@@ -79,25 +120,22 @@ enum Sent {
 }
 
 /// A value that a rule knows to change.
-struct Known {
+pub(super) struct Known {
     segment: usize,
     /// From the start of the segment.
     bytes: Range<usize>,
-    rule: String,
+    pub(super) rule: String,
 }
 
-/// What the cache did, and the rule that knows what changed.
-#[derive(Default)]
-pub(super) struct Explained {
-    explanation: Explanation,
-    rule: Option<String>,
-    /// What the prompt that was not sent would have used.
-    other: Option<Usage>,
-    sent: Sent,
+/// A record that is written before all is known of its call.
+pub(super) struct Unexplained {
+    judged: Judged,
+    explaining: Explaining,
+    provider: String,
 }
 
 impl Entry {
-    /// Keeps the body as it came and as it is sent, until they are sketched.
+    /// Keeps the body as it came and as it is sent, until they are handed over.
     pub(super) fn keep_for_sketch(&mut self, came: Bytes, sent: &Bytes) {
         let is_wanted = self.rules.config.cache.mode != CacheMode::Off;
         let call = self.call.as_ref();
@@ -110,182 +148,244 @@ impl Entry {
         }
     }
 
-    /// Plans what would have been done to the prompt, sketches what was sent and what was not, and
-    /// lets go of the bodies.
-    pub(super) fn sketch(&mut self) {
-        if let Some(plain) = self.to_watch.take() {
-            // Nothing of it is done, so that the plan is all that is of interest.
-            let _none = self.rewrite(&plain);
+    /// Hands over to the analyst what is left to find out about the prompt, and lets go of the bodies.
+    /// Where there is no room for it, the record says so.
+    pub(super) fn hand_over(&mut self) {
+        let watched = self.to_watch.take();
+        let watched = watched.and_then(|plain| Some((self.asking_to_watch(&plain)?, plain)));
+        let bodies = self.to_sketch.take();
+        if watched.is_none() && bodies.is_none() {
+            return;
         }
-        let read = self.prompt.take();
-        let Some(Bodies { came, sent }) = self.to_sketch.take() else {
-            return;
+        let considered = self.considered.take();
+        let is_rewritten = considered.as_ref().is_some_and(|considered| {
+            let planned = &considered.plan.edits;
+            self.edits.iter().any(|made| planned.contains(made))
+        });
+        let (memory, identity) = (&self.context.cache, &self.record.identity);
+        let looked = Looked {
+            context: Arc::clone(&self.context),
+            rules: Arc::clone(&self.rules),
+            considered,
+            is_rewritten,
+            account: memory.name(&identity.key_hash),
+            route: memory.name(&self.record.host),
+            model: memory.name(&self.record.model_requested),
+            family: memory.name(&(&identity.program, identity.uid, &self.record.api)),
+            sent_ms: self.sent_unix_ms(),
+            watched,
+            bodies,
         };
-        let read = read.filter(|_| came == sent);
-        let Some(prompt) = read.or_else(|| prompt::read(&sent).ok()) else {
-            return;
+        let explaining = looked.bodies.is_some().then(Explaining::default);
+        let given = explaining.clone();
+        let work = Work {
+            bytes: looked.bytes(),
+            plans: looked.watched.is_some(),
+            act: Box::new(move || looked.look(given)),
         };
-        let sketch = self.sketch_of(&sent, &prompt);
-        let planned = self.plan.as_ref().map_or(&[][..], |plan| &plan.edits);
-        let is_rewritten = self.edits.iter().any(|made| planned.contains(made));
-        let has_values = self
-            .plan
-            .as_ref()
-            .is_some_and(|plan| !plan.spans.is_empty());
-        let (sent_as, other) = if planned.is_empty() {
-            // What later calls are compared with has to know of this one.
-            (Sent::Either, has_values.then(|| sketch.clone()))
-        } else if is_rewritten {
-            (Sent::Rewritten, self.outline_of(&came))
-        } else {
-            let would_be = edit::apply(&came, &mut planned.to_vec()).ok();
-            let outline = would_be.and_then(|body| self.outline_of(&body));
-            (Sent::AsItCame, outline)
-        };
-        let plan = self.plan.as_ref().filter(|_| !is_rewritten);
-        let spans = match plan.and_then(|plan| Some((plan, plan.rules.as_deref()?))) {
-            // Learned values are among these, which no pattern finds again.
-            Some((plan, rules)) if came == sent => known(&plan.spans, rules, &prompt),
-            Some((plan, rules)) => prompt::read(&came)
-                .map(|prompt| known(&plan.spans, rules, &prompt))
-                .unwrap_or_default(),
-            None => {
-                let rules = self.plan.as_ref().and_then(|plan| plan.rules.as_deref());
-                let rules = rules.or_else(|| BUILTIN.as_ref());
-                let found =
-                    |rules: &Rules| known(&rules.find(&sent, &prompt, None), rules, &prompt);
-                rules.map(found).unwrap_or_default()
+        match self.context.analyst.hand_over(work) {
+            Ok(()) => self.explaining = explaining,
+            Err(Full) => {
+                self.context.metrics.bound_reached(Bound::Explanations);
+                self.record.reasons.push("not_explained".to_owned());
             }
-        };
-        let was_sent = self.sent.unwrap_or(self.opened);
-        let until_sent = was_sent.duration_since(self.opened).as_millis();
-        let until_sent = i64::try_from(until_sent).unwrap_or(0);
-        let identity = &self.record.identity;
-        let family = (&identity.program, identity.uid, &self.record.api);
-        self.sketched = Some(Sketched {
-            sketch,
-            other,
-            sent: sent_as,
-            family: self.context.cache.name(&family),
-            sent_ms: self.record.started_unix_ms.saturating_add(until_sent),
-            spans,
-        });
-    }
-
-    fn sketch_of(&self, body: &[u8], prompt: &Prompt) -> Sketch {
-        let mut sketch = Sketch::new(body, prompt, &self.context.cache.key);
-        self.address(&mut sketch);
-        sketch
-    }
-
-    /// None where the body can't be read: what the scanner of calls has read, this one can.
-    /// Of what was not sent only the hits are of interest.
-    fn outline_of(&self, body: &[u8]) -> Option<Sketch> {
-        let prompt = prompt::read(body).ok()?;
-        let mut sketch = Sketch::outline(body, &prompt, &self.context.cache.key);
-        self.address(&mut sketch);
-        Some(sketch)
-    }
-
-    fn address(&self, sketch: &mut Sketch) {
-        let memory = &self.context.cache;
-        sketch.account = memory.name(&self.record.identity.key_hash);
-        sketch.route = memory.name(&self.record.host);
-        sketch.model = memory.name(&self.record.model_requested);
-    }
-
-    /// Why the call did not read more from the cache.
-    pub(super) fn explain(
-        &self,
-        sketched: Option<Sketched>,
-        answer: &Answer,
-        usage: &Usage,
-        rules: CacheRules,
-    ) -> Explained {
-        let Some(sketched) = sketched else {
-            return Explained::default();
-        };
-        // Rewriting may have asked where the client did not.
-        let rules = CacheRules {
-            asked: rules.asked || sketched.sketch.has_breakpoints(),
-            ..rules
-        };
-        let prompt_of = |other: &Sketch| {
-            let (sent, _) = sketched.sketch.bytes();
-            let (other, _) = other.bytes();
-            cache::share(usage.prompt(), other, sent)
-        };
-        let others_prompt = sketched.other.as_ref().map_or(0, prompt_of);
-        let first_byte_us = self.record.timings.upstream_first_byte_us.unwrap_or(0);
-        let first_byte_ms = i64::try_from(first_byte_us / 1000).unwrap_or(0);
-        let made = Made {
-            sketch: sketched.sketch,
-            usage: *usage,
-            sent_ms: sketched.sent_ms,
-            answered_ms: sketched.sent_ms.saturating_add(first_byte_ms),
-        };
-        let replayed = &self.context.cache.replayed;
-        let mut replayed = replayed.lock().unwrap_or_else(PoisonError::into_inner);
-        let other = sketched
-            .other
-            .as_ref()
-            .map(|other| replayed.send(other, others_prompt, usage, rules, sketched.sent_ms));
-        drop(replayed);
-        let seen = &self.context.cache.seen;
-        let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut explanation = seen.explain(sketched.family, made, rules);
-        drop(seen);
-        let diagnosis = answer.cache_diagnosis.as_deref();
-        if let Some(reason) = diagnosis.and_then(Reason::of_provider) {
-            explanation.believe(reason);
         }
-        let rule = explanation.parting.as_ref().and_then(|parting| {
-            let covers = |known: &&Known| {
-                known.segment == parting.segment
-                    && known.bytes.end > parting.bytes.start
-                    && known.bytes.start < parting.bytes.end
-            };
-            let covering = sketched.spans.iter().find(covers);
-            covering.map(|known| known.rule.clone())
-        });
-        Explained {
-            explanation,
-            rule,
-            other,
-            sent: sketched.sent,
+    }
+
+    /// When it was sent, in milliseconds since the Unix epoch.
+    fn sent_unix_ms(&self) -> i64 {
+        let sent = self.sent.unwrap_or(self.opened);
+        let until_sent = sent.duration_since(self.opened).as_millis();
+        let until_sent = i64::try_from(until_sent).unwrap_or(0);
+        self.record.started_unix_ms.saturating_add(until_sent)
+    }
+
+    /// Notes what the prompt cache did: at once, if its prompt has been looked at; else what is known
+    /// by now, and the rest is added to the record later.
+    pub(super) fn explain(&mut self, judged: Judged, explaining: Option<Explaining>) {
+        let explained = match explaining {
+            None => judged.by_usage(),
+            Some(explaining) => match explaining.found() {
+                Some(analysis) => judged.explain(*analysis, &self.context),
+                None => {
+                    self.record.explain(judged.by_usage());
+                    self.unexplained = Some(Box::new(Unexplained {
+                        judged,
+                        explaining,
+                        provider: self.record.provider.clone(),
+                    }));
+                    return;
+                }
+            },
+        };
+        let provider = &self.record.provider;
+        self.context.metrics.explained(provider, &explained);
+        self.record.explain(explained);
+    }
+
+    /// Has a record published in its turn, and completed before if that is still to be done.
+    pub(super) fn complete(&mut self, mut journaled: Journaled) {
+        let unexplained = self.unexplained.take();
+        if unexplained.is_none() && !journaled.is_followed() {
+            return;
+        }
+        let context = Arc::clone(&self.context);
+        let act = move || {
+            if let Some(unexplained) = unexplained {
+                unexplained.complete(&mut journaled, &context);
+            }
+            context.ledger.publish(journaled);
+        };
+        if let Err(Full) = self.context.analyst.follow(act) {
+            self.context.metrics.bound_reached(Bound::Explanations);
         }
     }
 }
 
-impl Explained {
-    /// Tokens that the call could have read, as far as the call before it is known.
-    pub(super) const fn expected_tokens(&self) -> Option<u64> {
-        self.explanation.expected_tokens
+impl Unexplained {
+    /// Adds to the record what its prompt showed, if it did.
+    fn complete(self, journaled: &mut Journaled, context: &Context) {
+        let explained = match self.explaining.found() {
+            Some(analysis) => {
+                let explained = self.judged.explain(*analysis, context);
+                context.ledger.explain(journaled, explained.clone());
+                explained
+            }
+            None => self.judged.by_usage(),
+        };
+        context.metrics.explained(&self.provider, &explained);
+    }
+}
+
+impl Explaining {
+    /// What was found, if it was already.
+    fn found(&self) -> Option<Box<Analysis>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// What rewriting saves: did, of a call that cost `total`, or would have. `price` tells what
-    /// some usage costs. A call that is the same either way counts where it `may_be_hurt` by edits
-    /// before it, with what they cost it.
-    pub(super) fn saving(
-        &self,
-        total: Money,
-        may_be_hurt: bool,
-        price: impl Fn(&Usage) -> Option<Money>,
-    ) -> Option<Money> {
-        let other = price(self.other.as_ref()?)?;
-        match self.sent {
-            Sent::Rewritten => Some(other - total),
-            Sent::AsItCame => Some(total - other),
-            Sent::Either => may_be_hurt.then(|| (other - total).min(Money::ZERO)),
+    /// Whether nobody wants to know: the call is over, without usage.
+    fn is_in_vain(&self) -> bool {
+        Arc::strong_count(&self.0) == 1
+    }
+}
+
+impl Known {
+    /// Whether it stands where two prompts part.
+    pub(super) fn covers(&self, parting: &Parting) -> bool {
+        self.segment == parting.segment
+            && self.bytes.end > parting.bytes.start
+            && self.bytes.start < parting.bytes.end
+    }
+}
+
+impl Looked {
+    /// Bytes of bodies that are held.
+    fn bytes(&self) -> usize {
+        let watched = self.watched.iter().map(|(_, plain)| plain.len());
+        let bodies = self.bodies.iter();
+        let sent = bodies.map(|bodies| bodies.sent.len().max(bodies.came.len()));
+        // What is watched is mostly what was sent, in the same memory.
+        watched.chain(sent).max().unwrap_or(0)
+    }
+
+    /// Plans what would have been done to the prompt, if that was not planned before, and sketches
+    /// what was sent and what was not.
+    fn look(mut self, explaining: Option<Explaining>) {
+        if let Some((asking, plain)) = self.watched.take() {
+            let Context {
+                rewriter, metrics, ..
+            } = &*self.context;
+            let cache = &self.rules.config.cache;
+            self.considered = rewriter.consider(&asking, &plain, cache, metrics, None);
         }
+        let Some((explaining, bodies)) = explaining.zip(self.bodies.take()) else {
+            return;
+        };
+        if explaining.is_in_vain() {
+            return;
+        }
+        let Some(sketched) = self.sketched(&bodies) else {
+            return;
+        };
+        let considered = self.considered;
+        let analysis = Analysis {
+            sketched,
+            may_be_hurt: considered.as_ref().is_some_and(Considered::may_be_hurt),
+            measured: considered.map(|considered| considered.measured),
+        };
+        let mut found = explaining.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *found = Some(Box::new(analysis));
     }
 
-    /// Writes it into the record, but for what it cost.
-    pub(super) fn note(self, record: &mut Record) {
-        let reason = self.explanation.reason;
-        record.cache_reason = reason.map(|reason| reason.as_str().to_owned());
-        record.cache_where = self.explanation.place;
-        record.cache_rule = self.rule;
+    /// None where the body can't be read: what the scanner of calls has read, this one can.
+    fn sketched(&self, Bodies { came, sent }: &Bodies) -> Option<Sketched> {
+        let considered = self.considered.as_ref();
+        let is_as_it_came = came.as_ptr() == sent.as_ptr() && came.len() == sent.len();
+        let read = considered.filter(|_| is_as_it_came);
+        let anew;
+        let prompt = match read {
+            Some(considered) => &considered.prompt,
+            None => {
+                anew = prompt::read(sent).ok()?;
+                &anew
+            }
+        };
+        let plan = considered.map(|considered| &considered.plan);
+        let planned = plan.map_or(&[][..], |plan| &plan.edits);
+        let sketch = self.addressed(Sketch::new(sent, prompt, &self.context.cache.key));
+        let (sent_as, other) = if planned.is_empty() {
+            // What later calls are compared with has to know of this one.
+            let has_values = plan.is_some_and(|plan| !plan.spans.is_empty());
+            (Sent::Either, has_values.then(|| sketch.clone()))
+        } else if self.is_rewritten {
+            let prompt = considered.map(|considered| &considered.prompt);
+            (
+                Sent::Rewritten,
+                prompt.map(|prompt| self.outline(came, prompt)),
+            )
+        } else {
+            let would_be = edit::apply(came, &mut planned.to_vec()).ok();
+            let outline = would_be.and_then(|body| {
+                let prompt = prompt::read(&body).ok()?;
+                Some(self.outline(&body, &prompt))
+            });
+            (Sent::AsItCame, outline)
+        };
+        Some(Sketched {
+            sketch,
+            other,
+            sent: sent_as,
+            family: self.family,
+            sent_ms: self.sent_ms,
+            spans: self.spans(sent, prompt),
+        })
+    }
+
+    /// Of what was not sent only the hits are of interest.
+    fn outline(&self, body: &[u8], prompt: &Prompt) -> Sketch {
+        self.addressed(Sketch::outline(body, prompt, &self.context.cache.key))
+    }
+
+    const fn addressed(&self, mut sketch: Sketch) -> Sketch {
+        sketch.account = self.account;
+        sketch.route = self.route;
+        sketch.model = self.model;
+        sketch
+    }
+
+    /// What rules know to change in what was sent.
+    fn spans(&self, sent: &[u8], prompt: &Prompt) -> Vec<Known> {
+        let considered = self.considered.as_ref();
+        let rules = considered.and_then(|considered| considered.plan.rules.as_deref());
+        match considered.zip(rules).filter(|_| !self.is_rewritten) {
+            // Learned values are among these, which no pattern finds again.
+            Some((considered, rules)) => known(&considered.plan.spans, rules, &considered.prompt),
+            None => {
+                let rules = rules.or_else(|| BUILTIN.as_ref());
+                let found = |rules: &Rules| known(&rules.find(sent, prompt, None), rules, prompt);
+                rules.map(found).unwrap_or_default()
+            }
+        }
     }
 }
 

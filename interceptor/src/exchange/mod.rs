@@ -2,6 +2,7 @@
 
 mod admission;
 mod admit;
+mod analyst;
 mod answer;
 mod credential;
 mod decode;
@@ -10,6 +11,7 @@ mod entry;
 mod explain;
 mod growth;
 mod judge;
+mod judged;
 mod later;
 mod lease;
 mod linger;
@@ -35,6 +37,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use weir_core::api::Endpoint;
 
 pub(crate) use admission::Memory;
+pub(crate) use analyst::Analyst;
 pub(crate) use credential::{Keyring, Latest};
 use entry::Entry;
 pub(crate) use explain::CacheMemory;
@@ -183,8 +186,8 @@ async fn forward(
     entry.sending();
     let (rules, session) = (Arc::clone(&entry.rules), Arc::clone(&entry.session));
     let sending = rules.forwarder.send(&session.upstream, request);
-    // What explains the cache is worked out while the provider is at it.
-    let (sent, ()) = tokio::join!(biased; sending, async { entry.sketch() });
+    // What explains the cache is worked out while the provider is at it, and nothing waits for it.
+    let (sent, ()) = tokio::join!(biased; sending, async { entry.hand_over() });
     match sent {
         Ok(response) if entry.may_go_again(response.status()) => {
             // Boxed: seldom needed, and large.

@@ -100,16 +100,16 @@ impl Entry {
         trailers: Option<&HeaderMap>,
         came: Bytes,
     ) {
-        let (Some(plan), Some(prompt)) = (&self.plan, &self.prompt) else {
+        let Some(considered) = &self.considered else {
             return;
         };
-        let mut segments = prompt.segments.iter();
+        let mut segments = considered.prompt.segments.iter();
         let thinks = segments.any(|segment| segment.kind == SegmentKind::Thinking);
         if !thinks || !self.may_edit() {
             return;
         }
         let made = self.edits.iter();
-        let own = made.filter(|edit| !plan.edits.contains(edit)).cloned();
+        let own = made.filter(|edit| !considered.plan.edits.contains(edit)).cloned();
         self.again = Some(Box::new(Kept {
             head: head.clone(),
             trailers: trailers.cloned().map(Box::new),
@@ -184,9 +184,8 @@ impl Entry {
             self.remember_form(&attempt.plain, attempt.form);
         }
         // What was planned was not sent, so that it has brought nothing.
-        (self.plan, self.measured, self.prompt) = (None, None, None);
         self.keep_for_sketch(attempt.came, &attempt.body);
-        self.sketch();
+        self.hand_over();
     }
 
     /// Notes that the first answer is the one that counts.

@@ -2,7 +2,7 @@
 
 use weir_core::answer::Answer;
 use weir_core::api::Endpoint;
-use weir_core::cache::{self, CacheRules};
+use weir_core::cache::CacheRules;
 use weir_core::caps::Amount;
 use weir_core::catalog::Provider;
 use weir_core::money::Money;
@@ -10,6 +10,7 @@ use weir_core::pricing::{Context, Listing, PriceTable, Quote};
 use weir_core::usage::Usage;
 
 use super::entry::{End, Entry};
+use super::judged::{Judged, Sum};
 use super::priced::{self, Priced};
 use crate::ledger::{Cost, Outcome};
 use crate::process::config::Unpriced;
@@ -230,7 +231,7 @@ impl Entry {
     }
 
     fn price(&mut self, usage: &Usage, answer: &Answer, exact: bool) -> Cost {
-        let sketched = self.sketched.take().filter(|_| exact);
+        let explaining = self.explaining.take().filter(|_| exact);
         let Some(priced) = self.priced() else {
             return Cost::Unknown;
         };
@@ -245,8 +246,6 @@ impl Entry {
         };
         let known = self.known(answered, &priced);
         let rules = self.cache_rules(&priced, known.as_ref());
-        let explained = self.explain(sketched, answer, usage, rules);
-        let previous = explained.expected_tokens().or(previous);
         let found = known.and_then(|known| {
             let Known { context, quote, .. } = known;
             let rates = quote.rates(usage.prompt())?;
@@ -264,27 +263,26 @@ impl Entry {
                 parts if parts.is_empty() => cost.total,
                 parts => parts.into_iter().sum(),
             };
-            let perfect = cache::perfect(usage, &rates, &cost, rules, previous);
-            // The parts are rounded up one by one: what they lack in all is not the prompt's.
-            let of_input = (total - cost.output - cost.extras).max(Money::ZERO);
-            let price = |usage: &Usage| rates.cost(usage).map(|cost| cost.total);
-            let saving = explained.saving(total, self.may_be_hurt(), price);
             let version = quote.version().into_owned();
-            let told = (cost.without_cache, perfect, saving);
-            Some((total, of_input, told, version))
+            Some((Sum { rates, cost, total }, version))
         });
-        self.record.cache_outcome = Some(cache::judge(usage, rules, previous).as_str().to_owned());
-        explained.note(&mut self.record);
-        let Some((total, of_input, (without_cache, perfect, saving), version)) = found else {
+        let judged = Judged {
+            usage: *usage,
+            rules,
+            previous,
+            diagnosis: answer.cache_diagnosis.clone(),
+            first_byte_us: self.record.timings.upstream_first_byte_us.unwrap_or(0),
+            began_s: self.record.started_unix_ms.div_euclid(1000),
+            sum: found.as_ref().map(|(sum, _)| *sum),
+        };
+        self.explain(judged, explaining);
+        let Some((Sum { cost, total, .. }, version)) = found else {
             return self.without_price(usage);
         };
+        // The parts are rounded up one by one: what they lack in all is not the prompt's.
+        let of_input = (total - cost.output - cost.extras).max(Money::ZERO);
         self.record.cost_of_input = Some(of_input);
-        self.record.cost_without_cache = Some(without_cache);
-        self.record.cost_perfect_cache = Some(perfect);
-        self.record.rewrite_saving = saving;
-        self.learn_effect(saving);
-        let is_missed = self.record.cache_reason.is_some();
-        self.record.missed = is_missed.then(|| total.saturating_sub_to_zero(perfect));
+        self.record.cost_without_cache = Some(cost.without_cache);
         if exact {
             Cost::Priced { total, version }
         } else {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use weir_core::caps::Change;
 use weir_core::lease::Slices;
 
-use super::frame::Entry;
+use super::frame::{Entry, merge};
 use super::journal::{Position, instances};
 use super::{LedgerError, LedgerOptions, Others, Spend, postgres, store};
 
@@ -40,17 +40,18 @@ impl Store {
         &mut self,
         instance: &str,
         span: Option<(Position, Position)>,
-        entries: &[Entry],
+        mut entries: Vec<Entry>,
     ) -> Result<Position, LedgerError> {
+        merge(&mut entries);
         match self {
             Self::Sqlite(store) => {
                 let end = span.map(|(_, end)| end);
                 store
-                    .commit(instance, end, entries)
+                    .commit(instance, end, &entries)
                     .map_err(LedgerError::Commit)?;
                 Ok(end.unwrap_or_default())
             }
-            Self::Postgres(store) => store.commit(instance, span, entries),
+            Self::Postgres(store) => store.commit(instance, span, &entries),
         }
     }
 

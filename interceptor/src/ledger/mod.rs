@@ -20,6 +20,7 @@ mod postgres;
 
 mod backend;
 mod books;
+mod told;
 mod writer;
 
 use std::fs::DirBuilder;
@@ -38,8 +39,9 @@ use journal::{Handed, Journal};
 pub use postgres::put_to;
 pub(crate) use postgres::{Conversations, Sealed};
 pub(crate) use postgres::{LEASE_WAIT, LeaseCounts, Leases, Outcome as LeaseOutcome};
-pub use record::{Bypass, Cost, Edit, Identity, Outcome, Record, Timings};
+pub use record::{Bypass, Cost, Edit, Explained, Identity, Outcome, Record, Timings};
 use tokio::sync::broadcast;
+pub use told::Journaled;
 use uuid::Uuid;
 use weir_core::caps;
 use weir_core::identity::{Caller, Subject};
@@ -339,23 +341,6 @@ impl Ledger {
         self.write(frame, Handed::Admitted { id });
     }
 
-    /// Writes the record of an exchange; call it before the answer's last bytes are handed over.
-    ///
-    /// One `write(2)`; never fails, see `health`.
-    pub fn record(&self, mut record: Record) {
-        self.instance().clone_into(&mut record.instance);
-        if record.id.is_empty() {
-            record.id = new_id(record.started_unix_ms);
-        }
-        let published = (self.subscribers.receiver_count() > 0).then(|| Arc::new(record.clone()));
-        let frame = encode(EntryRef::Recorded(&record));
-        self.write(frame, Handed::Entry(Entry::Recorded(Box::new(record))));
-        if let Some(record) = published {
-            // That the last one has gone in the meantime is no matter.
-            drop(self.subscribers.send(record));
-        }
-    }
-
     /// Counts what was not inspected. One `write(2)`; never fails, see `health`.
     pub fn bypass(&self, bypass: Bypass) {
         let frame = encode(EntryRef::Bypassed(&bypass));
@@ -389,12 +374,6 @@ impl Ledger {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .others()
-    }
-
-    /// Every record as it is written. A receiver that falls behind loses the oldest ones.
-    #[must_use]
-    pub fn subscribe(&self) -> broadcast::Receiver<Arc<Record>> {
-        self.subscribers.subscribe()
     }
 
     /// Waits until everything written so far is in the database; false where that took longer.

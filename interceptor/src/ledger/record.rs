@@ -87,6 +87,26 @@ pub struct Record {
 }
 
 impl Record {
+    /// Takes what is found out about its cache over what is known of it so far.
+    pub fn explain(&mut self, explained: Explained) {
+        let Explained {
+            cache_outcome,
+            cost_perfect_cache,
+            cache_reason,
+            cache_where,
+            cache_rule,
+            missed,
+            rewrite_saving,
+        } = explained;
+        self.cache_outcome = cache_outcome;
+        self.cost_perfect_cache = cost_perfect_cache;
+        self.cache_reason = cache_reason;
+        self.cache_where = cache_where;
+        self.cache_rule = cache_rule;
+        self.missed = missed;
+        self.rewrite_saving = rewrite_saving;
+    }
+
     /// Who asked, as caps are kept by.
     #[must_use]
     pub fn caller(&self) -> Caller {
@@ -95,6 +115,27 @@ impl Record {
             ..self.identity.caller()
         }
     }
+}
+
+/// What is found out about the prompt cache of a call, perhaps only after its record was written. The
+/// fields are those of [`Record`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Explained {
+    /// What the prompt cache did.
+    pub cache_outcome: Option<String>,
+    /// What a perfect cache would have let the call cost.
+    pub cost_perfect_cache: Option<Money>,
+    /// Why not all of it was read that could have been.
+    pub cache_reason: Option<String>,
+    /// Where the prompt first differs from the one before it.
+    pub cache_where: Option<String>,
+    /// What is known to change there.
+    pub cache_rule: Option<String>,
+    /// What `cache_reason` cost.
+    pub missed: Option<Money>,
+    /// What rewriting saved of that, or would have.
+    pub rewrite_saving: Option<Money>,
 }
 
 /// Who asked. What is unknown is `None`; nothing here was chosen by the client except the key.

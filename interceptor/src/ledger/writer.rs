@@ -244,15 +244,16 @@ impl<'a> Writer<'a> {
         let journal = &self.shared.journal;
         while let Some(batch) = self.next_batch()? {
             let span = Some((self.reader.at, batch.end));
+            let count = batch.entries.len();
             self.reader.at = self
                 .store
-                .commit(journal.instance(), span, &batch.entries)
+                .commit(journal.instance(), span, batch.entries)
                 .inspect_err(|_| journal.again())?;
             if self.reader.at != batch.end {
                 // An earlier answer was lost: some of it was committed before.
                 journal.again();
             }
-            self.count(batch.entries.len());
+            self.count(count);
             let moved_on = journal.committed(&mut self.reader);
             *lock(&self.shared.committed) = self.reader.at;
             moved_on.map_err(LedgerError::Journal)?;
@@ -279,12 +280,13 @@ impl<'a> Writer<'a> {
             })
             .collect();
         let instance = self.shared.journal.instance();
+        let count = entries.len();
         let committed = if entries.is_empty() {
             Ok(())
         } else {
-            self.store.commit(instance, None, &entries).map(drop)
+            self.store.commit(instance, None, entries).map(drop)
         };
-        self.count(if committed.is_ok() { entries.len() } else { 0 });
+        self.count(if committed.is_ok() { count } else { 0 });
         self.shared.put_back(if committed.is_ok() {
             VecDeque::new()
         } else {
@@ -374,8 +376,8 @@ pub(super) fn recover(journals: &Path, store: &mut Store) -> Result<(), LedgerEr
             while reader.at.offset < end {
                 let batch = reader.read(end).map_err(LedgerError::Journal)?;
                 let span = Some((reader.at, batch.end));
-                reader.at = store.commit(&instance, span, &batch.entries)?;
                 entries = entries.saturating_add(batch.entries.len());
+                reader.at = store.commit(&instance, span, batch.entries)?;
                 damaged_bytes = damaged_bytes.saturating_add(batch.damaged_bytes);
             }
         }

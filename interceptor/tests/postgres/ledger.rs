@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
-use weir::ledger::{Bypass, Ledger};
+use weir::ledger::{Bypass, Explained, Ledger};
 
 use super::server::Server;
 use super::{AT, COST, RESERVED, again, draft, options, options_of_child, record};
@@ -19,6 +19,14 @@ fn bypass() -> Bypass {
         program: "a\0program".to_owned(),
         count: 1,
         ..Bypass::default()
+    }
+}
+
+/// What was found out about a call.
+fn hit() -> Explained {
+    Explained {
+        cache_outcome: Some("hit".to_owned()),
+        ..Explained::default()
     }
 }
 
@@ -35,8 +43,10 @@ fn write_forever(ledger: &Ledger) {
         let id = format!("{}-{number}", ledger.instance());
         ledger.admit(&draft(&id), RESERVED);
         say(&format!("admitted {id}"));
-        ledger.record(record(&id));
+        let mut journaled = ledger.write_down(record(&id));
         say(&format!("recorded {id}"));
+        ledger.explain(&mut journaled, hit());
+        say(&format!("explained {id}"));
         ledger.bypass(bypass());
         say(&format!("bypassed {id}"));
     }
@@ -74,12 +84,14 @@ async fn written(server: &Server) -> HashMap<String, (String, Option<i64>)> {
 async fn check_kill_9(server: &Server, url: &str, test: &str) {
     let state = tempfile::tempdir().unwrap();
     let (mut admitted, mut recorded, mut bypassed) = (HashSet::new(), HashSet::new(), 0);
+    let mut explained = 0;
     for lines in [1, 5, 77, 400, 1_501, 3_000] {
         let child = again(test, state.path(), url);
         for (what, id) in kill_after(child, lines) {
             match what.as_str() {
                 "admitted" => drop(admitted.insert(id)),
                 "recorded" => drop(recorded.insert(id)),
+                "explained" => explained += 1,
                 "bypassed" => bypassed += 1,
                 _ => {}
             }
@@ -112,6 +124,12 @@ async fn check_kill_9(server: &Server, url: &str, test: &str) {
     assert!(
         (bypassed..=bypassed + 6).contains(&counted),
         "{counted} of {bypassed}"
+    );
+    let hits = "SELECT count(*) FROM weir.exchange WHERE cache_outcome = 'hit'";
+    let hits = server.number(hits).await;
+    assert!(
+        (explained..=explained + 6).contains(&hits),
+        "{hits} of {explained}"
     );
     let charged = "SELECT sum(amount)::bigint FROM weir.spent WHERE account = 'a'";
     assert_eq!(server.number(charged).await, spent);
@@ -196,9 +214,12 @@ async fn nodes_see_what_the_others_spend_and_have_in_flight_once() {
         let mut all = Vec::new();
         other.spent_since(0, |spend| all.push(spend.id)).unwrap();
         one.admit(&draft("later"), RESERVED);
-        one.record(record("later"));
+        let mut later = one.write_down(record("later"));
         assert!(one.flush(WAIT));
         let others = other.poll_others().unwrap();
+        // What is found out of a call that was seen does not make it another one.
+        one.explain(&mut later, hit());
+        assert!(one.flush(WAIT));
         let again = other.poll_others().unwrap();
         assert_eq!(one.poll_others().unwrap().spent, []);
         (all, others, again)
@@ -217,6 +238,8 @@ async fn nodes_see_what_the_others_spend_and_have_in_flight_once() {
         [("in flight".to_owned(), RESERVED.nanos())]
     );
     assert_eq!(ids(&again.spent), []);
+    let hits = "SELECT count(*) FROM weir.exchange WHERE cache_outcome = 'hit' AND id = 'later'";
+    assert_eq!(server.number(hits).await, 1);
     assert_eq!(ids(&again.reserved).len(), 1);
 }
 

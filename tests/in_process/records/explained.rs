@@ -10,7 +10,7 @@ use weir_simulator::{Options, Simulator};
 use weir_tests::{Api, Client, World};
 
 /// An agent's call with the time in its system prompt.
-fn at(time: &str, tools: &[&str], turns: usize) -> Value {
+pub(super) fn at(time: &str, tools: &[&str], turns: usize) -> Value {
     let rules = "Read a file before you change it, and change no more than you must. ".repeat(200);
     let marker = json!({ "type": "ephemeral" });
     let tool = |name: &&str| json!({ "name": name, "input_schema": { "type": "object" } });
@@ -35,7 +35,7 @@ fn at(time: &str, tools: &[&str], turns: usize) -> Value {
     })
 }
 
-async fn record(world: &World, client: &mut Client, body: &Value) -> Arc<Record> {
+pub(super) async fn record(world: &World, client: &mut Client, body: &Value) -> Arc<Record> {
     let (status, answer) = client.ask(Api::Messages, body).await;
     assert_eq!(status, 200, "{}", String::from_utf8_lossy(&answer));
     world.record().await

@@ -1,5 +1,6 @@
 //! One exchange, one record, on every way out; usage and cost as the provider bills them.
 
+mod behind;
 mod canaries;
 mod explained;
 mod ways_out;

@@ -25,7 +25,7 @@ use weir_core::usage::Usage;
 
 use super::credential::Kind;
 use super::entry::{End, Entry};
-use super::explain::Sketched;
+use super::explain::Explaining;
 use super::priced::Terms;
 use super::settle;
 use crate::ledger::{Cost, Record};
@@ -56,7 +56,7 @@ pub(super) struct Waits {
     conversation: u64,
     reserved: Amount,
     ticket: Option<Ticket>,
-    sketched: Option<Sketched>,
+    explaining: Option<Explaining>,
     opened: Instant,
     sent: Option<Instant>,
     end: End,
@@ -127,7 +127,7 @@ impl Entry {
             conversation: self.conversation,
             reserved: self.reserved,
             ticket: self.ticket.take(),
-            sketched: self.sketched.take(),
+            explaining: self.explaining.take(),
             opened: self.opened,
             sent: self.sent,
             end,
@@ -352,7 +352,7 @@ impl Waits {
         entry.conversation = self.conversation;
         entry.reserved = self.reserved;
         entry.ticket = self.ticket;
-        entry.sketched = self.sketched;
+        entry.explaining = self.explaining;
         entry.opened = self.opened;
         entry.sent = self.sent;
         entry.write(Some(answer), self.end);
@@ -402,7 +402,7 @@ mod tests {
             conversation: 0,
             reserved: Amount::ZERO,
             ticket: None,
-            sketched: None,
+            explaining: None,
             opened,
             sent: None,
             end: End::Complete,

@@ -2,13 +2,12 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use weir_core::call::Call;
 use weir_core::edit;
 use weir_core::prompt;
-use weir_core::rewrite::{self, About, Form, Plan};
+use weir_core::rewrite::{self, Form, Plan};
 
 use super::super::entry::Entry;
-use super::{Asked, BYTES_PER_TOKEN, Failed, Read, Rewriter};
+use super::{Asked, Failed, Read, Rewriter};
 use crate::process::config;
 
 /// Another form of a call.
@@ -101,9 +100,8 @@ impl Entry {
         plain: &[u8],
         act: impl Fn(&Rewriter, &Asked<'_>, &config::Cache) -> Result<Option<T>, Failed>,
     ) -> Option<T> {
-        let call = self.call.as_ref()?;
-        let about = self.about(call);
-        let asked = self.asked(call, plain, &about);
+        let asking = self.asking(self.call.as_ref()?);
+        let asked = asking.asked(plain, &self.context.metrics);
         let (rewriter, config) = (&self.context.rewriter, &self.rules.config.cache);
         let done = catch_unwind(AssertUnwindSafe(|| act(rewriter, &asked, config)));
         match done.unwrap_or(Err(Failed::Panicked)) {
@@ -112,36 +110,6 @@ impl Entry {
                 tracing::warn!(%error, id = self.record.id, "a refused prompt has no other form");
                 None
             }
-        }
-    }
-
-    pub(super) fn about(&self, call: &Call) -> About {
-        About {
-            program: self.record.identity.program.clone().unwrap_or_default(),
-            host: self.record.host.clone(),
-            model: call.model.clone().unwrap_or_default(),
-        }
-    }
-
-    pub(super) fn asked<'a>(
-        &'a self,
-        call: &'a Call,
-        body: &'a [u8],
-        about: &'a About,
-    ) -> Asked<'a> {
-        let minimum = self.priced().map_or(0, |priced| priced.minimum_tokens());
-        Asked {
-            call,
-            body,
-            provider: self.session.provider,
-            host: &self.record.host,
-            caller: self.record.identity.key_hash.as_deref().unwrap_or_default(),
-            about,
-            metrics: &self.context.metrics,
-            only: self.only_watched(minimum),
-            minimum_bytes: usize::try_from(minimum.saturating_mul(BYTES_PER_TOKEN))
-                .unwrap_or(usize::MAX),
-            now_s: self.record.started_unix_ms.div_euclid(1000),
         }
     }
 }

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use weir_core::money::Money;
 use weir_core::rewrite::{Called, Shown, Standing, Standings, Switched, Withheld, Workloads};
 
-use super::super::entry::Entry;
+use super::{Considered, Rewriter};
 use crate::metrics::Metrics;
 
 /// What is known of all workloads.
@@ -135,25 +135,24 @@ impl Effects {
     }
 }
 
-impl Entry {
+impl Considered {
     /// Whether a call that was not edited may have been hurt by edits: its conversation is not known
     /// by its start, and such of its workload are edited.
     pub(in crate::exchange) fn may_be_hurt(&self) -> bool {
-        let moves = self
-            .measured
-            .as_ref()
-            .is_some_and(|measured| measured.shown.moves);
-        let withheld = self.plan.as_ref().and_then(|plan| plan.withheld);
-        moves && withheld == Some(Withheld::NotFromStart)
+        self.measured.shown.moves && self.plan.withheld == Some(Withheld::NotFromStart)
     }
+}
 
+impl Rewriter {
     /// Adds what rewriting saved of a call, or would have, to what is known of its workload.
-    pub(in crate::exchange) fn learn_effect(&mut self, saved: Option<Money>) {
-        if let (Some(measured), Some(saved)) = (self.measured.take(), saved) {
-            let now_s = self.record.started_unix_ms.div_euclid(1000);
-            let effects = &self.context.rewriter.effects;
-            effects.learn(&measured, saved, now_s, &self.context.metrics);
-        }
+    pub(in crate::exchange) fn learn_effect(
+        &self,
+        measured: &Measured,
+        saved: Money,
+        now_s: i64,
+        metrics: &Metrics,
+    ) {
+        self.effects.learn(measured, saved, now_s, metrics);
     }
 }
 

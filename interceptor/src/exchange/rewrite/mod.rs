@@ -2,6 +2,7 @@
 //! hands over the edits. Whatever goes wrong here, the call goes as it came, and that is counted.
 
 mod again;
+mod considered;
 mod effect;
 mod learn;
 mod nodes;
@@ -11,29 +12,28 @@ mod store;
 mod turn;
 
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use weir_core::call::Call;
+use weir_core::api::Api;
 use weir_core::catalog::Provider;
 use weir_core::edit::Edit;
 use weir_core::json::Malformed;
 use weir_core::prompt::{self, Fingerprint, HashKey, Prompt};
 use weir_core::rewrite::{
     self, About, BREAKPOINT, Called, Learning, Markable, Plan, Recent, Request, RuleSet, Thread,
-    Valued, Warmth, Withheld,
+    Valued, Warmth,
 };
 use weir_core::volatile::Span;
 use weir_core::volatile::learned::{Observed, Units};
 
-use super::credential::Kind;
-use super::entry::Entry;
 use super::secret::Secret;
 use crate::ledger::Conversations;
 use crate::metrics::Metrics;
 use crate::process::config::{self, CacheMode};
+use considered::Only;
+pub(super) use considered::{Asking, Considered};
 use effect::Effects;
 pub(super) use effect::Measured;
 use learn::Learner;
@@ -55,30 +55,6 @@ pub(crate) struct Rewriter {
     effects: Effects,
     turns: Arc<Turns>,
     recent: Mutex<Recent>,
-}
-
-/// Why a conversation that begins now is only watched.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Only {
-    /// `mode` is not `rewrite`.
-    Observed,
-    /// A plan with a flat price: nothing is saved, and its provider may look at the bytes.
-    Subscription,
-    /// The body is signed.
-    Signed,
-    /// The provider caches nothing as short as this.
-    BelowMinimum,
-}
-
-impl Only {
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Observed => "observed",
-            Self::Subscription => "subscription",
-            Self::Signed => "signed",
-            Self::BelowMinimum => "below_minimum",
-        }
-    }
 }
 
 impl Rewriter {
@@ -185,9 +161,9 @@ impl Rewriter {
             sent
         };
         let markable = Markable {
-            api: asked.call.api,
+            api: asked.api,
             provider: asked.provider,
-            model: asked.call.model.as_deref().unwrap_or_default(),
+            model: &asked.about.model,
             body: asked.body,
             prompt: &prompt,
             thread: &thread,
@@ -228,14 +204,14 @@ impl Rewriter {
         thread: &'a Thread,
     ) -> Request<'a> {
         Request {
-            api: asked.call.api,
-            model: asked.call.model.as_deref().unwrap_or_default(),
+            api: asked.api,
+            model: &asked.about.model,
             body: asked.body,
             prompt,
             thread,
             key: &self.key,
             untouchable: untouchable(asked.provider, asked.body, prompt),
-            held_by_provider: asked.call.previous_response,
+            held_by_provider: asked.previous_response,
             begin: asked.only.is_none(),
             now_s: asked.now_s,
         }
@@ -252,8 +228,8 @@ impl Rewriter {
 
     /// What prompts are compared with each other.
     fn prompts_of(&self, asked: &Asked<'_>) -> Fingerprint {
-        let model = asked.call.model.as_deref().unwrap_or_default();
-        let parts = [asked.caller, asked.host, asked.call.api.as_str(), model];
+        let model = asked.about.model.as_str();
+        let parts = [asked.caller, asked.host, asked.api.as_str(), model];
         self.key.hash(&parts.map(str::as_bytes))
     }
 
@@ -320,7 +296,7 @@ impl Rewriter {
             rewrite::values(asked.body, &plan.spans, rules, &self.key)
         });
         let workload = self.workload(asked, prompt, &plan.spans);
-        let begins = thread.is_start || asked.call.previous_response;
+        let begins = thread.is_start || asked.previous_response;
         let called = asked.called(workload, &values, begins);
         let shown = self.effects.note(&called, asked.metrics);
         let names = plan.spans.iter().map(|span| span.name.clone()).collect();
@@ -348,7 +324,7 @@ struct Planned {
 
 /// A call, as far as its prompt goes.
 struct Asked<'a> {
-    call: &'a Call,
+    api: Api,
     body: &'a [u8],
     provider: Provider,
     host: &'a str,
@@ -356,6 +332,7 @@ struct Asked<'a> {
     about: &'a About,
     metrics: &'a Metrics,
     only: Option<Only>,
+    previous_response: bool,
     /// The shortest prefix that is cached, about.
     minimum_bytes: usize,
     now_s: i64,
@@ -390,89 +367,3 @@ enum Failed {
     #[error("expected a plan, found a panic")]
     Panicked,
 }
-
-impl Entry {
-    /// Plans how the prompt is rewritten; gives the edits that are to be made now.
-    pub(super) fn rewrite(&mut self, body: &[u8]) -> Vec<Edit> {
-        let read = self.recalled.take();
-        let cache = &self.rules.config.cache;
-        let rewriter = &self.context.rewriter;
-        let Some(call) = &self.call else {
-            return Vec::new();
-        };
-        let is_idle =
-            cache.mode == CacheMode::Off && rewriter.nodes.is_none() && rewriter.store.is_empty();
-        if is_idle || !rewrite::covers(call.api, body) {
-            return Vec::new();
-        }
-        let about = self.about(call);
-        let asked = self.asked(call, body, &about);
-        let only = asked.only;
-        let planned = catch_unwind(AssertUnwindSafe(|| rewriter.plan(&asked, cache, read)));
-        let Planned {
-            plan,
-            edits,
-            measured,
-            prompt,
-        } = match planned.unwrap_or(Err(Failed::Panicked)) {
-            Ok(Some(planned)) => planned,
-            Ok(None) => return Vec::new(),
-            Err(error) => {
-                tracing::warn!(%error, id = self.record.id, "a prompt goes as it came");
-                self.count_rewritten("failed");
-                return Vec::new();
-            }
-        };
-        // A signed body can't be changed, whatever its conversation was given before.
-        let is_fixed = only == Some(Only::Signed) || self.rules.config.observe;
-        let edits = if is_fixed { Vec::new() } else { edits };
-        let why = match (plan.withheld, only) {
-            // What a workload shows counts only where it would have been edited.
-            (Some(Withheld::Kept | Withheld::SwitchedOff) | None, Some(only)) => only.as_str(),
-            (Some(withheld), _) => withheld.as_str(),
-            (None, None) => "observed",
-        };
-        self.count_rewritten(if edits.is_empty() { why } else { "edited" });
-        let is_left = !plan.spans.is_empty() && (!plan.applied || is_fixed);
-        // That a value stands where it stood is no news.
-        let is_news = is_left && why != Withheld::Kept.as_str();
-        if is_news && cache.mode == CacheMode::Rewrite {
-            self.record.reasons.push(format!("not_rewritten_{why}"));
-        }
-        self.plan = Some(plan);
-        self.measured = Some(measured);
-        self.prompt = Some(prompt);
-        edits
-    }
-
-    /// Whether no prompt can be edited: none that begins now, and of none it is remembered that it
-    /// was. Then a plan may be made while the provider is at the call.
-    pub(super) fn only_watches(&self) -> bool {
-        self.rules.config.cache.mode != CacheMode::Rewrite
-            && self.context.rewriter.nodes.is_none()
-            && self.context.rewriter.store.has_only_watched()
-    }
-
-    fn count_rewritten(&self, result: &'static str) {
-        let rewritten = &self.context.metrics.rewritten;
-        rewritten.with_label_values(&[result]).inc();
-    }
-
-    /// Why a conversation that begins with this call is only watched.
-    fn only_watched(&self, minimum_tokens: u64) -> Option<Only> {
-        match self.credential {
-            _ if self.signed => return Some(Only::Signed),
-            // An unknown login may be one of a plan, at a provider that is no cloud.
-            Some(Kind::Subscription | Kind::OAuth) => return Some(Only::Subscription),
-            Some(Kind::ApiKey | Kind::CloudIam) | None => {}
-        }
-        if self.rules.config.cache.mode != CacheMode::Rewrite || self.rules.config.observe {
-            return Some(Only::Observed);
-        }
-        let tokens = self.priced()?.terms.estimate.reserved;
-        (tokens < minimum_tokens).then_some(Only::BelowMinimum)
-    }
-}
-
-/// Of prompts, about.
-const BYTES_PER_TOKEN: u64 = 4;

@@ -5,11 +5,13 @@
 //! so no text inside an entry can be taken for the start of one; a number can, and then has a wrong
 //! checksum. After a damaged entry, reading goes on at the next mark.
 
+use std::collections::HashMap;
+
 use flate2::Crc;
 use serde::{Deserialize, Serialize};
 use weir_core::money::Money;
 
-use super::record::{Bypass, Record};
+use super::record::{Bypass, Explained, Record};
 
 /// What a journal holds. Like `Record`, a stored format.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,16 +28,28 @@ pub(super) enum Entry {
     Recorded(Box<Record>),
     /// Something was not inspected.
     Bypassed(Bypass),
+    /// What was found out about a call after its record, which comes before this, was written.
+    Explained { id: String, explained: Explained },
 }
 
 /// `Entry`, borrowed for writing.
 #[derive(Clone, Copy, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum EntryRef<'a> {
-    Opened { pid: u32, version: &'a str },
-    Admitted { reserved: Money, record: &'a Record },
+    Opened {
+        pid: u32,
+        version: &'a str,
+    },
+    Admitted {
+        reserved: Money,
+        record: &'a Record,
+    },
     Recorded(&'a Record),
     Bypassed(&'a Bypass),
+    Explained {
+        id: &'a str,
+        explained: &'a Explained,
+    },
 }
 
 /// What the start of some bytes is.
@@ -49,6 +63,32 @@ pub(super) enum Decoded {
     Incomplete,
 }
 
+/// Puts what was found out about calls into their records, where both are among `entries`.
+pub(super) fn merge(entries: &mut Vec<Entry>) {
+    let mut found: HashMap<String, Explained> = entries
+        .extract_if(.., |entry| matches!(entry, Entry::Explained { .. }))
+        .filter_map(|entry| match entry {
+            Entry::Explained { id, explained } => Some((id, explained)),
+            Entry::Opened { .. }
+            | Entry::Admitted { .. }
+            | Entry::Recorded(_)
+            | Entry::Bypassed(_) => None,
+        })
+        .collect();
+    if found.is_empty() {
+        return;
+    }
+    for entry in entries.iter_mut() {
+        if let Entry::Recorded(record) = entry
+            && let Some(explained) = found.remove(&record.id)
+        {
+            record.explain(explained);
+        }
+    }
+    let of_earlier = found.into_iter();
+    entries.extend(of_earlier.map(|(id, explained)| Entry::Explained { id, explained }));
+}
+
 /// The bytes of an entry.
 pub(super) fn encode(entry: EntryRef<'_>) -> Vec<u8> {
     let frame = encode_unbounded(entry);
@@ -57,7 +97,8 @@ pub(super) fn encode(entry: EntryRef<'_>) -> Vec<u8> {
     }
     // Some text that a client chose is absurdly long. Its start is enough.
     match entry {
-        EntryRef::Opened { .. } => frame,
+        // Nothing in these comes from a client.
+        EntryRef::Opened { .. } | EntryRef::Explained { .. } => frame,
         EntryRef::Admitted { reserved, record } => encode_unbounded(EntryRef::Admitted {
             reserved,
             record: &clipped(record),

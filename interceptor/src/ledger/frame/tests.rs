@@ -41,6 +41,11 @@ fn every_kind_of_entry_comes_back_as_it_was_written() {
         count: 3,
         ..Bypass::default()
     };
+    let explained = Explained {
+        cache_reason: Some("tools_changed".to_owned()),
+        missed: Some(Money::from_nanos(9)),
+        ..Explained::default()
+    };
     let (record, reserved) = (record("a"), Money::from_nanos(7));
     let pairs = [
         (
@@ -68,6 +73,16 @@ fn every_kind_of_entry_comes_back_as_it_was_written() {
             Entry::Recorded(Box::new(record.clone())),
         ),
         (EntryRef::Bypassed(&bypass), Entry::Bypassed(bypass.clone())),
+        (
+            EntryRef::Explained {
+                id: "a",
+                explained: &explained,
+            },
+            Entry::Explained {
+                id: "a".to_owned(),
+                explained: explained.clone(),
+            },
+        ),
     ];
     for (written, expected) in pairs {
         let frame = encode(written);

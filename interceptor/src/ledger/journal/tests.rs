@@ -44,7 +44,10 @@ fn admit(journal: &Journal, id: usize) {
 fn ids(entries: Vec<Entry>) -> Vec<usize> {
     let id = |entry| match entry {
         Entry::Recorded(record) => Some(record.id.parse().unwrap()),
-        Entry::Opened { .. } | Entry::Admitted { .. } | Entry::Bypassed(_) => None,
+        Entry::Opened { .. }
+        | Entry::Admitted { .. }
+        | Entry::Bypassed(_)
+        | Entry::Explained { .. } => None,
     };
     entries.into_iter().filter_map(id).collect()
 }

@@ -4,8 +4,9 @@
 use rusqlite::Connection;
 use rusqlite::types::{Value as Cell, ValueRef};
 use serde_json::{Map, Value};
+use weir_core::money::Money;
 
-use super::super::record::{Bypass, Record};
+use super::super::record::{Bypass, Explained, Record};
 use super::super::{LedgerError, schema, store};
 
 /// An empty ledger, in memory, or where it grows large in a file that is removed with it.
@@ -64,6 +65,21 @@ fn last_row(stage: &Connection) -> rusqlite::Result<Map<String, Value>> {
             }
         }
         Ok(object)
+    })
+}
+
+/// What was found out about a call, as an object with columns of `exchange`.
+pub(super) fn explained(id: &str, explained: &Explained) -> Value {
+    let nanos = |money: Option<Money>| money.map(Money::nanos);
+    serde_json::json!({
+        "id": id,
+        "cache_outcome": explained.cache_outcome,
+        "cost_perfect_cache_nanos": nanos(explained.cost_perfect_cache),
+        "cache_reason": explained.cache_reason,
+        "cache_where": explained.cache_where,
+        "cache_rule": explained.cache_rule,
+        "missed_nanos": nanos(explained.missed),
+        "rewrite_saving_nanos": nanos(explained.rewrite_saving),
     })
 }
 

@@ -59,6 +59,7 @@ impl Store {
         self.sign()?;
         let [exchanges, admissions, bypasses] =
             self.rows(instance, entries).map_err(LedgerError::Commit)?;
+        self.explain(entries)?;
         let (from, to) = span.unzip();
         let segment = |at: Option<Position>| at.map(|at| sqlite::integer(at.segment));
         let offset = |at: Option<Position>| at.map(|at| sqlite::integer(at.offset));
@@ -79,17 +80,51 @@ impl Store {
         Ok(rows.first().map(position).unwrap_or_default())
     }
 
+    /// Completes rows that were committed before: they keep the transaction that they came in, so
+    /// that nobody counts them again. Done twice, it changes nothing.
+    fn explain(&mut self, entries: &[Entry]) -> Result<(), LedgerError> {
+        let explained = entries.iter().filter_map(|entry| match entry {
+            Entry::Explained { id, explained } => Some(stage::explained(id, explained)),
+            Entry::Opened { .. }
+            | Entry::Admitted { .. }
+            | Entry::Recorded(_)
+            | Entry::Bypassed(_) => None,
+        });
+        let explained: Vec<Value> = explained.collect();
+        if explained.is_empty() {
+            return Ok(());
+        }
+        self.blocking
+            .query(
+                "UPDATE weir.exchange AS e SET cache_outcome = x.cache_outcome,
+                 cost_perfect_cache_nanos = x.cost_perfect_cache_nanos,
+                 cache_reason = x.cache_reason, cache_where = x.cache_where,
+                 cache_rule = x.cache_rule, missed_nanos = x.missed_nanos,
+                 rewrite_saving_nanos = x.rewrite_saving_nanos
+                 FROM jsonb_populate_recordset(NULL::weir.exchange, $1::text::jsonb) AS x
+                 WHERE e.id = x.id",
+                &[(&Value::from(explained).to_string(), Type::TEXT)],
+            )
+            .map(drop)
+    }
+
     fn rows(&mut self, instance: &str, entries: &[Entry]) -> rusqlite::Result<[Vec<Value>; 3]> {
         let ended: HashSet<&str> = entries
             .iter()
             .filter_map(|entry| match entry {
                 Entry::Recorded(record) => Some(record.id.as_str()),
-                Entry::Opened { .. } | Entry::Admitted { .. } | Entry::Bypassed(_) => None,
+                Entry::Opened { .. }
+                | Entry::Admitted { .. }
+                | Entry::Bypassed(_)
+                | Entry::Explained { .. } => None,
             })
             .collect();
         let recorded = entries.iter().filter_map(|entry| match entry {
             Entry::Recorded(record) => Some(record.as_ref()),
-            Entry::Opened { .. } | Entry::Admitted { .. } | Entry::Bypassed(_) => None,
+            Entry::Opened { .. }
+            | Entry::Admitted { .. }
+            | Entry::Bypassed(_)
+            | Entry::Explained { .. } => None,
         });
         let exchanges = stage::rows(&mut self.stage, instance, recorded)?;
         let in_flight: Vec<_> = entries
@@ -101,13 +136,17 @@ impl Store {
                 Entry::Opened { .. }
                 | Entry::Admitted { .. }
                 | Entry::Recorded(_)
-                | Entry::Bypassed(_) => None,
+                | Entry::Bypassed(_)
+                | Entry::Explained { .. } => None,
             })
             .collect();
         let admissions = stage::rows(&mut self.stage, instance, in_flight.iter())?;
         let bypassed = entries.iter().filter_map(|entry| match entry {
             Entry::Bypassed(bypass) => Some(bypass),
-            Entry::Opened { .. } | Entry::Admitted { .. } | Entry::Recorded(_) => None,
+            Entry::Opened { .. }
+            | Entry::Admitted { .. }
+            | Entry::Recorded(_)
+            | Entry::Explained { .. } => None,
         });
         let bypasses = stage::bypasses(&mut self.stage, bypassed)?;
         Ok([exchanges, admissions, bypasses])

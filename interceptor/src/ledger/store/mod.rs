@@ -12,7 +12,7 @@ use weir_core::money::Money;
 
 use super::frame::Entry;
 use super::journal::{Position, create_private};
-use super::record::{Bypass, Cost, Outcome, Record};
+use super::record::{Bypass, Cost, Explained, Outcome, Record};
 use super::{LedgerError, schema};
 
 pub(super) use changes::{
@@ -66,7 +66,10 @@ impl Store {
             .iter()
             .filter_map(|entry| match entry {
                 Entry::Recorded(record) => Some(record.id.as_str()),
-                Entry::Opened { .. } | Entry::Admitted { .. } | Entry::Bypassed(_) => None,
+                Entry::Opened { .. }
+                | Entry::Admitted { .. }
+                | Entry::Bypassed(_)
+                | Entry::Explained { .. } => None,
             })
             .collect();
         let transaction = self.begin()?;
@@ -79,6 +82,7 @@ impl Store {
                 }
                 Entry::Recorded(record) => insert_record(&transaction, instance, record)?,
                 Entry::Bypassed(bypass) => add_bypass(&transaction, bypass)?,
+                Entry::Explained { id, explained } => explain(&transaction, id, explained)?,
             }
         }
         if let Some(end) = end {
@@ -297,6 +301,27 @@ pub(super) fn insert_record(
             integer(record.counted_tokens),
             record.cost.notional().map(Money::nanos),
             usage.filter(|usage| usage.has_details()).map(json),
+        ])?;
+    Ok(())
+}
+
+/// Completes a row that was committed before: it keeps its place, so that nobody counts it again.
+fn explain(transaction: &Transaction<'_>, id: &str, explained: &Explained) -> rusqlite::Result<()> {
+    transaction
+        .prepare_cached(
+            "UPDATE exchange SET cache_outcome = ?2, cost_perfect_cache_nanos = ?3,
+             cache_reason = ?4, cache_where = ?5, cache_rule = ?6, missed_nanos = ?7,
+             rewrite_saving_nanos = ?8 WHERE id = ?1",
+        )?
+        .execute(params![
+            id,
+            explained.cache_outcome,
+            explained.cost_perfect_cache.map(Money::nanos),
+            explained.cache_reason,
+            explained.cache_where,
+            explained.cache_rule,
+            explained.missed.map(Money::nanos),
+            explained.rewrite_saving.map(Money::nanos),
         ])?;
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! The sidecar: everything that serves connections, built once and put together here.
 
+mod house;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,19 +19,16 @@ use crate::accept;
 use crate::alerts::{self, Alerts};
 use crate::capture::Capture;
 use crate::decrypt::{Leaves, Rejections};
-use crate::exchange::{self, CacheMemory, Keyring, Memory, Pending, Rewriter, Secret};
+use crate::exchange::{self, Analyst, CacheMemory, Keyring, Memory, Pending, Rewriter, Secret};
 use crate::forward::{Dialer, Forwarder, connect};
 use crate::ledger::{Ledger, LedgerError, LedgerOptions, Spend};
 use crate::metrics::{Bound, Metrics};
 use crate::process::clock::Clock;
 use crate::process::config::{Config, Live};
 use crate::process::limits;
-use crate::process::prices::{PriceFiles, Stamp};
+use crate::process::prices::PriceFiles;
 use crate::process::state::StateDirectory;
 use crate::run::summary::Summary;
-
-/// How often idle connections are closed and the spend of other processes is read.
-const HOUSEKEEPING_INTERVAL: Duration = Duration::from_millis(500);
 
 /// For records to reach the database before a cap is seeded from it.
 const FLUSH_WAIT: Duration = Duration::from_secs(1);
@@ -60,6 +59,7 @@ pub(crate) struct Context {
     pub(crate) rejections: Rejections,
     pub(crate) keyring: Keyring,
     pub(crate) memory: Memory,
+    pub(crate) analyst: Analyst,
     pub(crate) cache: CacheMemory,
     pub(crate) rewriter: Rewriter,
     pub(crate) pending: Pending,
@@ -299,6 +299,7 @@ impl Sidecar {
                 |secret| Ok(Keyring::shared(secret)),
             )?,
             memory: Memory::open(parts.state.path()),
+            analyst: Analyst::start()?,
             cache: CacheMemory::default(),
             rewriter: Rewriter::open(parts.state.path(), secret, shared)?,
             pending: Pending::new(parts.state.path()),
@@ -324,10 +325,10 @@ impl Sidecar {
         }
         // Before the command can connect.
         context.capture.heartbeat()?;
-        tokio::spawn(beat(Arc::clone(&context)));
-        tokio::spawn(keep_house(Arc::clone(&context)));
+        tokio::spawn(house::beat(Arc::clone(&context)));
+        tokio::spawn(house::keep(Arc::clone(&context)));
         tokio::spawn(alerts::post_all(Arc::clone(&context), waiting));
-        tokio::spawn(follow_prices(Arc::clone(&context)));
+        tokio::spawn(house::follow_prices(Arc::clone(&context)));
         tokio::task::spawn_blocking({
             let context = Arc::clone(&context);
             move || context.rewriter.prepare(&context.rules().config.cache)
@@ -385,6 +386,18 @@ impl Sidecar {
         self.context.totals().clone()
     }
 
+    /// Waits until all calls that are over are explained and in the database; false where either
+    /// took longer than `timeout`. Blocks: not for a runtime's worker thread.
+    #[must_use]
+    pub fn settled(&self, timeout: Duration) -> bool {
+        self.context.analyst.finish(timeout) && self.context.ledger.flush(timeout)
+    }
+
+    /// Has no call explained until what is returned is dropped: for tests.
+    pub fn hold_analyst(&self) -> impl Drop + use<> {
+        self.context.analyst.hold()
+    }
+
     /// Takes no more connections and waits, at most for `timeout`, until those that are open have
     /// ended and all records are in the database.
     pub async fn drain(&self, timeout: Duration) {
@@ -396,97 +409,15 @@ impl Sidecar {
         }
         self.context.rewriter.close(timeout.min(CLOSE_WAIT)).await;
         let context = Arc::clone(&self.context);
-        let flushed = tokio::task::spawn_blocking(move || {
+        let settled = tokio::task::spawn_blocking(move || {
             context.pending.give_up_all(&context);
+            let is_explained = context.analyst.finish(timeout);
             context.keep_learned();
-            context.ledger.flush(timeout)
+            context.ledger.flush(timeout) && is_explained
         })
         .await;
-        if !matches!(flushed, Ok(true)) {
-            tracing::warn!("records wait in the journal; the next start of weir commits them");
-        }
-    }
-}
-
-/// Tells the kernel that Weir is alive, from the runtime that serves connections: if that hangs,
-/// or has all the connections that it may have, the kernel lets new ones go direct.
-async fn beat(context: Arc<Context>) {
-    let mut ticks = tokio::time::interval(limits::HEARTBEAT_INTERVAL);
-    let mut is_well = true;
-    loop {
-        tokio::select! {
-            _ = ticks.tick() => {}
-            () = context.draining() => return,
-        }
-        if context.connections.available_permits() == 0 {
-            continue;
-        }
-        match context.capture.heartbeat() {
-            Ok(()) => is_well = true,
-            Err(error) if is_well => {
-                tracing::error!(%error, "connections are not captured any more");
-                is_well = false;
-            }
-            Err(_said_before) => {}
-        }
-    }
-}
-
-async fn keep_house(context: Arc<Context>) {
-    let mut ticks = tokio::time::interval(HOUSEKEEPING_INTERVAL);
-    let mut config = Arc::clone(&context.rules().config);
-    loop {
-        tokio::select! {
-            _ = ticks.tick() => {}
-            () = context.draining() => return,
-        }
-        let rules = context.rules();
-        rules.forwarder.close_idle(limits::POOL_IDLE_TIMEOUT);
-        context.pending.give_up_old(&context);
-        let live = context.live.config();
-        // One that was refused is not tried again.
-        let changed = (!Arc::ptr_eq(&config, &live)).then(|| Arc::clone(&live));
-        config = live;
-        if changed.is_none() && config.caps.is_empty() && config.breakers.is_empty() {
-            continue;
-        }
-        let at_work = Arc::clone(&context);
-        let done = tokio::task::spawn_blocking(move || match changed {
-            Some(config) => at_work.follow(config),
-            None => Ok(at_work.count_others().map(drop)?),
-        });
-        match done.await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "rules and caps stay as they were"),
-            Err(error) => tracing::error!(%error, "keeping house ended"),
-        }
-    }
-}
-
-/// Puts price lists in force when one is imported or removed, and keeps what was learned.
-async fn follow_prices(context: Arc<Context>) {
-    let mut ticks = tokio::time::interval(limits::CONFIG_POLL_INTERVAL);
-    let mut seen: Option<Stamp> = None;
-    loop {
-        tokio::select! {
-            _ = ticks.tick() => {}
-            () = context.draining() => return,
-        }
-        let at_work = Arc::clone(&context);
-        let before = seen.clone();
-        let read = tokio::task::spawn_blocking(move || {
-            let now = at_work.price_files.stamp();
-            if before.as_ref().is_some_and(|before| *before != now) {
-                let table = at_work.price_files.table(&at_work.rules().config);
-                at_work.prices.store(Arc::new(table));
-                tracing::info!("price lists replaced");
-            }
-            at_work.keep_learned();
-            now
-        });
-        match read.await {
-            Ok(now) => seen = Some(now),
-            Err(error) => tracing::error!(%error, "following price lists ended"),
+        if !matches!(settled, Ok(true)) {
+            tracing::warn!("records wait in the journal for the next start, or are not explained");
         }
     }
 }

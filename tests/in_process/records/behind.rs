@@ -1,0 +1,139 @@
+//! No answer waits for what is found out about its prompt; the record is completed when that is known,
+//! and counted once.
+
+use std::path::Path;
+
+use http::{StatusCode, Version};
+use rusqlite::{Connection, OpenFlags};
+use serde_json::{Value, json};
+use weir::process::config::Config;
+use weir_simulator::{Options, Simulator};
+use weir_tests::{Api, Client, PATIENCE, World};
+
+use super::explained::{at, record};
+
+/// A row as it stands in the database, and the number of all.
+#[derive(Debug, PartialEq, Eq)]
+struct Row {
+    seq: i64,
+    outcome: String,
+    cost_nanos: Option<i64>,
+    cache_reason: Option<String>,
+    missed_nanos: Option<i64>,
+}
+
+fn last_row(state: &Path) -> Row {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
+    let database = Connection::open_with_flags(state.join("weir.db"), flags).unwrap();
+    let sql = "SELECT seq, outcome, cost_nanos, cache_reason, missed_nanos
+        FROM exchange ORDER BY seq DESC LIMIT 1";
+    let row = database.query_row(sql, [], |row| {
+        Ok(Row {
+            seq: row.get(0)?,
+            outcome: row.get(1)?,
+            cost_nanos: row.get(2)?,
+            cache_reason: row.get(3)?,
+            missed_nanos: row.get(4)?,
+        })
+    });
+    row.unwrap()
+}
+
+async fn connect(world: &World, simulator: &Simulator) -> Client {
+    let host = Api::Messages.host();
+    Client::connect(world, simulator.addr(), host, Version::HTTP_11).await
+}
+
+async fn answered(client: &mut Client, body: &Value) {
+    let (status, answer) = client.ask(Api::Messages, body).await;
+    assert_eq!(status, StatusCode::OK, "{answer:?}");
+}
+
+#[tokio::test]
+async fn an_answer_and_its_record_come_first_and_the_record_is_completed_and_counted_once() {
+    let simulator = Simulator::start(Options::default()).unwrap();
+    let world = World::start(&[simulator.ca_pem()], Config::default());
+    let mut client = connect(&world, &simulator).await;
+    record(
+        &world,
+        &mut client,
+        &at("2026-06-09T09:14:07Z", &["Read"], 1),
+    )
+    .await;
+    let held = world.sidecar.hold_analyst();
+    // Would anything wait for the analyst, this would never come.
+    answered(&mut client, &at("2026-06-09T09:15:38Z", &["Read"], 3)).await;
+    assert!(world.sidecar.ledger().flush(PATIENCE));
+    let before = last_row(world.state());
+    assert_eq!((before.seq, before.outcome.as_str()), (2, "completed"));
+    assert_eq!((&before.cache_reason, before.missed_nanos), (&None, None));
+    drop(held);
+    let record = world.record().await;
+    assert_eq!(record.cache_reason.as_deref(), Some("system_changed"));
+    assert!(world.sidecar.settled(PATIENCE));
+    let after = Row {
+        cache_reason: Some("system_changed".to_owned()),
+        missed_nanos: record.missed.map(|missed| missed.nanos()),
+        ..before
+    };
+    assert_eq!(last_row(world.state()), after, "the same row, completed");
+
+    let bill = simulator.total_nanodollars();
+    let summary = world.sidecar.summary();
+    assert_eq!(summary.calls, 2);
+    assert_eq!(u64::try_from(summary.spend.nanos()).unwrap(), bill);
+    let spent = "weir_spent_nanodollars_total{provider=\"anthropic\"}";
+    assert_eq!(world.metric(spent), bill);
+    let outcomes = ["write", "hit", "partial", "none"].map(|outcome| {
+        let labels = format!("outcome=\"{outcome}\",provider=\"anthropic\"");
+        world.metric(&format!("weir_cache_outcomes_total{{{labels}}}"))
+    });
+    assert_eq!(outcomes.iter().sum::<u64>(), 2, "{outcomes:?}");
+    world.no_more_records().await;
+}
+
+#[tokio::test]
+async fn what_is_being_found_out_when_weir_ends_is_found_out_first() {
+    let simulator = Simulator::start(Options::default()).unwrap();
+    let world = World::start(&[simulator.ca_pem()], Config::default());
+    let mut client = connect(&world, &simulator).await;
+    let held = world.sidecar.hold_analyst();
+    for (turn, tools) in [["Read", "Edit"], ["Edit", "Read"]].iter().enumerate() {
+        answered(&mut client, &at("noon", tools, 2 * turn + 1)).await;
+    }
+    drop((client, held));
+    let state = world.stop().await;
+    let reason = last_row(state.path()).cache_reason;
+    assert_eq!(reason.as_deref(), Some("tools_changed"));
+}
+
+#[tokio::test]
+async fn a_call_that_there_is_no_room_for_is_answered_and_its_record_says_so() {
+    let simulator = Simulator::start(Options::default()).unwrap();
+    let world = World::start(&[simulator.ca_pem()], Config::default());
+    let mut client = connect(&world, &simulator).await;
+    // Bodies of 64 MiB may wait: a third of this size is too much.
+    let padding = "x".repeat(24 << 20);
+    let body = json!({
+        "model": "claude-opus-5-5", "max_tokens": 10, "padding": padding,
+        "messages": [{ "role": "user", "content": "Hello. [[sim: tokens=3]]" }],
+    });
+    let held = world.sidecar.hold_analyst();
+    for _ in 0..3 {
+        answered(&mut client, &body).await;
+    }
+    drop(held);
+    for is_explained in [true, true, false] {
+        let record = world.record().await;
+        let says_not = record
+            .reasons
+            .iter()
+            .any(|reason| reason == "not_explained");
+        assert_eq!(says_not, !is_explained, "{record:?}");
+    }
+    let bound = "weir_bounds_reached_total{bound=\"explanations\"}";
+    assert_eq!(world.metric(bound), 1);
+    // There is room again.
+    let next = record(&world, &mut client, &body).await;
+    assert_eq!(next.reasons, Vec::<String>::new());
+}
