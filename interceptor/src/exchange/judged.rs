@@ -125,7 +125,7 @@ impl Judged {
         let perfect = self.sum.map(|Sum { rates, cost, .. }| {
             cache::perfect(&self.usage, &rates, &cost, self.rules, previous)
         });
-        let missed = reason.and(self.sum.zip(perfect));
+        let missed = self.sum.zip(perfect).filter(|_| reason.is_some());
         let saving = self.sum.and_then(|sum| shown.saving(&sum));
         Explained {
             cache_outcome: Some(outcome.as_str().to_owned()),

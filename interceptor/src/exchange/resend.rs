@@ -109,7 +109,9 @@ impl Entry {
             return;
         }
         let made = self.edits.iter();
-        let own = made.filter(|edit| !considered.plan.edits.contains(edit)).cloned();
+        let own = made
+            .filter(|edit| !considered.plan.edits.contains(edit))
+            .cloned();
         self.again = Some(Box::new(Kept {
             head: head.clone(),
             trailers: trailers.cloned().map(Box::new),

@@ -2,11 +2,13 @@
 //! and counted once.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
 
 use http::{StatusCode, Version};
 use rusqlite::{Connection, OpenFlags};
 use serde_json::{Value, json};
-use weir::process::config::Config;
+use weir::process::config::{CacheMode, Config, Unpriced};
 use weir_simulator::{Options, Simulator};
 use weir_tests::{Api, Client, PATIENCE, World};
 
@@ -136,4 +138,66 @@ async fn a_call_that_there_is_no_room_for_is_answered_and_its_record_says_so() {
     // There is room again.
     let next = record(&world, &mut client, &body).await;
     assert_eq!(next.reasons, Vec::<String>::new());
+}
+
+/// Puts `config` in force: a model without a price tells when it is.
+async fn put_in_force(world: &World, simulator: &Simulator, mut config: Config) {
+    config.pricing.unpriced = Unpriced::Refuse;
+    world.live.cell().store(Arc::new(config));
+    let body = json!({
+        "model": "nobody-knows-this-one", "max_tokens": 10,
+        "messages": [{ "role": "user", "content": "Hello. [[sim: tokens=3]]" }],
+    });
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let mut client = connect(world, simulator).await;
+        client.ask(Api::Messages, &body).await;
+        // Not by `World::metric`, which waits for what is held here.
+        if world
+            .sidecar
+            .metrics()
+            .contains("weir_refused_calls_total{")
+        {
+            return;
+        }
+        assert!(Instant::now() < until, "the configuration is not followed");
+    }
+}
+
+/// What the provider was sent last, and what was asked.
+fn is_edited(simulator: &Simulator, body: &Value) -> bool {
+    let received = simulator.received().pop().unwrap();
+    received.body != serde_json::to_vec(body).unwrap()
+}
+
+#[tokio::test]
+async fn what_began_unedited_stays_so_where_the_mode_changes_before_it_was_looked_at() {
+    let simulator = Simulator::start(Options::default()).unwrap();
+    let world = World::start(&[simulator.ca_pem()], Config::default());
+    let mut client = connect(&world, &simulator).await;
+    let held = world.sidecar.hold_analyst();
+    let first = at("2026-06-09T09:14:07Z", &["Read"], 1);
+    answered(&mut client, &first).await;
+    let mut config = (*world.live.config()).clone();
+    config.cache.mode = CacheMode::Rewrite;
+    put_in_force(&world, &simulator, config).await;
+    // The same once more, as a client does that got no answer: it is the same conversation.
+    let mut client = connect(&world, &simulator).await;
+    answered(&mut client, &first).await;
+    drop(held);
+    assert!(world.sidecar.settled(PATIENCE));
+    let second = at("2026-06-09T09:15:38Z", &["Read"], 3);
+    answered(&mut client, &second).await;
+    assert!(!is_edited(&simulator, &second), "it began unedited");
+
+    // One that begins now is edited as soon as its value changes.
+    let other = |time: &str, turns| {
+        let mut body = at(time, &["Read"], turns);
+        body["messages"][0]["content"] = json!("Something else. [[sim: tokens=3]]");
+        body
+    };
+    answered(&mut client, &other("2026-06-09T09:16:00Z", 1)).await;
+    let later = other("2026-06-09T09:17:01Z", 3);
+    answered(&mut client, &later).await;
+    assert!(is_edited(&simulator, &later));
 }
