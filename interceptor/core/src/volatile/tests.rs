@@ -45,6 +45,33 @@ fn texts_about_dates_and_ids_stay_untouched() {
 }
 
 #[test]
+fn all_that_known_agents_put_into_their_prompts_is_found() {
+    #[derive(serde::Deserialize)]
+    struct Known {
+        agent: String,
+        text: String,
+        values: Vec<String>,
+    }
+    #[derive(serde::Deserialize)]
+    struct All {
+        known: Vec<Known>,
+    }
+    let rules = Rules::builtin().unwrap();
+    let all: All = toml::from_str(include_str!("known.toml")).unwrap();
+    let agents: std::collections::BTreeSet<&str> =
+        all.known.iter().map(|known| known.agent.as_str()).collect();
+    assert!(agents.len() >= 25, "{agents:?}");
+    for Known {
+        agent,
+        text,
+        values: expected,
+    } in &all.known
+    {
+        assert_eq!(&values(&rules, text), expected, "{agent}: {text}");
+    }
+}
+
+#[test]
 fn values_are_found_through_escapes() {
     let body = br#"{"system":"A \"q\" \u00e9\ud83d\ude00\nWorking directory: C:\\Users\\\u00e9\nEnd","messages":[]}"#;
     let prompt = crate::prompt::read(body).unwrap();
