@@ -1,11 +1,12 @@
 //! Which of the values in a prompt a change is about, in words that the model finds there.
 //!
-//! Where a reference stands in the prefix, its name says so. Where the value itself stays there, the
-//! text that tells another one quotes the words before it and its beginning: of several values of
-//! one rule, that is the only thing that tells them apart.
+//! Where a reference stands in the prefix, its name says so, and where a rule found one value only,
+//! the name of the rule does. Of several values that stay there themselves, and of learned ones, the
+//! text that tells another quotes the words before it and its beginning. That is longer, and told at
+//! each change, so it is not said where it is clear.
 
 use crate::json;
-use crate::volatile::Transform;
+use crate::volatile::{Rules, Transform};
 
 use super::Request;
 use super::current::Current;
@@ -16,6 +17,7 @@ use super::memory::Value;
 pub(super) fn place_all(
     request: &Request<'_>,
     found: &[Current],
+    rules: &Rules,
     kept: &[Value],
     changes: &mut [Value],
 ) {
@@ -23,8 +25,14 @@ pub(super) fn place_all(
         return;
     }
     let stays = |now: &Current| matches!(now.transform, Transform::Pin | Transform::Coarsen);
+    let rule = |now: &Current| rules.rule(now.span.rule).map(|rule| rule.name.as_str());
+    let is_clear = |now: &Current| {
+        let alike = found.iter().filter(|other| rule(other) == rule(now));
+        alike.count() < 2 && rules.learned() != Some(now.span.rule)
+    };
     let mut places: Vec<(String, usize)> = Vec::new();
-    for (index, now) in found.iter().enumerate().filter(|(_, now)| stays(now)) {
+    let unclear = |now: &Current| stays(now) && !is_clear(now);
+    for (index, now) in found.iter().enumerate().filter(|(_, now)| unclear(now)) {
         let first = kept.iter().find(|first| first.name == now.value.name);
         let Some(first) = first else { continue };
         let before = index.checked_sub(1).and_then(|before| found.get(before));

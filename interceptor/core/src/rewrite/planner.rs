@@ -281,7 +281,9 @@ impl<'a> Planner<'a> {
                 let news = found.iter().filter(|now| now.is_told());
                 let news = news.filter(|now| !told.contains(&now.value));
                 changes = news.map(|now| now.value.clone()).collect();
-                place_all(self.request, &found, &node.kept, &mut changes);
+                if let Some(rules) = &self.plan.rules {
+                    place_all(self.request, &found, rules, &node.kept, &mut changes);
+                }
             }
             self.tell(last.message, &changes, told_change);
             overlay(&mut kept, &changes, false);

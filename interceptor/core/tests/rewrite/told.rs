@@ -6,7 +6,7 @@ use weir_core::api::Api;
 use crate::{APIS, Client, Engine, assert_continues};
 
 const PIN: &str = "[[rule]]\nname = \"session-id\"\ntransform = \"pin\"\n\
-    [[rule]]\nname = \"git-status\"\ntransform = \"pin\"";
+    [[rule]]\nname = \"file-list\"\ntransform = \"pin\"";
 
 fn sessions(ids: [&str; 3]) -> String {
     let [one, two, three] = ids;
@@ -68,19 +68,31 @@ fn values_that_read_the_same_are_counted() {
 #[test]
 fn of_a_long_value_only_the_beginning_is_quoted() {
     let system = |file: &str| {
-        let files = format!("M {file}\n").repeat(40);
-        format!(
-            "You are.\n\nCurrent branch: main\n\nStatus:\n{files}\nRecent commits:\nabc1234 One"
-        )
+        let files = format!("src/{file}\n").repeat(40);
+        format!("You are.\n<files>\nREADME.md\n</files>\nOpen:\n<open_files>\n{files}</open_files>")
     };
     let mut engine = Engine::new(PIN);
     let mut client = Client::new(Api::Messages, json!("Begin."));
     engine.send(Api::Messages, &client.body(&system("a.rs")));
     client.goes_on("Yes.", json!("Go on."));
     let sent = engine.send(Api::Messages, &client.body(&system("b.rs")));
-    let told =
-        r#"<git-status instead-of=\"You are. Current branch: main…\">\nCurrent branch: main"#;
+    let told = r#"<file-list-2 instead-of=\"<open_files> src/a.rs…\">\nsrc/b.rs\n"#;
     assert!(sent.contains(told), "{sent}");
+}
+
+#[test]
+fn where_a_rule_found_one_value_its_name_is_enough() {
+    let system = |id: &str| format!("You are.\nSession ID: {id}\nBe good.");
+    let mut engine = Engine::new(PIN);
+    let mut client = Client::new(Api::Messages, json!("Begin."));
+    engine.send(Api::Messages, &client.body(&system("a1b2c3d4e5")));
+    client.goes_on("Yes.", json!("Go on."));
+    let sent = engine.send(Api::Messages, &client.body(&system("b1b2c3d4e5")));
+    assert!(
+        sent.contains("<session-id>b1b2c3d4e5</session-id>"),
+        "{sent}"
+    );
+    assert!(sent.contains("Session ID: a1b2c3d4e5"), "{sent}");
 }
 
 #[test]
