@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 use weir::ledger::Outcome;
 use weir::process::config::{Cap, CapKind, Config, Fail, Intercept, Ledger, OnExceed, Window};
 use weir_core::caps::Limits;
+use weir_core::lease::LIMIT_SHARE;
 use weir_core::money::Money;
 use weir_simulator::{Options, Simulator};
 use weir_tests::{Api, Client, World};
@@ -122,43 +123,59 @@ async fn three_nodes_spend_no_more_than_one_would() {
     eventually(&server, HELD, 0).await;
 }
 
-async fn frozen(fail: Fail) -> (Simulator, Server, Arc<World>) {
+/// Two nodes, one after the other, each until its slice is used up, and what they could then do.
+async fn frozen(fail: Fail) -> (Simulator, Server, [Arc<World>; 2]) {
     let simulator = Simulator::start(Options::default()).unwrap();
     let server = Server::start();
-    let config = config(&server.url(), 1_000, CapKind::Expected, fail);
-    let world = start(&simulator, &config);
-    let mut client = client(&world, &simulator).await;
-    assert_eq!(call(&mut client, 100).await, 200);
+    let limit_cents = 1_000;
+    let config = config(&server.url(), limit_cents, CapKind::Expected, fail);
+    let worlds = [(); 2].map(|()| start(&simulator, &config));
+    let mut clients = Vec::new();
+    for world in &worlds {
+        let mut client = client(world, &simulator).await;
+        assert_eq!(call(&mut client, 100).await, 200);
+        clients.push(client);
+    }
     server.freeze();
-    // The slice is a small part of the limit, and of more than one call.
-    let (mut made, mut refused) = (0, 0);
-    for _ in 0..60 {
-        let began = Instant::now();
-        match call(&mut client, 1_000).await.as_u16() {
-            200 => made += 1,
-            402 | 429 => refused += 1,
-            other => panic!("{other}"),
+    for client in &mut clients {
+        // The slice is a small part of the limit, and of more than one call.
+        let (mut made, mut refused) = (0, 0);
+        for _ in 0..60 {
+            let began = Instant::now();
+            match call(client, 1_000).await.as_u16() {
+                200 => made += 1,
+                402 | 429 => refused += 1,
+                other => panic!("{other}"),
+            }
+            let took = began.elapsed();
+            assert!(took < Duration::from_secs(3), "{took:?}");
         }
-        let took = began.elapsed();
-        assert!(took < Duration::from_secs(3), "{took:?}");
+        assert!(made >= 3, "the slice is used up first: {made}");
+        match fail {
+            Fail::Closed => assert!(refused > 0),
+            Fail::Open => assert_eq!(refused, 0),
+        }
     }
-    assert!(made >= 3, "the slice is used up first: {made}");
-    match fail {
-        Fail::Closed => assert!(refused > 0),
-        Fail::Open => assert_eq!(refused, 0),
+    if fail == Fail::Closed {
+        // Two slices, and what was needed beside them at once or went beyond what was reserved.
+        let most = 3 * limit_cents * NANOS_PER_CENT / LIMIT_SHARE;
+        let billed = i64::try_from(simulator.total_nanodollars()).unwrap();
+        assert!(billed <= most, "{billed}, expected {most} at most");
     }
-    (simulator, server, world)
+    (simulator, server, worlds)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_frozen_ledger_uses_up_the_slice_and_then_refuses_if_it_fails_closed() {
-    let (simulator, server, world) = Box::pin(frozen(Fail::Closed)).await;
+async fn a_frozen_ledger_uses_up_the_slices_and_then_refuses_if_it_fails_closed() {
+    let (simulator, server, worlds) = Box::pin(frozen(Fail::Closed)).await;
     server.thaw();
-    let mut client = client(&world, &simulator).await;
-    let until = Instant::now() + PATIENCE;
-    while call(&mut client, 100).await != 200 {
-        assert!(Instant::now() < until, "no call passes again");
-        tokio::time::sleep(Duration::from_millis(100)).await;
+    for world in &worlds {
+        let mut client = client(world, &simulator).await;
+        let until = Instant::now() + PATIENCE;
+        while call(&mut client, 100).await != 200 {
+            assert!(Instant::now() < until, "no call passes again");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
     }
     let billed = i64::try_from(simulator.total_nanodollars()).unwrap();
     eventually(&server, SPENT, billed).await;
@@ -166,13 +183,42 @@ async fn a_frozen_ledger_uses_up_the_slice_and_then_refuses_if_it_fails_closed()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn or_admits_and_counts_later_if_it_fails_open() {
-    let (simulator, server, world) = Box::pin(frozen(Fail::Open)).await;
+    let (simulator, server, worlds) = Box::pin(frozen(Fail::Open)).await;
     server.thaw();
     let billed = i64::try_from(simulator.total_nanodollars()).unwrap();
     eventually(&server, SPENT, billed).await;
-    let flagged = "SELECT count(*) FROM weir.exchange WHERE reasons LIKE '%ledger_unreachable%'";
-    assert!(server.number(flagged).await > 0);
-    drop(world);
+    let flagged = "SELECT count(DISTINCT instance) FROM weir.exchange
+        WHERE reasons LIKE '%ledger_unreachable%'";
+    assert_eq!(server.number(flagged).await, 2);
+    drop(worlds);
+}
+
+/// What is spent meanwhile is not in the books, which were asked before; nodes read it of each other.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_spent_while_a_cap_only_warned_counts_when_it_blocks_again() {
+    let simulator = Simulator::start(Options::default()).unwrap();
+    let server = Server::start();
+    for (on_exceed, calls) in [
+        (OnExceed::Block, vec![200]),
+        (OnExceed::Warn, vec![200; 20]),
+        (OnExceed::Block, vec![402]),
+    ] {
+        let cap = Cap {
+            on_exceed,
+            ..cap(20, CapKind::Strict)
+        };
+        let config = with(&server.url(), vec![cap], Fail::Closed);
+        let world = World::start(&[simulator.ca_pem()], config);
+        let mut client = client(&world, &simulator).await;
+        for expected in calls {
+            let status = call(&mut client, 1_000).await;
+            assert_eq!(status.as_u16(), expected, "{on_exceed:?}");
+        }
+        drop(world.stop().await);
+    }
+    let billed = i64::try_from(simulator.total_nanodollars()).unwrap();
+    let spent = server.number(SPENT).await;
+    assert!(spent < billed, "{spent} of {billed} is in the books");
 }
 
 /// A call that may answer with so many tokens: the status, and how it was made cheaper.
@@ -299,7 +345,7 @@ async fn a_breaker_that_others_have_tripped_refuses_for_a_time() {
     };
     let world = start(&simulator, &config);
     assert_eq!(asks_for(&world, &simulator, 100).await.0, 200);
-    spend_elsewhere(&server, "rolling", 1_000).await;
+    spend_elsewhere(&server, "rolling3600", 1_000).await;
     let mut body = Api::Messages.call("hello", false);
     body["max_tokens"] = 64_000.into();
     let mut client = client(&world, &simulator).await;

@@ -270,3 +270,31 @@ async fn a_reset_forgets_in_the_books_what_was_recorded_before_it_and_no_more() 
         .await
         .unwrap();
 }
+
+fn check_wait(server: &Server, runtime: &tokio::runtime::Handle) {
+    let state = tempfile::tempdir().unwrap();
+    let options = options(state.path(), &server.url());
+    let ledger = Ledger::open(&options).unwrap();
+    let mut books = Books::open(&options).unwrap();
+    let writes = runtime.block_on(server.client());
+    let write = |sql| runtime.block_on(writes.batch_execute(sql)).unwrap();
+    write("BEGIN; LOCK TABLE weir.exchange IN ROW EXCLUSIVE MODE");
+    let refused = books.change(&reset("a cap"), &["a".to_owned()]);
+    let refused = refused.unwrap_err().to_string();
+    assert!(refused.contains("lock timeout"), "{refused}");
+    write("COMMIT");
+    // Nor does it hold once it could.
+    assert_eq!(books.history().unwrap(), []);
+    books.change(&reset("a cap"), &["a".to_owned()]).unwrap();
+    assert_eq!(books.history().unwrap().len(), 1);
+    drop(ledger);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reset_that_waits_too_long_for_others_that_write_changes_nothing_and_says_so() {
+    let server = Server::start();
+    let runtime = tokio::runtime::Handle::current();
+    tokio::task::spawn_blocking(move || check_wait(&server, &runtime))
+        .await
+        .unwrap();
+}

@@ -1,5 +1,7 @@
 //! The lease functions of the database do what their model does.
 
+use std::time::{Duration, Instant};
+
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 use weir::ledger::{Ledger, put_to};
@@ -178,22 +180,28 @@ async fn absurd_usage_fills_the_books_and_stops_nothing() {
 /// The accounts of a table, in order.
 async fn accounts(client: &Client, sql: &str) -> Vec<String> {
     let rows = client.query_typed(sql, &[]).await.unwrap();
-    rows.iter().map(|row| row.get(0)).collect()
+    let mut accounts: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    accounts.sort();
+    accounts
 }
 
 #[tokio::test]
 async fn what_is_long_over_is_dropped_and_what_counts_is_not() {
     let server = with_tables().await;
     let client = server.client().await;
-    // Windows that began at 100 and 900, one without an end, one that rolls.
+    // Windows that began at 100 and 900 after a month ago, one without an end; and rolling ones: of 2.4 s, which counts for
+    // a step of 100 ms more; of an unknown length; unused; of which something is leased.
     client
         .batch_execute(
             "INSERT INTO weir.account SELECT unnest(ARRAY['c:money:100:a', 'c:money:900:a',
-                'c:money:-9223372036854775808:a', 'c:money:rolling:a']);
+                'c:money:-9223372036854775808:a', 'c:money:rolling24:a', 'c:money:rolling:a',
+                'c:money:rolling24:unused', 'c:money:rolling24:leased']);
              INSERT INTO weir.lease SELECT id, 'gone', 1, 5 FROM weir.account;
+             UPDATE weir.lease SET allowed = 0 WHERE account LIKE '%rolling%' AND account NOT LIKE '%leased';
              INSERT INTO weir.spent VALUES ('c:money:100:a', 'h', 100, 1), ('c:money:900:a', 'h', 900, 1),
                 ('c:money:-9223372036854775808:a', 'h', -9223372036854775808, 1),
-                ('c:money:rolling:a', 'h', 100, 1), ('c:money:rolling:a', 'h', 60, 1);
+                ('c:money:rolling24:a', 'h', 2678375500, 1), ('c:money:rolling24:a', 'h', 2678375499, 1),
+                ('c:money:rolling:a', 'h', 100, 1);
              DELETE FROM weir.holder;
              INSERT INTO weir.holder VALUES ('over', 1, NULL), ('journaled', 1, NULL),
                 ('lives', 1, now() + interval '1 hour');
@@ -202,36 +210,101 @@ async fn what_is_long_over_is_dropped_and_what_counts_is_not() {
         .await
         .unwrap();
     assert_eq!(server.number("SELECT weir.ownerless()").await, 4);
-    // One row of each table at once: spent twice, a lease, an account, and the node that is over.
-    assert_eq!(server.number("SELECT weir.purge(500, 80, 1)").await, 4);
-    assert_eq!(server.number("SELECT weir.purge(500, 80, 1)").await, 1);
-    let kept = [
+    // 500 ms and a month.
+    let purge = "SELECT weir.purge(2678400500, 1)";
+    // One row of each table at once: spent twice, a lease, two accounts, and the node that is over.
+    assert_eq!(server.number(purge).await, 5);
+    assert_eq!(server.number(purge).await, 1);
+    let mut kept = vec![
         "c:money:-9223372036854775808:a",
         "c:money:900:a",
+        "c:money:rolling24:a",
+        "c:money:rolling24:leased",
         "c:money:rolling:a",
     ];
     for table in [
         "SELECT account FROM weir.lease",
         "SELECT id FROM weir.account",
-        "SELECT account FROM weir.spent",
+        "SELECT account FROM weir.spent UNION SELECT 'c:money:rolling24:leased'",
     ] {
-        assert_eq!(
-            accounts(&client, &format!("{table} ORDER BY 1")).await,
-            kept,
-            "{table}"
-        );
+        assert_eq!(accounts(&client, table).await, kept, "{table}");
     }
-    let rolling = "SELECT at_ms FROM weir.spent WHERE account = 'c:money:rolling:a'";
-    assert_eq!(server.number(rolling).await, 100);
-    let holders = accounts(&client, "SELECT id FROM weir.holder ORDER BY 1").await;
+    let rolling = "SELECT at_ms FROM weir.spent WHERE account = 'c:money:rolling24:a'";
+    assert_eq!(server.number(rolling).await, 2_678_375_500);
+    let holders = accounts(&client, "SELECT id FROM weir.holder").await;
     assert_eq!(holders, ["journaled", "lives"]);
-    assert_eq!(server.number("SELECT weir.purge(500, 80, 10)").await, 0);
+    assert_eq!(server.number(purge).await, 0);
     // Those of the node that lives are somebody's.
     client
         .batch_execute("UPDATE weir.lease SET holder = 'lives'")
         .await
         .unwrap();
     assert_eq!(server.number("SELECT weir.ownerless()").await, 0);
+    // When the rest of the rolling ones is over, it goes, unless somebody may not know of a reset yet.
+    let later = "SELECT weir.purge(2678400501, 9)";
+    client
+        .batch_execute(
+            "UPDATE weir.lease SET allowed = 0 WHERE account LIKE '%leased';
+             INSERT INTO weir.cap_change (seen, at_ms, cap, kind, nanos, tokens, calls, author, reason)
+             VALUES (pg_current_snapshot(), 2678400502, 'c', 'reset', 0, 0, 0, 'a', 'b')",
+        )
+        .await
+        .unwrap();
+    assert_eq!(server.number(later).await, 1, "what was spent");
+    client
+        .batch_execute("DELETE FROM weir.cap_change")
+        .await
+        .unwrap();
+    assert_eq!(server.number(later).await, 2);
+    kept.retain(|account| !account.contains("rolling24"));
+    let left = "SELECT id FROM weir.account";
+    assert_eq!(accounts(&client, left).await, kept);
+}
+
+/// A node asks of an account of a rolling window that is about to be dropped: what it is granted then is in the books.
+#[tokio::test]
+async fn what_is_asked_of_an_account_while_it_is_dropped_is_in_the_books() {
+    let server = with_tables().await;
+    let client = server.client().await;
+    let sql = "SELECT weir.register($1, $2, $3)";
+    assert!(one::<bool>(&client, sql, "h", 1).await);
+    let question = |number| Take {
+        account: "c:money:rolling24:a".to_owned(),
+        holder: "h".to_owned(),
+        epoch: 1,
+        number,
+        least: if number == 1 { 0 } else { 7 },
+        most: if number == 1 { 0 } else { 7 },
+        limit: 2_000,
+        from_ms: 0,
+        seed: 0,
+    };
+    put_to(&client, &question(1)).await.unwrap();
+    // What drops it is held up where it has found it and waits for those that ask.
+    let asks = server.client().await;
+    asks.batch_execute(
+        "BEGIN; SELECT 1 FROM weir.account FOR UPDATE; INSERT INTO weir.account VALUES ('another')",
+    )
+    .await
+    .unwrap();
+    let drops = server.client().await;
+    let drops = tokio::spawn(async move {
+        drops
+            .query_typed("SELECT weir.purge_rolling(1, 9)", &[])
+            .await
+    });
+    let waiting =
+        "SELECT count(*) FROM pg_locks WHERE NOT granted AND mode = 'ShareRowExclusiveLock'";
+    let until = Instant::now() + Duration::from_secs(60);
+    while server.number(waiting).await == 0 {
+        assert!(Instant::now() < until, "it did not wait");
+    }
+    put_to(&asks, &question(2)).await.unwrap();
+    asks.batch_execute("COMMIT").await.unwrap();
+    let dropped: i64 = drops.await.unwrap().unwrap()[0].get(0);
+    assert_eq!(dropped, 0, "it is in use by now");
+    let allowed = "SELECT allowed FROM weir.lease WHERE account = 'c:money:rolling24:a'";
+    assert_eq!(server.number(allowed).await, 7);
 }
 
 #[tokio::test]

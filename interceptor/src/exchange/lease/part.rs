@@ -146,11 +146,11 @@ pub(crate) fn held_of(of: &AccountUse, held: &HashMap<String, i64>) -> Amount {
     amount
 }
 
-/// The cap as it counts, what of it, which window, and whose: the last hashed, since clients choose
+/// The cap as it counts, what of it, which window (by its length in seconds, if it rolls), and whose: the last hashed, since clients choose
 /// the length of some of it.
 fn account(of: &AccountUse, measure: Measure) -> String {
     let window = match of.window {
-        Window::Rolling(_) => "rolling".to_owned(),
+        Window::Rolling(rolling) => format!("rolling{}", rolling.seconds()),
         _ => of.period_start_ms.to_string(),
     };
     let whose = digest(&SHA256, of.key.as_bytes());

@@ -200,15 +200,10 @@ impl Store {
         if self.purged_at.is_some_and(|at| at.elapsed() < PURGE_EVERY) {
             return Ok(());
         }
-        let before = |days: i64| unix_ms().saturating_sub(days.saturating_mul(DAY_MS));
-        let (calendar, rolling) = (before(CALENDAR_DAYS), before(ROLLING_DAYS));
+        let before_ms = unix_ms().saturating_sub(CLOCKS_MS);
         let gone = self.number(
-            "SELECT weir.purge($1, $2, $3)",
-            &[
-                (&calendar, Type::INT8),
-                (&rolling, Type::INT8),
-                (&PURGE_ROWS, Type::INT8),
-            ],
+            "SELECT weir.purge($1, $2)",
+            &[(&before_ms, Type::INT8), (&PURGE_ROWS, Type::INT8)],
         )?;
         let forgotten = self.number(
             "SELECT weir.purge_conversations($1, $2, $3, $4)",
@@ -292,14 +287,11 @@ const SIGN_EVERY: Duration = Duration::from_secs(5);
 const PURGE_EVERY: Duration = Duration::from_secs(3_600);
 /// Rows of a table that are dropped at once.
 const PURGE_ROWS: i64 = 5_000;
-/// A month is the longest window of the calendar; two days are for clocks that are wrong.
-const CALENDAR_DAYS: i64 = 31 + 2;
-/// The longest window that rolls, and the same.
-const ROLLING_DAYS: i64 = 366 + 2;
+/// For so long after a window its spend is kept, in milliseconds: two days, for clocks that are wrong.
+const CLOCKS_MS: i64 = 2 * 86_400_000;
 /// How long a conversation is kept after something was told in it last.
 const CONVERSATION_DAYS: i64 = 30;
 /// Conversations that are kept; a usual one takes a few kilobytes.
 const CONVERSATIONS_MAX: i64 = 500_000;
 /// What they may take together, in bytes.
 const CONVERSATION_BYTES_MAX: i64 = 8 << 30;
-const DAY_MS: i64 = 86_400_000;
