@@ -150,22 +150,17 @@ async fn open(
     match client_hello::read(&mut stream, limits).await? {
         client_hello::Opening::Closed => Ok(()),
         client_hello::Opening::Opaque { reason, bytes } => {
-            pass(
-                context,
-                rules,
-                origin,
-                Passed {
-                    stream,
-                    head: &bytes,
-                    host: None,
-                    reason,
-                },
-            )
-            .await
+            let passed = Passed {
+                stream,
+                head: &bytes,
+                host: None,
+                reason,
+            };
+            Box::pin(pass(context, rules, origin, passed)).await
         }
         client_hello::Opening::Tls(hello) => {
-            // Boxed, both: a connection that is only spliced need not carry room for serving, nor
-            // one that is served what it took to decide.
+            // Boxed, all: a connection that is only spliced need not carry room for serving, nor one
+            // that is served what it took to decide.
             let decided = Box::pin(decrypt::decide(context, rules, origin, stream, hello)).await?;
             if let Some((session, stream)) = decided {
                 Box::pin(exchange::serve(context, rules, session, stream)).await;

@@ -64,13 +64,14 @@ pub(crate) async fn serve(
 ) {
     let protocol = session.upstream.protocol();
     let session = Arc::new(session);
+    // Boxed: an answer that streams needs no room for what came before its head.
     let service = service_fn(|request| {
-        exchange(
+        Box::pin(exchange(
             Arc::clone(context),
             Arc::clone(rules),
             Arc::clone(&session),
             request,
-        )
+        ))
     });
     let served = match protocol {
         Protocol::Http1 | Protocol::Http1Unnegotiated => {
@@ -99,7 +100,7 @@ pub(crate) async fn serve(
                 .initial_connection_window_size(forward::CONNECTION_WINDOW)
                 .max_header_list_size(forward::HEADER_LIST_BYTES_MAX)
                 .serve_connection(TokioIo::new(stream), service);
-            let mut connection = std::pin::pin!(connection);
+            let mut connection = Box::pin(connection);
             tokio::select! {
                 served = connection.as_mut() => served,
                 () = context.draining() => {
