@@ -176,7 +176,8 @@ pub enum LedgerError {
     },
     /// There is nothing to read yet.
     #[error(
-        "there is no ledger at {path}: expected one that weir has written; name its state directory with --state-dir or WEIR_STATE_DIR"
+        "there is no ledger at {path}: expected one that weir has written, as `weir run` does; where that ran as root, \
+         ask as root, else name its state directory with --state-dir or WEIR_STATE_DIR"
     )]
     Absent {
         /// Where it was looked for.

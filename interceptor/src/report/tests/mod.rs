@@ -371,6 +371,7 @@ fn a_report_of_nothing_says_so() {
     let options = LedgerOptions::new(directory.path());
     let error = Reader::open(&options).unwrap_err().to_string();
     assert!(error.contains("there is no ledger at"), "{error}");
+    assert!(error.contains("as root, ask as root"), "{error}");
     drop(Ledger::open(&options).unwrap());
     let reader = Reader::open(&options).unwrap();
     let query = Query {
