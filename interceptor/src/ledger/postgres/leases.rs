@@ -106,43 +106,44 @@ impl Leases {
 
     /// Asks for more, and waits for the answer for at most [`LEASE_WAIT`].
     pub(crate) async fn ask(self: &Arc<Self>, ask: &Ask<'_>) -> Outcome {
-        let now = now_ms();
         let answered = self.answered.notified();
-        let take = {
-            let mut slices = self.slices();
-            if let Some(answer) = slices.short(ask.account, ask.need, now) {
-                return outcome(Some(answer));
+        match self.question(ask) {
+            Err(known) => known,
+            Ok(None) => {
+                let waited = tokio::time::timeout(LEASE_WAIT, answered).await;
+                waited.map_or(Outcome::Unreachable, |()| Outcome::Again)
             }
-            if now < self.down_until_ms.load(Ordering::Relaxed) {
-                return Outcome::Unreachable;
+            Ok(Some(take)) => {
+                let asked = tokio::spawn(Arc::clone(self).put(take));
+                outcome(asked.await.unwrap_or(None))
             }
-            slices.ask(ask, now)
-        };
-        let Some(take) = take else {
-            let waited = tokio::time::timeout(LEASE_WAIT, answered).await;
-            return waited.map_or(Outcome::Unreachable, |()| Outcome::Again);
-        };
-        let asked = tokio::spawn(Arc::clone(self).put(take));
-        outcome(asked.await.unwrap_or(None))
+        }
     }
 
     /// Asks for more without waiting for the answer, which `short` tells later if there is none.
     pub(crate) fn ask_aside(self: &Arc<Self>, ask: &Ask<'_>) -> Outcome {
-        let now = now_ms();
-        let take = {
-            let mut slices = self.slices();
-            if let Some(answer) = slices.short(ask.account, ask.need, now) {
-                return outcome(Some(answer));
-            }
-            if now < self.down_until_ms.load(Ordering::Relaxed) {
-                return Outcome::Unreachable;
-            }
-            slices.ask(ask, now)
-        };
-        if let Some(take) = take {
-            drop(tokio::spawn(Arc::clone(self).put(take)));
+        match self.question(ask) {
+            Err(known) => return known,
+            Ok(Some(take)) => drop(tokio::spawn(Arc::clone(self).put(take))),
+            Ok(None) => {}
         }
         Outcome::Again
+    }
+
+    /// What is to be put to the database; nothing where that was asked already.
+    ///
+    /// # Errors
+    /// What came of it, where that is known without asking.
+    fn question(&self, ask: &Ask<'_>) -> Result<Option<Take>, Outcome> {
+        let now = now_ms();
+        let mut slices = self.slices();
+        if let Some(answer) = slices.short(ask.account, ask.need, now) {
+            return Err(outcome(Some(answer)));
+        }
+        if now < self.down_until_ms.load(Ordering::Relaxed) {
+            return Err(Outcome::Unreachable);
+        }
+        Ok(slices.ask(ask, now))
     }
 
     /// Asks in advance where half of a slice is used.
