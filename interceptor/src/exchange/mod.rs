@@ -44,9 +44,10 @@ pub(crate) use explain::CacheMemory;
 pub(crate) use later::Pending;
 pub(crate) use lease::{give_back, held_of, leased_names, like_all_of};
 use linger::Lingering;
+pub(crate) use priced::MINIMUM_TOKENS;
 use request::Read;
 use response::Response;
-pub(crate) use rewrite::Rewriter;
+pub(crate) use rewrite::{Rewriter, untouchable};
 pub(crate) use secret::Secret;
 use settled::Settled;
 

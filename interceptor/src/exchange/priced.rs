@@ -122,4 +122,4 @@ pub(super) fn at_flat_price(tokens: u64, picos_per_token: u64) -> Money {
 }
 
 /// The shortest prompt that is cached, where the table does not say, in tokens.
-const MINIMUM_TOKENS: u64 = 1024;
+pub(crate) const MINIMUM_TOKENS: u64 = 1024;

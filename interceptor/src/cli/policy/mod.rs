@@ -1,0 +1,151 @@
+//! `weir policy`: what a configuration says, and what rewriting would do to a request.
+
+mod explain;
+mod print;
+mod target;
+#[cfg(test)]
+mod tests;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{Args, Subcommand};
+
+use crate::process::config::{CacheMode, Config, Fail, OnExceed};
+use target::Target;
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Configuration file with rules of its own, for `explain`; else WEIR_CONFIG, else
+    /// /etc/weir/weir.toml, else the defaults.
+    #[arg(long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Read a configuration file, and say what it would do; exit code 1 where it is not valid.
+    Check {
+        /// The file.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Say what a request's prompt consists of, what in it changes, and what rewriting would edit,
+    /// were it the first of a conversation of a workload that has all its values moved. It prints
+    /// pieces of the request.
+    Explain(ExplainArguments),
+}
+
+#[derive(Debug, Args)]
+struct ExplainArguments {
+    /// The body of a request, as JSON.
+    #[arg(value_name = "REQUEST_FILE")]
+    file: PathBuf,
+    /// The host that it is for [default: what its shape tells].
+    #[arg(long, value_name = "HOST")]
+    host: Option<String>,
+    /// The path that it is for, which names the model of Gemini and Bedrock [default: what its shape
+    /// tells].
+    #[arg(long, value_name = "PATH")]
+    path: Option<String>,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(arguments: &Arguments, out: &mut impl Write) -> anyhow::Result<ExitCode> {
+    match &arguments.command {
+        Command::Check { file } => check(file, out),
+        Command::Explain(explained) => {
+            let config = Config::load(arguments.config.as_deref())?;
+            explain_file(explained, &config.cache.rules, out)
+        }
+    }
+}
+
+fn check(file: &Path, out: &mut impl Write) -> anyhow::Result<ExitCode> {
+    let config = Config::load(Some(file))?;
+    let list = |of: &[String]| {
+        if of.is_empty() {
+            "none".to_owned()
+        } else {
+            of.join(", ")
+        }
+    };
+    let ports: Vec<String> = config.intercept.ports.iter().map(u16::to_string).collect();
+    writeln!(out, "{}: valid", file.display())?;
+    writeln!(
+        out,
+        "  inspects port {} of the known providers",
+        ports.join(", ")
+    )?;
+    writeln!(
+        out,
+        "    and of these hosts: {}",
+        list(&config.intercept.hosts)
+    )?;
+    writeln!(
+        out,
+        "    but not of these: {}",
+        list(&config.intercept.ignore)
+    )?;
+    let fail = match config.intercept.fail {
+        Fail::Open => "passes what it can't handle, counted (fail = \"open\")",
+        Fail::Closed => "refuses what it can't handle (fail = \"closed\")",
+    };
+    writeln!(out, "  {fail}")?;
+    let cache = match config.cache.mode {
+        CacheMode::Off => "says nothing about prompt caches",
+        CacheMode::Observe => "explains prompt caches and edits no prompt",
+        CacheMode::Rewrite => "rewrites prompts so that caches hit",
+    };
+    writeln!(out, "  {cache}")?;
+    for cap in &config.caps {
+        let per: Vec<&str> = cap.per.iter().map(|dimension| dimension.as_str()).collect();
+        let per = if per.is_empty() {
+            "all together".to_owned()
+        } else {
+            format!("each {}", per.join(", "))
+        };
+        let act = match cap.on_exceed {
+            OnExceed::Warn => "warns above",
+            OnExceed::Block | OnExceed::Downgrade => "caps",
+        };
+        let (name, limits, window) = (&cap.name, cap.limits, cap.window);
+        writeln!(out, "  {act} {limits} per {window}, {per}: \"{name}\"")?;
+    }
+    for (host, points) in &config.fees {
+        writeln!(
+            out,
+            "  adds {}.{:02} % to prices of {host}",
+            points / 100,
+            points % 100
+        )?;
+    }
+    writeln!(out, "  records to {}", config.ledger.url)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn explain_file(
+    arguments: &ExplainArguments,
+    rules: &str,
+    out: &mut impl Write,
+) -> anyhow::Result<ExitCode> {
+    let file = arguments.file.display();
+    let body = std::fs::read(&arguments.file)
+        .with_context(|| format!("expected to read a request from {file}"))?;
+    let (host, path) = (arguments.host.as_deref(), arguments.path.as_deref());
+    let explained = Target::of(&body, host, path)
+        .and_then(|target| explain::explain(&target, rules, &body))
+        .with_context(|| format!("{file}"))?;
+    if arguments.json {
+        writeln!(out, "{}", serde_json::to_string_pretty(&explained)?)?;
+    } else {
+        explained.print(out)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
