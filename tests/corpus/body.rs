@@ -192,17 +192,22 @@ impl<'a> Conversation<'a> {
         } else {
             String::new()
         };
-        let thinking = if self.session.thinking {
-            r#","thinking":{"type":"adaptive"}"#
-        } else {
-            ""
-        };
+        let thinking = self.thinking();
         format!(
             r#""max_tokens":4096,"tools":[{}],"system":[{}],"messages":[{}]{automatic}{thinking}"#,
             self.tools().join(","),
             system.join(","),
             messages.join(",")
         )
+    }
+
+    fn thinking(&self) -> &'static str {
+        let is_old = self.session.model.contains("-4-5");
+        match (self.session.thinking, is_old) {
+            (true, true) => r#","thinking":{"type":"enabled","budget_tokens":1024}"#,
+            (true, false) => r#","thinking":{"type":"adaptive"}"#,
+            (false, _) => "",
+        }
     }
 
     fn assistant(&self, signature: &str, text: &str, calls: &[Call]) -> Vec<String> {

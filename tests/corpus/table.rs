@@ -20,6 +20,7 @@ pub(crate) struct Row {
 /// Replays all sessions one after the other, half of them through each of two sidecars.
 pub(crate) fn rows() -> Vec<Row> {
     let sessions = session::all();
+    let sessions = &sessions;
     let half = |which: usize| {
         let own = sessions.iter().enumerate().skip(which).step_by(2);
         Runtime::new().unwrap().block_on(async {
@@ -38,8 +39,8 @@ pub(crate) fn rows() -> Vec<Row> {
         })
     };
     let mut rows = std::thread::scope(|scope| {
-        let other = scope.spawn(|| half(1));
-        [half(0), other.join().unwrap()].concat()
+        let halves = [0, 1].map(|which| scope.spawn(move || half(which)));
+        halves.map(|half| half.join().unwrap()).concat()
     });
     rows.sort_by_key(|(index, _)| *index);
     rows.into_iter().map(|(_, row)| row).collect()

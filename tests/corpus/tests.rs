@@ -126,7 +126,7 @@ const STRIPPED: &str = "[[rule]]\nname = \"timestamp\"\ntransform = \"strip\"\n"
 async fn what_a_provider_saw_stays_as_it_was_when_weir_is_killed_between_all_turns() {
     // What was sent lately is known to the process only, so that breakpoints are not added where they
     // would pay for what is told.
-    disturbed(Weir::spawn(), 30, Replay::at_once, async |weir, turn| {
+    disturbed(Weir::spawn(), 50, Replay::at_once, async |weir, turn| {
         if turn > 0 {
             weir.restart(config(CacheMode::Rewrite, "")).await;
         }

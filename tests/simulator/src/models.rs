@@ -82,6 +82,13 @@ impl Model {
         }
     }
 
+    /// Whether thinking is no part of the prompt any more once the user says something: with Sonnet and Haiku to 4.5.
+    pub(crate) fn drops_thinking(&self) -> bool {
+        ["sonnet-4-5", "haiku-4-5"]
+            .iter()
+            .any(|name| self.id.contains(name))
+    }
+
     /// What `usage` costs, in nano-dollars, rounded up once for the whole call. `us` is Anthropic's
     /// `inference_geo: us`, a tenth on top.
     pub(crate) fn nanodollars(&self, usage: &Usage, tier: Tier, us: bool) -> u64 {

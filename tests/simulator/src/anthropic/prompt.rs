@@ -63,12 +63,11 @@ impl Prompt {
         if !model.preserved_thinking {
             page.prefix = page.prefix.then(&[&thinking]);
         }
-        for (index, message) in body
-            .get("messages")
-            .map_or(&[][..], Json::items)
-            .iter()
-            .enumerate()
-        {
+        let messages = body.get("messages").map_or(&[][..], Json::items);
+        if model.drops_thinking() {
+            page.without_thinking = messages.iter().rposition(is_plain).unwrap_or(0);
+        }
+        for (index, message) in messages.iter().enumerate() {
             page.message(index, message, model)?;
         }
         page.automatic(body.get("cache_control"))?;
@@ -87,6 +86,8 @@ struct Page {
     prompt: Prompt,
     prefix: Prefix,
     tokens: u64,
+    /// Messages, from the first, whose thinking the model is not shown any more.
+    without_thinking: usize,
     /// Last block that a breakpoint may stand on.
     cacheable: Option<usize>,
 }
@@ -160,7 +161,11 @@ impl Page {
                 Ok(())
             }
             Some(Json::Array(blocks)) => {
-                blocks.iter().try_for_each(|block| self.block(role, block))
+                let is_dropped = index < self.without_thinking;
+                let shown = blocks.iter().filter(|b| !(is_dropped && is_thinking(b)));
+                shown
+                    .into_iter()
+                    .try_for_each(|block| self.block(role, block))
             }
             _ => Err(Refusal::invalid(format!(
                 "messages.{index}.content: Field required"
@@ -183,11 +188,7 @@ impl Page {
         let text = unmarked(block).to_string();
         self.push(&[role, kind, &text], block_tokens(block), run);
         self.mark_inside(block)?;
-        self.mark(
-            role,
-            block,
-            !matches!(kind, "thinking" | "redacted_thinking"),
-        )
+        self.mark(role, block, !is_thinking(block))
     }
 
     fn push(&mut self, content: &[&str], tokens: u64, run: Run) {
@@ -321,6 +322,17 @@ fn ttl(control: Option<&Json>) -> Result<Option<Ttl>, Refusal> {
         Some(Some("1h")) => Ok(Some(Ttl::Long)),
         Some(_) => Err(Refusal::invalid("cache_control.ttl: expected '5m' or '1h'")),
     }
+}
+
+/// Whether it is a message of the user's own: with more than the results of tools.
+fn is_plain(message: &Json) -> bool {
+    let is_result = |block: &Json| block.text("type") == Some("tool_result");
+    let content = message.get("content").map_or(&[][..], Json::items);
+    message.text("role") == Some("user") && (content.is_empty() || !content.iter().all(is_result))
+}
+
+fn is_thinking(block: &Json) -> bool {
+    matches!(block.text("type"), Some("thinking" | "redacted_thinking"))
 }
 
 /// Tokens of a block of a message.

@@ -124,6 +124,28 @@ fn thinking_only_loses_the_messages_on_older_models() {
 }
 
 #[test]
+fn thinking_of_older_models_is_dropped_once_the_user_says_something() {
+    let thinking = r#"{"type":"thinking","thinking":"Let me see what it is.","signature":"s"}"#;
+    let call = r#"{"type":"tool_use","id":"c","name":"read","input":{}}"#;
+    let result = r#"{"type":"tool_result","tool_use_id":"c","content":"fine"}"#;
+    let request = |after: &str| {
+        format!(
+            r#"{{"messages":[{{"role":"user","content":[{}]}},{{"role":"assistant","content":[{thinking},{call}]}},
+            {{"role":"user","content":[{result}{after}]}}]}}"#,
+            block(5000, 0, MARK)
+        )
+    };
+    // Four bytes are a token: six of thinking, two of the call, one of the result, and one more.
+    let more = format!(",{}", block(1, 1, ""));
+    for (model, dropped) in [("claude-haiku-4-5", 6), ("claude-sonnet-4-6", 0)] {
+        let mut lab = Lab::default();
+        let [so_far, ..] = lab.send_as(&request(""), model, "k");
+        let [after, read, ..] = lab.send_as(&request(&more), model, "k");
+        assert_eq!((read, so_far + 1 - after), (5000, dropped), "{model}");
+    }
+}
+
+#[test]
 fn the_way_of_writing_does_not_matter_but_the_order_of_keys_does() {
     let text = Json::from(prose(600, 0));
     let marked = format!(
