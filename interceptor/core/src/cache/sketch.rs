@@ -99,14 +99,14 @@ impl Sketch {
                 .map_or(0, |range| short(key, body.get(range).unwrap_or_default())),
             ..Self::default()
         };
-        let digests = prompt.digests(body, key);
+        let seed = short(key, DIGEST_SEED);
         let mut place = (0, 0);
         let mut last = None;
-        for (segment, digest) in prompt.segments.iter().zip(digests).take(BLOCKS_MAX) {
+        for segment in prompt.segments.iter().take(BLOCKS_MAX) {
             place = next_place(place, last, segment);
             last = Some(segment);
             let block = Block {
-                digest: low(digest),
+                digest: digest(seed, body, segment),
                 section: segment.section,
                 place,
                 bytes: length(segment.range.len()),
@@ -346,8 +346,27 @@ fn short(key: &HashKey, bytes: &[u8]) -> u64 {
     low(key.hash(&[bytes]))
 }
 
-/// A hash of a few bytes under a seed that nobody else has. It tells pieces of two prompts apart in
-/// memory and is never written down, so that it need not stand up to who can choose the seed.
+/// The hash of what a segment says, wherever in its section it stands.
+fn digest(seed: u64, body: &[u8], segment: &Segment) -> u64 {
+    let seed = mix(seed, section_number(segment.section));
+    match segment.said(body)[..] {
+        [said] => of_piece(seed, said),
+        // Where a marker stood is no part of it.
+        ref pieces => of_piece(seed, &pieces.concat()),
+    }
+}
+
+const fn section_number(section: Section) -> u64 {
+    match section {
+        Section::Tools => 1,
+        Section::System => 2,
+        Section::Messages => 3,
+    }
+}
+
+/// A hash of some bytes under a seed that nobody else has, in a third of what a hash costs that is
+/// to be written down. It tells pieces of two prompts apart in memory and never leaves it, so that it
+/// need not stand up to who can choose the seed.
 fn of_piece(seed: u64, piece: &[u8]) -> u64 {
     let (words, rest) = piece.as_chunks::<8>();
     let fold = |hash: u64, word: u64| {
@@ -384,6 +403,8 @@ fn length(bytes: usize) -> u32 {
     u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 
+/// What the seed of the blocks' hashes is derived from the key by.
+const DIGEST_SEED: &[u8] = b"digests";
 /// What the seed of the pieces' hashes is derived from the key by.
 const PIECE_SEED: &[u8] = b"pieces";
 /// An odd number whose bits are even in number and in no order (the golden ratio).

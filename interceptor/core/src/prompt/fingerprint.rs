@@ -59,18 +59,6 @@ impl Prompt {
         each.collect()
     }
 
-    /// For each segment, the fingerprint of what it says, wherever it stands.
-    #[must_use]
-    pub fn digests(&self, body: &[u8], key: &HashKey) -> Vec<Fingerprint> {
-        let each = self.segments.iter().map(|segment| {
-            let mut hasher = Hasher::new(*key);
-            hasher.part(&[section_tag(segment)]);
-            hasher.segment(body, segment);
-            hasher.finish()
-        });
-        each.collect()
-    }
-
     /// For each message, the fingerprint of the messages up to its end; `start` stands for what the
     /// history belongs to. System prompt and tools are no part of it, nor system messages that come
     /// before all others.
@@ -93,6 +81,22 @@ impl Prompt {
 }
 
 impl Segment {
+    /// What it says, in pieces: without markers, and the same whether a text is a string or a block.
+    pub(crate) fn said<'a>(&self, body: &'a [u8]) -> Vec<&'a [u8]> {
+        let get = |range: Range<usize>| body.get(range).unwrap_or_default();
+        if let (Some(text), true) = (&self.text, self.plain) {
+            return vec![get(text.clone())];
+        }
+        let mut from = self.range.start;
+        let mut pieces = Vec::new();
+        for marker in self.marked() {
+            pieces.push(get(from..marker.start));
+            from = marker.end;
+        }
+        pieces.push(get(from..self.range.end));
+        pieces
+    }
+
     /// Where markers are in it, in order: what is no part of the prompt.
     pub(crate) fn marked(&self) -> Vec<Range<usize>> {
         let own = &self.range;
@@ -141,18 +145,7 @@ impl Hasher {
     }
 
     fn segment(&mut self, body: &[u8], segment: &Segment) {
-        let get = |range: Range<usize>| body.get(range).unwrap_or_default();
-        if let (Some(text), true) = (&segment.text, segment.plain) {
-            return self.part(get(text.clone()));
-        }
-        let mut from = segment.range.start;
-        let mut pieces = Vec::new();
-        for marker in segment.marked() {
-            pieces.push(get(from..marker.start));
-            from = marker.end;
-        }
-        pieces.push(get(from..segment.range.end));
-        self.joined(&pieces);
+        self.joined(&segment.said(body));
     }
 
     /// A message: its blocks, and what is beside its content, such as its role and calls of tools.
