@@ -14,6 +14,7 @@ use super::backend::Store;
 use super::frame::{Decoded, Entry, decode};
 use super::journal::{Abandoned, Batch, Handed, Journal, Position, Reader};
 use super::{LedgerError, LedgerHealth};
+use crate::process::give_way;
 
 /// What the request path and the writer share.
 #[derive(Debug)]
@@ -173,6 +174,7 @@ impl<'a> Writer<'a> {
 
     /// Runs until the ledger is dropped and everything is written, or that has taken too long.
     pub(super) fn run(mut self) {
+        give_way(NICENESS);
         let mut give_up_at = None;
         loop {
             self.wait();
@@ -401,6 +403,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// How long entries are collected into one transaction.
 const COLLECT_FOR: Duration = Duration::from_millis(50);
+/// How much the thread gives way to those that serve calls: a quarter of a contended core is left to
+/// it, which keeps what it writes within the half second that other processes count on.
+const NICENESS: i32 = 5;
 /// How soon a round that failed is tried again.
 const RETRY_AFTER: Duration = Duration::from_millis(250);
 /// How often the writer looks for journals of processes that died.

@@ -33,8 +33,9 @@ pub(super) fn rows<'a>(
     // Rolled back when dropped: the stage stays empty.
     let transaction = stage.transaction()?;
     let mut rows = Vec::new();
+    let mut insert = store::Records::new(&transaction)?;
     for record in records {
-        store::insert_record(&transaction, instance, record)?;
+        insert.insert(instance, record)?;
         let mut row = last_row(&transaction)?;
         row.insert("charges".to_owned(), serde_json::json!(record.charges));
         rows.push(Value::Object(row));

@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior, params};
+use rusqlite::{CachedStatement, Connection, OpenFlags, Transaction, TransactionBehavior, params};
 use weir_core::money::Money;
 
 use super::frame::Entry;
@@ -73,6 +73,7 @@ impl Store {
             })
             .collect();
         let transaction = self.begin()?;
+        let mut records = Records::new(&transaction)?;
         for entry in entries {
             match entry {
                 Entry::Opened { .. } => {}
@@ -80,11 +81,12 @@ impl Store {
                 Entry::Admitted { reserved, record } => {
                     insert_admission(&transaction, instance, *reserved, record)?;
                 }
-                Entry::Recorded(record) => insert_record(&transaction, instance, record)?,
+                Entry::Recorded(record) => records.insert(instance, record)?,
                 Entry::Bypassed(bypass) => add_bypass(&transaction, bypass)?,
                 Entry::Explained { id, explained } => explain(&transaction, id, explained)?,
             }
         }
+        drop(records);
         if let Some(end) = end {
             transaction
                 .prepare_cached("INSERT OR REPLACE INTO journal VALUES (?, ?, ?)")?
@@ -114,9 +116,11 @@ impl Store {
         let transaction = self.begin()?;
         let of_lost = admissions(&transaction, "instance = ?", instance)?;
         let count = of_lost.len();
+        let mut records = Records::new(&transaction)?;
         for (record, reserved) in of_lost {
-            insert_record(&transaction, instance, &lost(record, reserved))?;
+            records.insert(instance, &lost(record, reserved))?;
         }
+        drop(records);
         transaction.commit()?;
         Ok(count)
     }
@@ -229,79 +233,94 @@ fn insert_admission(
     Ok(())
 }
 
-pub(super) fn insert_record(
-    transaction: &Transaction<'_>,
+/// What takes records in: statements that are looked up once for a batch, since their texts are long.
+pub(super) struct Records<'a> {
+    end_admission: CachedStatement<'a>,
+    insert: CachedStatement<'a>,
+}
+
+impl<'a> Records<'a> {
+    pub(super) fn new(transaction: &'a Transaction<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            end_admission: transaction.prepare_cached("DELETE FROM admission WHERE id = ?")?,
+            insert: transaction.prepare_cached(INSERT_EXCHANGE)?,
+        })
+    }
+
+    pub(super) fn insert(&mut self, instance: &str, record: &Record) -> rusqlite::Result<()> {
+        self.end_admission.execute([&record.id])?;
+        insert_exchange(&mut self.insert, instance, record)
+    }
+}
+
+fn insert_exchange(
+    insert: &mut CachedStatement<'_>,
     instance: &str,
     record: &Record,
 ) -> rusqlite::Result<()> {
-    transaction
-        .prepare_cached("DELETE FROM admission WHERE id = ?")?
-        .execute([&record.id])?;
     let identity = &record.identity;
     let usage = record.usage.as_ref();
     let (cost, version) = amount_and_version(&record.cost);
-    transaction
-        .prepare_cached(INSERT_EXCHANGE)?
-        .execute(params![
-            record.id,
-            instance,
-            record.started_unix_ms,
-            identity.pid,
-            identity.program,
-            identity.uid,
-            identity.user,
-            identity.cgroup,
-            identity.container,
-            identity.key_hash,
-            identity.key_tail,
-            identity.key_kind,
-            record.destination,
-            record.host,
-            record.provider,
-            record.api,
-            record.method,
-            record.path_class,
-            record.session,
-            record.model_requested,
-            record.model_answered,
-            record.status,
-            record.outcome.as_str(),
-            record.outcome.cap(),
-            record.stream,
-            usage.map(|usage| integer(usage.input)),
-            usage.map(|usage| integer(usage.cache_read)),
-            usage.map(|usage| integer(usage.cache_write)),
-            usage.map(|usage| integer(usage.cache_write_long)),
-            usage.map(|usage| integer(usage.output)),
-            usage.map(|usage| integer(usage.reasoning)),
-            usage.map(|usage| integer(usage.web_searches)),
-            record.cost.as_str(),
-            cost,
-            version,
-            record.cost_without_cache.map(Money::nanos),
-            record.cost_perfect_cache.map(Money::nanos),
-            record.cache_outcome,
-            json(&record.edits),
-            json(&record.reasons),
-            integer(record.request_bytes),
-            integer(record.response_bytes),
-            integer(record.timings.added_us),
-            record.timings.upstream_first_byte_us.map(integer),
-            integer(record.timings.total_us),
-            identity.pod,
-            identity.namespace,
-            identity.service_account,
-            identity.team,
-            record.cost_of_input.map(Money::nanos),
-            record.cache_reason,
-            record.cache_where,
-            record.cache_rule,
-            record.missed.map(Money::nanos),
-            record.rewrite_saving.map(Money::nanos),
-            integer(record.counted_tokens),
-            record.cost.notional().map(Money::nanos),
-            usage.filter(|usage| usage.has_details()).map(json),
-        ])?;
+    insert.execute(params![
+        record.id,
+        instance,
+        record.started_unix_ms,
+        identity.pid,
+        identity.program,
+        identity.uid,
+        identity.user,
+        identity.cgroup,
+        identity.container,
+        identity.key_hash,
+        identity.key_tail,
+        identity.key_kind,
+        record.destination,
+        record.host,
+        record.provider,
+        record.api,
+        record.method,
+        record.path_class,
+        record.session,
+        record.model_requested,
+        record.model_answered,
+        record.status,
+        record.outcome.as_str(),
+        record.outcome.cap(),
+        record.stream,
+        usage.map(|usage| integer(usage.input)),
+        usage.map(|usage| integer(usage.cache_read)),
+        usage.map(|usage| integer(usage.cache_write)),
+        usage.map(|usage| integer(usage.cache_write_long)),
+        usage.map(|usage| integer(usage.output)),
+        usage.map(|usage| integer(usage.reasoning)),
+        usage.map(|usage| integer(usage.web_searches)),
+        record.cost.as_str(),
+        cost,
+        version,
+        record.cost_without_cache.map(Money::nanos),
+        record.cost_perfect_cache.map(Money::nanos),
+        record.cache_outcome,
+        json(&record.edits),
+        json(&record.reasons),
+        integer(record.request_bytes),
+        integer(record.response_bytes),
+        integer(record.timings.added_us),
+        record.timings.upstream_first_byte_us.map(integer),
+        integer(record.timings.total_us),
+        identity.pod,
+        identity.namespace,
+        identity.service_account,
+        identity.team,
+        record.cost_of_input.map(Money::nanos),
+        record.cache_reason,
+        record.cache_where,
+        record.cache_rule,
+        record.missed.map(Money::nanos),
+        record.rewrite_saving.map(Money::nanos),
+        integer(record.counted_tokens),
+        record.cost.notional().map(Money::nanos),
+        usage.filter(|usage| usage.has_details()).map(json),
+    ])?;
     Ok(())
 }
 
