@@ -127,8 +127,9 @@ impl Tree {
     /// Whether any of its conversations is edited, so that it has to be remembered.
     #[must_use]
     pub fn has_edited(&self) -> bool {
-        let mut origins = self.nodes.iter().filter_map(|node| node.origin.as_ref());
-        origins.any(|origin| origin.applied)
+        let is_applied = |node: &Node| node.origin.as_ref().is_some_and(|origin| origin.applied);
+        let mut nodes = self.nodes.iter();
+        nodes.any(|node| node.edited == Some(true) || is_applied(node))
     }
 
     /// The sets of rules that its conversations go by.

@@ -18,6 +18,7 @@ impl Tree {
         let mut known = Known::default();
         known.take_in(&std::mem::take(&mut self.nodes));
         known.take_in(&other.nodes);
+        known.use_ways();
         self.nodes = known.kept();
         self.clock = self.clock.max(other.clock);
     }
@@ -45,7 +46,10 @@ impl Known {
             };
             here.push(place);
         }
-        // What was used is all that leads there.
+    }
+
+    /// What was used is all that leads there.
+    fn use_ways(&mut self) {
         for index in (0..self.nodes.len()).rev() {
             let Some((parent, used)) = self.nodes.get(index).map(|node| (node.parent, node.used))
             else {
@@ -63,6 +67,11 @@ impl Known {
             if let Some(mine) = self.nodes.get_mut(index)
                 && mine.says() == node.says()
             {
+                // What is told the same may be worded otherwise: as it was told last.
+                if wording(mine) < wording(node) {
+                    mine.told.clone_from(&node.told);
+                    mine.kept.clone_from(&node.kept);
+                }
                 mine.used = mine.used.max(node.used);
                 if let (Some(mine), Some(other)) = (&mut mine.origin, &node.origin) {
                     mine.began_s = mine.began_s.min(other.began_s);
@@ -133,6 +142,15 @@ impl Known {
     fn used(&self, index: usize) -> Option<u64> {
         self.nodes.get(index).map(|node| node.used)
     }
+}
+
+/// When something was told, and in which words beside what [`Node::says`].
+fn wording(node: &Node) -> (u64, Vec<&str>) {
+    let values = node.told.iter().chain(&node.kept);
+    (
+        node.used,
+        values.map(|value| value.place.as_str()).collect(),
+    )
 }
 
 #[cfg(test)]
@@ -248,8 +266,9 @@ mod tests {
             let raw =
                 "x".repeat(usize::from(*said).saturating_mul(if *said < 4 { 1 } else { 20_000 }));
             let start = parent.is_none().then(|| start(i64::from(*now_s)));
-            let at = u128::from(*at);
-            tree.add(parent, at, value(&raw), start, i64::from(*now_s));
+            let mut told = value(&raw);
+            told[0].place = now_s.to_string();
+            tree.add(parent, u128::from(*at), told, start, i64::from(*now_s));
         }
         tree
     }
@@ -266,11 +285,17 @@ mod tests {
                 into.merge(what);
                 into
             };
+            // The words before a value included, which do not make it another one.
+            let all = |tree: Tree| {
+                let values = tree.nodes.iter().flat_map(|node| &node.told);
+                let places: Vec<String> = values.map(|value| value.place.clone()).collect();
+                (tree, places)
+            };
             let both = merged(one.clone(), &other);
-            prop_assert_eq!(&both, &merged(other.clone(), &one));
+            prop_assert_eq!(all(both.clone()), all(merged(other.clone(), &one)));
             for known in [&one, &other, &both] {
-                prop_assert_eq!(&both, &merged(both.clone(), known));
-                prop_assert_eq!(&both, &merged(known.clone(), &both));
+                prop_assert_eq!(all(both.clone()), all(merged(both.clone(), known)));
+                prop_assert_eq!(all(both.clone()), all(merged(known.clone(), &both)));
             }
             prop_assert!(both.bytes() <= TREE_BYTES_MAX && both.nodes.len() <= NODES_MAX);
         }

@@ -63,15 +63,15 @@ impl Rewriter {
         let at = thread.first.at;
         let _alone = self.turns.alone(at);
         let known = self.store.get(at, asked.now_s).map_err(Failed::Memory)?;
-        let plan = rewrite::plan_again(
+        let mut plan = rewrite::plan_again(
             &request,
-            known.tree.as_ref(),
+            known.tree.as_deref(),
             (&current, form),
             |id| self.rules(id),
             |spans| self.standings(&request, &current, asked, spans),
         );
         if memory == Memory::Noted
-            && let Some(tree) = plan.as_ref().and_then(|plan| plan.tree.as_ref())
+            && let Some(tree) = plan.as_mut().and_then(|plan| plan.tree.take())
         {
             self.remember((at, tree), &known, &current, asked.now_s)?;
         }

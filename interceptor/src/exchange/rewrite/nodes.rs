@@ -236,12 +236,13 @@ fn take_in(
     at: Fingerprint,
     theirs: &Tree,
     now_s: i64,
-) -> Result<Tree, rusqlite::Error> {
+) -> Result<Arc<Tree>, rusqlite::Error> {
     let mine = store.get(at, now_s)?;
-    let mut both = mine.tree.clone().unwrap_or_default();
+    let mut both = mine.tree.as_deref().cloned().unwrap_or_default();
     both.merge(theirs);
+    let both = Arc::new(both);
     if mine.tree.as_ref() != Some(&both) {
-        store.put(at, &both, &mine, now_s)?;
+        store.put(at, Arc::clone(&both), &mine, now_s)?;
     }
     Ok(both)
 }
@@ -325,7 +326,7 @@ impl Writer {
         self.share_rules(&tree).await?;
         let mut before = self.written.remove(&at).unwrap_or(0);
         for _ in 0..WRITES_MAX {
-            let sealed = self.store.seal(&key, &tree);
+            let sealed = self.store.seal(&key, &*tree);
             if let Some(version) = self.table.put(&key, &sealed, before).await? {
                 if self.written.len() >= WRITTEN_MAX {
                     self.written.clear();

@@ -1,7 +1,7 @@
 //! One turn of a conversation: what it was given is read, what it is given now is written, and no call
 //! that begins alike comes in between.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use weir_core::prompt::Fingerprint;
 use weir_core::rewrite::{self, Plan, Request, RuleSet, Standings, Tree};
@@ -45,8 +45,9 @@ impl Rewriter {
         let known = get().or_else(|_busy| get()).map_err(Failed::Memory)?;
         let standings = |spans: &[Span]| self.standings(request, current, asked, spans);
         let find = |id| self.rules(id);
-        let plan = rewrite::plan_measured(request, known.tree.as_ref(), current, find, standings);
-        if let Some(tree) = &plan.tree {
+        let tree = known.tree.as_deref();
+        let mut plan = rewrite::plan_measured(request, tree, current, find, standings);
+        if let Some(tree) = plan.tree.take() {
             match self.remember((at, tree), &known, current, asked.now_s) {
                 // What was edited so far goes on: what is told now will be told anew at the next turn.
                 Err(error) if !request.thread.is_start => {
@@ -74,7 +75,7 @@ impl Rewriter {
 
     pub(super) fn remember(
         &self,
-        (at, tree): (Fingerprint, &Tree),
+        (at, tree): (Fingerprint, Tree),
         before: &Known,
         current: &RuleSet,
         now_s: i64,
@@ -87,7 +88,7 @@ impl Rewriter {
             sets.kept = Some(current.id);
         }
         drop(sets);
-        let kept = self.store.put(at, tree, before, now_s);
+        let kept = self.store.put(at, Arc::new(tree), before, now_s);
         kept.map_err(Failed::Memory)?;
         if let Some(nodes) = self.nodes.as_ref().filter(|_| edited) {
             nodes.tell(at);

@@ -5,7 +5,8 @@
 //! faster, what both know is put together, and written again.
 //!
 //! Values from prompts are kept only for conversations that are edited, because those must be given
-//! the same again after a restart. Those that are only watched stay in this process's memory.
+//! the same again after a restart. Those that are only watched stay in this process's memory, where
+//! the latest of the others are as well, opened and read: as long as their rows are the same.
 
 #[cfg(test)]
 mod tests;
@@ -16,7 +17,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey};
@@ -45,17 +46,27 @@ struct State {
     /// When it was looked for last and was not there.
     absent_at: Option<Instant>,
     /// Conversations that are only watched.
-    watched: HashMap<Fingerprint, Tree>,
-    watched_bytes: usize,
+    watched: Held,
+    /// Conversations that are in the database, as they were in a state of their row.
+    opened: Held,
     writes: u64,
 }
 
 /// What is known of conversations that begin alike.
 #[derive(Debug, Default)]
 pub(super) struct Known {
-    pub(super) tree: Option<Tree>,
-    /// The state of its row: the nonce, which each writing has of its own. None, if there is no row.
-    state: Option<Vec<u8>>,
+    pub(super) tree: Option<Arc<Tree>>,
+    state: RowState,
+}
+
+/// The state of a row: the nonce, which each writing has of its own. None, if there is no row.
+type RowState = Option<Vec<u8>>;
+
+/// Trees in memory.
+#[derive(Debug, Default)]
+struct Held {
+    trees: HashMap<Fingerprint, (RowState, Arc<Tree>)>,
+    bytes: usize,
 }
 
 impl Store {
@@ -93,12 +104,13 @@ impl Store {
     /// # Errors
     /// The database can't be read. That is not the same as knowing nothing.
     pub(super) fn get(&self, key: Fingerprint, now_s: i64) -> Result<Known, rusqlite::Error> {
-        let watched = self.lock().watched.get(&key).cloned();
+        let watched = self.lock().watched.tree(key);
         let mut known = self.stored(key, now_s)?;
         known.tree = match (watched, known.tree) {
-            (Some(mut watched), Some(edited)) => {
-                watched.merge(&edited);
-                Some(watched)
+            (Some(watched), Some(edited)) => {
+                let mut both = Tree::clone(&watched);
+                both.merge(&edited);
+                Some(Arc::new(both))
             }
             (watched, edited) => watched.or(edited),
         };
@@ -106,34 +118,54 @@ impl Store {
     }
 
     fn stored(&self, key: Fingerprint, now_s: i64) -> Result<Known, rusqlite::Error> {
-        let sealed = self.row(key, now_s)?;
-        Ok(sealed.map_or_else(Known::default, |sealed| Known {
-            // What can't be opened was sealed with another secret: it is as good as forgotten.
-            tree: self.unseal(&key.to_be_bytes(), &sealed),
-            state: Some(sealed.iter().take(NONCE_BYTES).copied().collect()),
-        }))
+        let sealed = match self.row(key, now_s)? {
+            Row::None => return Ok(Known::default()),
+            Row::Opened(known) => return Ok(known),
+            Row::Sealed(sealed) => sealed,
+        };
+        let state: RowState = Some(sealed.iter().take(NONCE_BYTES).copied().collect());
+        // What can't be opened was sealed with another secret: it is as good as forgotten.
+        let tree: Option<Arc<Tree>> = self.unseal(&key.to_be_bytes(), &sealed).map(Arc::new);
+        if let Some(tree) = &tree {
+            let mut held = self.lock();
+            held.opened
+                .hold(key, state.clone(), Arc::clone(tree), OPENED);
+        }
+        Ok(Known { tree, state })
     }
 
-    fn row(&self, key: Fingerprint, now_s: i64) -> Result<Option<Vec<u8>>, rusqlite::Error> {
+    fn row(&self, key: Fingerprint, now_s: i64) -> Result<Row, rusqlite::Error> {
         let mut state = self.lock();
+        let opened = state.opened.trees.get(&key).cloned();
         let Some(database) = self.database(&mut state, false)? else {
-            return Ok(None);
+            return Ok(Row::None);
         };
-        let row: Option<(Vec<u8>, i64)> = database
-            .prepare_cached("SELECT sealed, used_at FROM tree WHERE key = ?1")?
-            .query_row([&key.to_be_bytes()[..]], |row| {
-                Ok((row.get(0)?, row.get(1)?))
+        let opened_state = opened.as_ref().and_then(|(state, _)| state.as_deref());
+        let row = database
+            .prepare_cached(
+                "SELECT iif(substr(sealed, 1, 12) = ?2, NULL, sealed), used_at FROM tree \
+                 WHERE key = ?1",
+            )?
+            .query_row(params![&key.to_be_bytes()[..], opened_state], |row| {
+                Ok((row.get::<_, Option<Vec<u8>>>(0)?, row.get::<_, i64>(1)?))
             })
             .optional()?;
         let Some((sealed, used_at)) = row else {
-            return Ok(None);
+            return Ok(Row::None);
         };
         if now_s.saturating_sub(used_at) > TOUCH_SECONDS {
             database
                 .prepare_cached("UPDATE tree SET used_at = ?2 WHERE key = ?1")?
                 .execute(params![&key.to_be_bytes()[..], now_s])?;
         }
-        Ok(Some(sealed))
+        Ok(match (sealed, opened) {
+            (Some(sealed), _) => Row::Sealed(sealed),
+            (None, Some((state, tree))) => Row::Opened(Known {
+                tree: Some(tree),
+                state,
+            }),
+            (None, None) => Row::None,
+        })
     }
 
     /// Keeps what conversations were given: `tree`, which was made of what was known `before`, and
@@ -144,23 +176,23 @@ impl Store {
     pub(super) fn put(
         &self,
         key: Fingerprint,
-        tree: &Tree,
+        mut tree: Arc<Tree>,
         before: &Known,
         now_s: i64,
     ) -> Result<(), rusqlite::Error> {
         if !tree.has_edited() {
-            self.lock().watch(key, tree.clone());
+            self.lock().watched.hold(key, None, tree, WATCHED);
             return Ok(());
         }
-        let (mut tree, mut before) = (Cow::Borrowed(tree), Cow::Borrowed(&before.state));
+        let mut before = Cow::Borrowed(&before.state);
         for _ in 0..PUTS_MAX {
-            let sealed = self.seal(&key.to_be_bytes(), tree.as_ref());
-            if self.replace(key, &sealed, before.as_deref(), now_s)? {
+            let sealed = self.seal(&key.to_be_bytes(), &*tree);
+            if self.replace((key, &tree), &sealed, before.as_deref(), now_s)? {
                 return Ok(());
             }
             let theirs = self.stored(key, now_s)?;
             if let Some(theirs) = &theirs.tree {
-                tree.to_mut().merge(theirs);
+                Arc::make_mut(&mut tree).merge(theirs);
             }
             before = Cow::Owned(theirs.state);
         }
@@ -173,7 +205,7 @@ impl Store {
     /// Writes a row, if it is in the state `before`; whether it was.
     fn replace(
         &self,
-        key: Fingerprint,
+        (key, tree): (Fingerprint, &Arc<Tree>),
         sealed: &[u8],
         before: Option<&[u8]>,
         now_s: i64,
@@ -204,7 +236,9 @@ impl Store {
         if is_due {
             clean(database, now_s, BYTES_MAX)?;
         }
-        state.forget(key);
+        state.watched.forget(key);
+        let now = Some(sealed.iter().take(NONCE_BYTES).copied().collect());
+        state.opened.hold(key, now, Arc::clone(tree), OPENED);
         Ok(true)
     }
 
@@ -242,7 +276,7 @@ impl Store {
     /// Whether any conversation is known: if not, there is nothing to look up.
     pub(super) fn is_empty(&self) -> bool {
         let mut state = self.lock();
-        state.watched.is_empty() && !self.has_database(&mut state)
+        state.watched.trees.is_empty() && !self.has_database(&mut state)
     }
 
     /// Whether no conversation is known that was edited.
@@ -305,14 +339,26 @@ impl Store {
     }
 }
 
-impl State {
-    fn watch(&mut self, key: Fingerprint, tree: Tree) {
+/// What of a row there is to know.
+enum Row {
+    None,
+    /// It is as it was when it was opened.
+    Opened(Known),
+    Sealed(Vec<u8>),
+}
+
+impl Held {
+    fn tree(&self, key: Fingerprint) -> Option<Arc<Tree>> {
+        self.trees.get(&key).map(|(_, tree)| Arc::clone(tree))
+    }
+
+    fn hold(&mut self, key: Fingerprint, state: RowState, tree: Arc<Tree>, bounds: Bounds) {
         self.forget(key);
-        self.watched_bytes = self.watched_bytes.saturating_add(tree.bytes());
-        self.watched.insert(key, tree);
-        while self.watched.len() > TREES_WATCHED_MAX || self.watched_bytes > WATCHED_BYTES_MAX {
-            // Which one goes does not matter much: it is only watched.
-            let any = self.watched.keys().find(|other| **other != key).copied();
+        self.bytes = self.bytes.saturating_add(tree.bytes());
+        self.trees.insert(key, (state, tree));
+        while self.trees.len() > bounds.trees_max || self.bytes > bounds.bytes_max {
+            // Which one goes does not matter much: it is only watched, or can be read again.
+            let any = self.trees.keys().find(|other| **other != key).copied();
             match any {
                 Some(any) => self.forget(any),
                 None => break,
@@ -321,10 +367,18 @@ impl State {
     }
 
     fn forget(&mut self, key: Fingerprint) {
-        if let Some(tree) = self.watched.remove(&key) {
-            self.watched_bytes = self.watched_bytes.saturating_sub(tree.bytes());
+        if let Some((_, tree)) = self.trees.remove(&key) {
+            self.bytes = self.bytes.saturating_sub(tree.bytes());
         }
     }
+}
+
+/// What may be held in memory.
+#[derive(Clone, Copy)]
+struct Bounds {
+    trees_max: usize,
+    /// Of what is in the trees.
+    bytes_max: usize,
 }
 
 /// Opens a database of the state directory, and makes its tables.
@@ -390,10 +444,16 @@ const TREES_MAX: i64 = 100_000;
 const BYTES_MAX: i64 = 1 << 30;
 /// How long a database that was not there is taken not to be there.
 const ABSENCE_BELIEVED: Duration = Duration::from_millis(100);
-/// Conversations that are watched at a time.
-const TREES_WATCHED_MAX: usize = 4096;
-/// What they may take in memory, in bytes.
-const WATCHED_BYTES_MAX: usize = 32 << 20;
+/// Conversations that are watched.
+const WATCHED: Bounds = Bounds {
+    trees_max: 4096,
+    bytes_max: 32 << 20,
+};
+/// Conversations that are opened: a usual one is opened in no time.
+const OPENED: Bounds = Bounds {
+    trees_max: 256,
+    bytes_max: 8 << 20,
+};
 /// Rule sets that are remembered.
 const RULE_SETS_MAX: i64 = 64;
 /// How often other processes may be faster before a turn is not remembered.

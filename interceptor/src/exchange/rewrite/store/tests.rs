@@ -44,11 +44,12 @@ fn tree(key: &HashKey) -> Tree {
 }
 
 fn put(store: &Store, tree: &Tree) {
+    let tree = Arc::new(tree.clone());
     store.put(7, tree, &Known::default(), 1000).unwrap();
 }
 
 fn get(store: &Store, key: Fingerprint) -> Option<Tree> {
-    store.get(key, 1000).unwrap().tree
+    store.get(key, 1000).unwrap().tree.as_deref().cloned()
 }
 
 #[test]
@@ -100,8 +101,8 @@ fn of_processes_that_write_the_same_at_once_none_loses_a_turn() {
         for turn in 0..EACH {
             let known = store.get(7, 1000).unwrap();
             let directory = format!("/{name}/{turn}");
-            let tree = began(&key, known.tree.as_ref(), &directory, true);
-            store.put(7, &tree, &known, 1000).unwrap();
+            let tree = began(&key, known.tree.as_deref(), &directory, true);
+            store.put(7, Arc::new(tree), &known, 1000).unwrap();
         }
     };
     std::thread::scope(|scope| {
@@ -157,11 +158,13 @@ fn another_secret_forgets() {
 fn the_oldest_go_where_the_file_is_too_long() {
     let dir = tempfile::tempdir().unwrap();
     let (store, key) = Store::open(dir.path(), None).unwrap();
-    let tree = tree(&key);
+    let tree = Arc::new(tree(&key));
     for number in 0..64 {
         let used_at = i64::try_from(number).unwrap();
         let nothing = Known::default();
-        store.put(number, &tree, &nothing, used_at).unwrap();
+        store
+            .put(number, Arc::clone(&tree), &nothing, used_at)
+            .unwrap();
     }
     let mut state = store.lock();
     let database = store.database(&mut state, true).unwrap().unwrap();
@@ -173,4 +176,39 @@ fn the_oldest_go_where_the_file_is_too_long() {
     assert_eq!(oldest(database), 0);
     clean(database, 64, 4096).unwrap();
     assert_eq!(oldest(database), 5, "a sixteenth of them, and one");
+}
+
+#[test]
+fn what_is_held_opened_is_what_was_written_last_whoever_did() {
+    let dir = tempfile::tempdir().unwrap();
+    let (here, key) = Store::open(dir.path(), None).unwrap();
+    let (there, _) = Store::open(dir.path(), None).unwrap();
+    put(&here, &tree(&key));
+    let opened = here.get(7, 1000).unwrap().tree.unwrap();
+    let again = here.get(7, 1000).unwrap().tree.unwrap();
+    assert!(Arc::ptr_eq(&opened, &again), "it is not opened twice");
+    let known = there.get(7, 1000).unwrap();
+    let theirs = began(&key, known.tree.as_deref(), "/there", true);
+    there
+        .put(7, Arc::new(theirs.clone()), &known, 1000)
+        .unwrap();
+    assert_eq!(get(&here, 7), Some(theirs));
+}
+
+#[test]
+fn no_more_is_held_than_may_be() {
+    let mut held = Held::default();
+    let tree = Arc::new(tree(&HashKey::new([1; 16])));
+    let (trees_max, bytes) = (8, tree.bytes());
+    let bounds = |bytes_max| Bounds {
+        trees_max,
+        bytes_max,
+    };
+    for key in 0..20 {
+        held.hold(key, None, Arc::clone(&tree), bounds(usize::MAX));
+    }
+    assert_eq!((held.trees.len(), held.bytes), (8, 8 * bytes));
+    held.hold(20, None, Arc::clone(&tree), bounds(3 * bytes));
+    assert_eq!((held.trees.len(), held.bytes), (3, 3 * bytes));
+    assert!(held.tree(20).is_some(), "the latest stays");
 }
