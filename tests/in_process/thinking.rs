@@ -278,6 +278,19 @@ fn unknown_body() -> String {
     agent.body(DATE).to_string()
 }
 
+/// The same in the words of OpenRouter's chat completions.
+fn unknown_chat() -> String {
+    let body: Value = serde_json::from_str(&unknown_body()).unwrap();
+    let mut messages = body["messages"].as_array().unwrap().clone();
+    messages[1] = json!({ "role": "assistant", "content": "Yes.", "reasoning_details": [
+        { "type": "reasoning.text", "text": "Well.", "signature": "c2lnbmVk" }] });
+    messages[0]["content"] = json!("Begin elsewhere.");
+    let system = json!({ "role": "system", "content": body["system"] });
+    messages.insert(0, system);
+    let model = "anthropic/claude-opus-5.5";
+    json!({ "model": model, "reasoning": { "effort": "high" }, "messages": messages }).to_string()
+}
+
 /// A call to `host` with more fields in its head.
 fn call(host: &str, path: &str, more: &str, body: &[u8]) -> Vec<u8> {
     let length = body.len();
@@ -360,6 +373,7 @@ async fn a_refusal_that_counts_is_passed_on_as_it_came_however_it_is_cut_and_enc
 async fn every_host_that_hands_the_refusal_on_gets_the_other_form() {
     const BEDROCK: &str = "bedrock-runtime.us-east-1.amazonaws.com";
     const INVOKE: &str = "/model/us.anthropic.claude-opus-5-5/invoke";
+    const CHAT: &str = "/api/v1/chat/completions";
     const VERTEX: &str = "us-east5-aiplatform.googleapis.com";
     const PREDICT: &str = "/v1/projects/p/locations/us-east5/publishers/anthropic/models/\
                            claude-opus-5-5:streamRawPredict";
@@ -373,9 +387,13 @@ async fn every_host_that_hands_the_refusal_on_gets_the_other_form() {
         (BEDROCK, INVOKE, bearer, "identity"),
         (VERTEX, PREDICT, login, "gzip"),
         ("openrouter.ai", "/api/v1/messages", router, "zstd"),
+        ("openrouter.ai", CHAT, router, "identity"),
     ] {
         let version = r#"{"anthropic_version":"bedrock-2023-05-31","#;
-        let body = unknown_body().replacen('{', version, 1);
+        let body = match path {
+            CHAT => unknown_chat(),
+            _ => unknown_body().replacen('{', version, 1),
+        };
         let encoded = encode(encoding, body.as_bytes());
         let more = match encoding {
             "identity" => more.to_owned(),
@@ -384,7 +402,8 @@ async fn every_host_that_hands_the_refusal_on_gets_the_other_form() {
         let mut client = world.http1(server.addr, host).await;
         client.send(call(host, path, &more, &encoded)).await;
         let mut upstream = server.accept().await;
-        assert_eq!(upstream.message().await.body, encoded, "{host}");
+        let is_as_it_came = upstream.message().await.body == encoded;
+        assert!(is_as_it_came, "{host}{path}");
         let refused = error("400 Bad Request", "identity", &inside("Bad."), false);
         upstream.send(&refused).await;
         let again = upstream.message().await;

@@ -17,8 +17,7 @@ use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use weir_core::edit::{self, Edit};
-use weir_core::prompt::SegmentKind;
-use weir_core::rewrite::{Form, refuses_history};
+use weir_core::rewrite::{Form, may_be_bound, refuses_history};
 
 use super::answer;
 use super::decode::{self, Encoding};
@@ -100,12 +99,12 @@ impl Entry {
         trailers: Option<&HeaderMap>,
         came: Bytes,
     ) {
-        let Some(considered) = &self.considered else {
+        let (Some(call), Some(considered)) = (&self.call, &self.considered) else {
             return;
         };
-        let mut segments = considered.prompt.segments.iter();
-        let thinks = segments.any(|segment| segment.kind == SegmentKind::Thinking);
-        if !thinks || !self.may_edit() {
+        let model = call.model.as_deref().unwrap_or_default();
+        let prompt = &considered.prompt;
+        if !self.may_edit() || !may_be_bound(call.api, model, (&came, prompt)) {
             return;
         }
         let made = self.edits.iter();

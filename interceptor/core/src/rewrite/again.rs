@@ -5,8 +5,38 @@
 //! another one. Each form here is a function of the request and of what is remembered now. Which one the
 //! provider takes is noted at the turn, so that the next one takes it at once.
 
+use memchr::memmem;
+
+use crate::api::Api;
+use crate::prompt::{Prompt, SegmentKind};
+
 use super::planner::{FindRules, FindStandings, Planner};
+use super::thinking::is_claude;
 use super::{Plan, Request, RuleSet, Standings, Tree};
+
+/// Whether the history of a request may be refused: there is thinking in it that may be signed.
+#[must_use]
+pub fn may_be_bound(api: Api, model: &str, (body, prompt): (&[u8], &Prompt)) -> bool {
+    match api {
+        Api::Messages | Api::InvokeModel | Api::Converse => {
+            let mut segments = prompt.segments.iter();
+            segments.any(|segment| segment.kind == SegmentKind::Thinking)
+        }
+        // OpenRouter has it beside the content of a message.
+        Api::ChatCompletions => is_claude(model) && memmem::find(body, br#""signature""#).is_some(),
+        Api::Responses
+        | Api::Completions
+        | Api::Embeddings
+        | Api::Images
+        | Api::Audio
+        | Api::Realtime
+        | Api::GenerateContent
+        | Api::EmbedContent
+        | Api::CachedContents
+        | Api::Interactions
+        | Api::CohereChat => false,
+    }
+}
 
 /// Whether a provider says with this error that the history of a request is not the one that its
 /// signatures are bound to. The sentence is Anthropic's, which clouds and gateways hand on inside errors

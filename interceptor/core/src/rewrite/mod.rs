@@ -36,7 +36,7 @@ use crate::prompt::{HashKey, Prompt};
 use crate::volatile::learned::Prompts;
 use crate::volatile::{Rules, Span};
 
-pub use again::{Form, refuses_history};
+pub use again::{Form, may_be_bound, refuses_history};
 pub use breakpoints::{BREAKPOINT, Markable, breakpoints, family, routing};
 pub use effect::{
     About, Called, JUDGED_CALLS, RECONSIDERED_SECONDS, Shown, Standing, Standings, Switched,

@@ -34,7 +34,7 @@ fn is_unbound(model: &str) -> bool {
     UNBOUND.iter().any(is_listed)
 }
 
-fn is_claude(model: &str) -> bool {
+pub(super) fn is_claude(model: &str) -> bool {
     model.to_ascii_lowercase().contains("claude")
 }
 
