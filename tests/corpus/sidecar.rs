@@ -24,6 +24,8 @@ pub(crate) struct Weir {
     provider_clock: weir_simulator::Clock,
     clock: Arc<AtomicI64>,
     node: Node,
+    /// To which conversations move.
+    other: Node,
     clients: HashMap<Dialect, Client>,
 }
 
@@ -49,10 +51,34 @@ impl Weir {
             provider_clock,
             clock: Arc::default(),
             node: Node::Down,
+            other: Node::Down,
             clients: HashMap::new(),
         };
         weir.node = Node::Here(weir.world(TempDir::new().unwrap(), config));
         weir
+    }
+
+    /// Two sidecars with a state directory each.
+    pub(crate) fn pair(config: &Config) -> Self {
+        let mut weir = Self::start(config.clone());
+        weir.other = Node::Here(weir.world(TempDir::new().unwrap(), config.clone()));
+        weir
+    }
+
+    /// Has the other sidecar serve what comes next.
+    pub(crate) fn change_places(&mut self) {
+        self.clients.clear();
+        std::mem::swap(&mut self.node, &mut self.other);
+    }
+
+    /// How often a sidecar had no answer of the ledger in time, so that a call went as it came.
+    pub(crate) fn unreachable(&self) -> u64 {
+        let name = "weir_conversations_recalled_total{result=\"unreachable\"}";
+        let of = |node: &Node| match node {
+            Node::Here(world) => world.metric(name),
+            Node::There(_) | Node::Down => 0,
+        };
+        of(&self.node) + of(&self.other)
     }
 
     /// A process.

@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 
 use weir::process::config::CacheMode;
 
+use super::nodes::Shared;
 use super::replay::{Replay, Way};
 use super::session;
 use super::sidecar::{Weir, config};
@@ -107,13 +108,18 @@ async fn disturbed(
             replay.turn(turn, &mut Way::Through(&mut weir)).await;
         }
     }
+    let mut unreachable = usize::try_from(weir.unreachable()).unwrap();
     for ((row, replay), off) in rows().iter().zip(replays).zip(begin()) {
         let name = &row.session.name;
         let off = off.whole(&mut Way::Off).await;
         let disturbed = replay.replayed;
         assert_eq!(disturbed.refused, [""; 0], "{name}");
         let more = but(&disturbed.torn, &row.rewritten.torn);
-        assert_eq!(more, [""; 0], "{name}: torn by it");
+        if !more.is_empty() && more.len() <= unreachable {
+            unreachable -= more.len();
+        } else {
+            assert_eq!(more, [""; 0], "{name}: torn by it");
+        }
         let (cost, off) = (disturbed.nanodollars, off.nanodollars);
         let dearer = cost.saturating_sub(off) * 1000;
         assert!(dearer <= off * dearer_permille, "{name}: {cost}, {off}");
@@ -156,6 +162,21 @@ async fn what_a_provider_saw_stays_as_it_was_when_rewriting_is_switched_off_and_
             _ => return,
         };
         weir.restart(config(mode, "")).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_provider_saw_stays_as_it_was_when_all_conversations_move_between_nodes() {
+    let shared = Shared::start();
+    let weir = Weir::pair(&shared.config());
+    shared.connected().await;
+    // Each node knows of its own calls only, as above.
+    disturbed(weir, 50, Replay::begin, async |weir, turn| {
+        if turn > 0 {
+            shared.written().await;
+            weir.change_places();
+        }
     })
     .await;
 }
