@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -38,6 +39,8 @@ pub(crate) struct Held {
 #[derive(Default)]
 struct Shared {
     queue: Mutex<Queue>,
+    /// How much of what waits and what is being done plans.
+    plans: AtomicUsize,
     /// There is something to do, or somebody waits for it to be done.
     wake: Condvar,
     /// Nothing is left to do.
@@ -49,8 +52,6 @@ struct Queue {
     waiting: VecDeque<Work>,
     /// Of what waits and what is being done.
     bytes: usize,
-    /// How much of that plans.
-    plans: usize,
     is_busy: bool,
     /// The thread sleeps, so that it has to be woken.
     sleeps: bool,
@@ -110,7 +111,7 @@ impl Analyst {
 
     /// Whether plans are still to be made of prompts that were sent as they came.
     pub(super) fn has_plans(&self) -> bool {
-        self.shared.lock().plans > 0
+        self.shared.plans.load(Ordering::Acquire) > 0
     }
 
     /// Waits until all is done that was handed over; false, where that took longer.
@@ -161,9 +162,9 @@ impl Shared {
             if catch_unwind(AssertUnwindSafe(act)).is_err() {
                 tracing::error!("expected to look at a call, found a panic");
             }
+            self.plans.fetch_sub(usize::from(plans), Ordering::AcqRel);
             let mut queue = self.lock();
             queue.bytes = queue.bytes.saturating_sub(bytes);
-            queue.plans = queue.plans.saturating_sub(usize::from(plans));
             queue.is_busy = false;
             if queue.waiting.is_empty() {
                 self.done.notify_all();
@@ -196,7 +197,8 @@ impl Shared {
 
     fn add(&self, mut queue: MutexGuard<'_, Queue>, work: Work) {
         queue.bytes = queue.bytes.saturating_add(work.bytes);
-        queue.plans = queue.plans.saturating_add(usize::from(work.plans));
+        let plans = usize::from(work.plans);
+        self.plans.fetch_add(plans, Ordering::AcqRel);
         queue.waiting.push_back(work);
         let sleeps = queue.sleeps;
         drop(queue);

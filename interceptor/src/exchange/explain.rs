@@ -2,13 +2,13 @@
 //! answer.
 //!
 //! When a call is sent, what that takes is handed over to the analyst, who plans, learns and sketches
-//! in the order in which calls were sent. Once the call is over, what it used explains the rest. A
-//! provider thinks for longer than that takes, so that the record mostly is whole when it is written;
-//! where it is not, it is written as it is, and completed as soon as the analyst is there. No answer
-//! waits for it.
+//! in the order in which calls were sent. When the call is over, its record is written with what its
+//! usage tells, and the analyst adds what that and the prompt tell together: an entry in the journal,
+//! which mostly is in the batch of the record. No answer waits for any of it.
 //!
 //! Only hashes and lengths are kept, in memory, and of a bounded number of calls.
 
+use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher as _, Hash};
 use std::ops::Range;
@@ -36,6 +36,8 @@ pub(crate) struct CacheMemory {
     pub(super) seen: Mutex<Seen>,
     /// What the cache would hold had prompts been rewritten that were not, or the other way round.
     pub(super) replayed: Mutex<Replayed>,
+    /// When calls were sent that there was no room to look at: the latest of a family, until the next.
+    gaps: Mutex<HashMap<u64, i64>>,
 }
 
 impl Default for CacheMemory {
@@ -52,6 +54,7 @@ impl Default for CacheMemory {
             names,
             seen: Mutex::default(),
             replayed: Mutex::default(),
+            gaps: Mutex::default(),
         }
     }
 }
@@ -176,6 +179,7 @@ impl Entry {
             watched,
             bodies,
         };
+        let (family, sent_ms) = (looked.family, looked.sent_ms);
         let explaining = looked.bodies.is_some().then(Explaining::default);
         let given = explaining.clone();
         let work = Work {
@@ -186,6 +190,8 @@ impl Entry {
         match self.context.analyst.hand_over(work) {
             Ok(()) => self.explaining = explaining,
             Err(Full) => {
+                self.explaining = None;
+                self.context.cache.miss(family, sent_ms);
                 self.context.metrics.bound_reached(Bound::Explanations);
                 self.record.reasons.push("not_explained".to_owned());
             }
@@ -200,27 +206,22 @@ impl Entry {
         self.record.started_unix_ms.saturating_add(until_sent)
     }
 
-    /// Notes what the prompt cache did: at once, if its prompt has been looked at; else what is known
-    /// by now, and the rest is added to the record later.
+    /// Notes what is known by now of what the prompt cache did. Where its prompt is being looked at, the
+    /// rest is added to the record behind that.
     pub(super) fn explain(&mut self, judged: Judged, explaining: Option<Explaining>) {
-        let explained = match explaining {
-            None => judged.by_usage(),
-            Some(explaining) => match explaining.found() {
-                Some(analysis) => judged.explain(*analysis, &self.context),
-                None => {
-                    self.record.explain(judged.by_usage());
-                    self.unexplained = Some(Box::new(Unexplained {
-                        judged,
-                        explaining,
-                        provider: self.record.provider.clone(),
-                    }));
-                    return;
-                }
-            },
-        };
         let provider = &self.record.provider;
-        self.context.metrics.explained(provider, &explained);
-        self.record.explain(explained);
+        let by_usage = judged.by_usage();
+        match explaining {
+            None => self.context.metrics.explained(provider, &by_usage),
+            Some(explaining) => {
+                self.unexplained = Some(Box::new(Unexplained {
+                    judged,
+                    explaining,
+                    provider: provider.clone(),
+                }));
+            }
+        }
+        self.record.explain(by_usage);
     }
 
     /// Has a record published in its turn, and completed before if that is still to be done.
@@ -279,13 +280,15 @@ impl Known {
 }
 
 impl Looked {
-    /// Bytes of bodies that are held.
+    /// Bytes of bodies that are held: what was read, came and was sent is mostly one.
     fn bytes(&self) -> usize {
-        let watched = self.watched.iter().map(|(_, plain)| plain.len());
+        let watched = self.watched.iter().map(|(_, plain)| plain);
         let bodies = self.bodies.iter();
-        let sent = bodies.map(|bodies| bodies.sent.len().max(bodies.came.len()));
-        // What is watched is mostly what was sent, in the same memory.
-        watched.chain(sent).max().unwrap_or(0)
+        let bodies = bodies.flat_map(|bodies| [&bodies.came, &bodies.sent]);
+        let mut held: Vec<&Bytes> = watched.chain(bodies).collect();
+        held.dedup_by_key(|bytes| bytes.as_ptr());
+        let lengths = held.into_iter().map(Bytes::len);
+        lengths.fold(0, usize::saturating_add)
     }
 
     /// Plans what would have been done to the prompt, if that was not planned before, and sketches
@@ -390,6 +393,22 @@ impl Looked {
 }
 
 impl CacheMemory {
+    /// Notes that a call of a family is not known here.
+    fn miss(&self, family: u64, sent_ms: i64) {
+        let mut gaps = self.gaps.lock().unwrap_or_else(PoisonError::into_inner);
+        if gaps.len() < GAPS_MAX || gaps.contains_key(&family) {
+            gaps.insert(family, sent_ms);
+        }
+    }
+
+    /// Whether a call that was sent then is the first one known after one of its family that is not:
+    /// what it would have read from the cache in another form is not known either.
+    pub(super) fn follows_gap(&self, family: u64, sent_ms: i64) -> bool {
+        let mut gaps = self.gaps.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_behind = gaps.get(&family).is_some_and(|gap| *gap <= sent_ms);
+        is_behind && gaps.remove(&family).is_some()
+    }
+
     fn name(&self, of: &impl Hash) -> u64 {
         self.names.hash_one(of)
     }
@@ -408,5 +427,8 @@ fn known(spans: &[Span], rules: &Rules, prompt: &Prompt) -> Vec<Known> {
     });
     relative.collect()
 }
+
+/// Families of which it is known that calls are missing.
+const GAPS_MAX: usize = 256;
 
 static BUILTIN: LazyLock<Option<Rules>> = LazyLock::new(|| Rules::builtin().ok());

@@ -90,6 +90,7 @@ impl Judged {
             sent_ms: sketched.sent_ms,
             answered_ms: sketched.sent_ms.saturating_add(first_byte_ms),
         };
+        let is_known = !context.cache.follows_gap(sketched.family, sketched.sent_ms);
         let other = sketched.other.map(|other| {
             let (bytes, _) = other.bytes();
             let prompt = cache::share(usage.prompt(), bytes, sent);
@@ -112,7 +113,7 @@ impl Judged {
         Shown {
             explanation,
             rule,
-            other,
+            other: other.filter(|_| is_known),
             sent: sketched.sent,
             may_be_hurt: false,
         }

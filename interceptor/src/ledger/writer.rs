@@ -68,7 +68,11 @@ impl Shared {
 
     /// Journals an entry, or keeps it in memory; returns whether the writer must be woken.
     pub(super) fn write(&self, frame: Vec<u8>, handed: Handed) -> bool {
-        if let Err(error) = self.journal.append(&frame, Some(handed)) {
+        // What completes a record must not get ahead of it, where that waits for room.
+        let follows = matches!(handed, Handed::Entry(Entry::Explained { .. }));
+        if follows && lock(&self.overflow).len() > 0 {
+            self.keep(frame);
+        } else if let Err(error) = self.journal.append(&frame, Some(handed)) {
             *lock(&self.error) = Some(format!("journal: {error}"));
             self.keep(frame);
         }

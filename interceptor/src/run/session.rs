@@ -104,6 +104,9 @@ impl Session {
         runtime.block_on(sidecar.drain(timeout));
         // What is still running is given up: it was told to end. Its records are written now.
         runtime.shutdown_timeout(RUN_SHUTDOWN_TIMEOUT);
+        if !sidecar.settled(RUN_SHUTDOWN_TIMEOUT) {
+            warn!("what was given up is not explained, or waits in the journal for the next start");
+        }
         capture.close();
         let mut summary = sidecar.summary();
         summary.mode = Some(capture.mode());

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::{StatusCode, Version};
 use rusqlite::{Connection, OpenFlags};
@@ -103,9 +103,22 @@ async fn what_is_being_found_out_when_weir_ends_is_found_out_first() {
     for (turn, tools) in [["Read", "Edit"], ["Edit", "Read"]].iter().enumerate() {
         answered(&mut client, &at("noon", tools, 2 * turn + 1)).await;
     }
-    drop((client, held));
-    let state = world.stop().await;
-    let reason = last_row(state.path()).cache_reason;
+    drop(client);
+    let (ended, has_ended) = tokio::sync::oneshot::channel();
+    let end = async {
+        world.sidecar.drain(PATIENCE).await;
+        let reason = last_row(world.state()).cache_reason;
+        // The other side may have stopped to wait for it.
+        let _is_heard = ended.send(());
+        reason
+    };
+    // An end that did not wait would come well within this; one that waits never does.
+    let release = async {
+        let early = tokio::time::timeout(Duration::from_millis(300), has_ended).await;
+        assert!(early.is_err(), "weir ended before all was found out");
+        drop(held);
+    };
+    let (reason, ()) = tokio::join!(end, release);
     assert_eq!(reason.as_deref(), Some("tools_changed"));
 }
 
@@ -184,6 +197,10 @@ async fn what_began_unedited_stays_so_where_the_mode_changes_before_it_was_looke
     // The same once more, as a client does that got no answer: it is the same conversation.
     let mut client = connect(&world, &simulator).await;
     answered(&mut client, &first).await;
+    // It is planned at once, so that what waits gets no longer by it.
+    let metrics = world.sidecar.metrics();
+    let observed = "weir_rewritten_calls_total{result=\"observed\"} 1";
+    assert!(metrics.contains(observed), "{metrics}");
     drop(held);
     assert!(world.sidecar.settled(PATIENCE));
     let second = at("2026-06-09T09:15:38Z", &["Read"], 3);

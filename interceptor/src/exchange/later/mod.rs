@@ -322,12 +322,15 @@ impl Waiting {
     }
 
     /// Has a call wait; gives those back that are too many.
-    fn insert(&mut self, hash: u64, waits: Waits) -> Vec<Waits> {
+    fn insert(&mut self, hash: u64, mut waits: Waits) -> Vec<Waits> {
         let mut given_up = Vec::new();
         if self.calls.len() >= WAITING_MAX {
             let oldest = self.calls.iter().min_by_key(|(_, waits)| waits.opened);
             let oldest = oldest.map(|(hash, _)| *hash);
             given_up.extend(oldest.and_then(|oldest| self.calls.remove(&oldest)));
+        }
+        if self.calls.len() >= EXPLAINED_MAX {
+            waits.explaining = None;
         }
         given_up.extend(self.calls.insert(hash, waits));
         given_up
@@ -385,6 +388,8 @@ const WAIT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Responses in the background whose end is not known, about 2 KB each; and as many estimates.
 const WAITING_MAX: usize = 4096;
+/// Those among them that are explained when their end is known: at most 128 KiB more each.
+const EXPLAINED_MAX: usize = 256;
 
 #[cfg(test)]
 mod tests {

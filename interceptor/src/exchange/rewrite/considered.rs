@@ -203,12 +203,8 @@ impl Entry {
 
     /// Whether no prompt can be edited: none that begins now, and of none it is remembered that it
     /// was. Then a plan may be made while the provider is at the call.
-    ///
-    /// Where `mode` has become `rewrite`, that holds until the plans are made of all that was sent as
-    /// it came: a conversation that began so is never edited, which is known only then.
     pub(in crate::exchange) fn only_watches(&self) -> bool {
-        let rewrites = self.rules.config.cache.mode == CacheMode::Rewrite;
-        (!rewrites || self.context.analyst.has_plans())
+        self.rules.config.cache.mode != CacheMode::Rewrite
             && self.context.rewriter.nodes.is_none()
             && self.context.rewriter.store.has_only_watched()
     }
@@ -221,7 +217,10 @@ impl Entry {
             Some(Kind::Subscription | Kind::OAuth) => return Some(Only::Subscription),
             Some(Kind::ApiKey | Kind::CloudIam) | None => {}
         }
-        if self.rules.config.cache.mode != CacheMode::Rewrite || self.rules.config.observe {
+        let rewrites = self.rules.config.cache.mode == CacheMode::Rewrite;
+        // Where the mode has changed, plans may be left of what was sent as it came before: that a
+        // conversation began so, and is never to be edited, is known only when they are made.
+        if !rewrites || self.rules.config.observe || self.context.analyst.has_plans() {
             return Some(Only::Observed);
         }
         let tokens = self.priced()?.terms.estimate.reserved;
