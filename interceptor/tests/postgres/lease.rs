@@ -211,7 +211,7 @@ async fn what_is_long_over_is_dropped_and_what_counts_is_not() {
         .unwrap();
     assert_eq!(server.number("SELECT weir.ownerless()").await, 4);
     // 500 ms and a month.
-    let purge = "SELECT weir.purge(2678400500, 1)";
+    let purge = "SELECT weir.purge(2678400500, 1) + weir.purge_rolling(1)";
     // One row of each table at once: spent twice, a lease, two accounts, and the node that is over.
     assert_eq!(server.number(purge).await, 5);
     assert_eq!(server.number(purge).await, 1);
@@ -241,18 +241,18 @@ async fn what_is_long_over_is_dropped_and_what_counts_is_not() {
         .unwrap();
     assert_eq!(server.number("SELECT weir.ownerless()").await, 0);
     // When the rest of the rolling ones is over, it goes, unless somebody may not know of a reset yet.
-    let later = "SELECT weir.purge(2678400501, 9)";
+    let later = "SELECT weir.purge(2678400501, 9) + weir.purge_rolling(9)";
     client
         .batch_execute(
             "UPDATE weir.lease SET allowed = 0 WHERE account LIKE '%leased';
              INSERT INTO weir.cap_change (seen, at_ms, cap, kind, nanos, tokens, calls, author, reason)
-             VALUES (pg_current_snapshot(), 2678400502, 'c', 'reset', 0, 0, 0, 'a', 'b')",
+             VALUES (pg_current_snapshot(), 0, 'c', 'reset', 0, 0, 0, 'a', 'b')",
         )
         .await
         .unwrap();
     assert_eq!(server.number(later).await, 1, "what was spent");
     client
-        .batch_execute("DELETE FROM weir.cap_change")
+        .batch_execute("UPDATE weir.cap_change SET written_at = now() - interval '61 minutes'")
         .await
         .unwrap();
     assert_eq!(server.number(later).await, 2);
@@ -288,11 +288,13 @@ async fn what_is_asked_of_an_account_while_it_is_dropped_is_in_the_books() {
     .await
     .unwrap();
     let drops = server.client().await;
-    let drops = tokio::spawn(async move {
-        drops
-            .query_typed("SELECT weir.purge_rolling(1, 9)", &[])
-            .await
-    });
+    // As long as this test may take to look.
+    drops
+        .batch_execute("ALTER FUNCTION weir.purge_rolling SET lock_timeout = '60s'")
+        .await
+        .unwrap();
+    let drops =
+        tokio::spawn(async move { drops.query_typed("SELECT weir.purge_rolling(9)", &[]).await });
     let waiting =
         "SELECT count(*) FROM pg_locks WHERE NOT granted AND mode = 'ShareRowExclusiveLock'";
     let until = Instant::now() + Duration::from_secs(60);
@@ -305,6 +307,61 @@ async fn what_is_asked_of_an_account_while_it_is_dropped_is_in_the_books() {
     assert_eq!(dropped, 0, "it is in use by now");
     let allowed = "SELECT allowed FROM weir.lease WHERE account = 'c:money:rolling24:a'";
     assert_eq!(server.number(allowed).await, 7);
+}
+
+/// Somebody is slow to ask of an account, while two nodes drop what is over: both leave it for later, and whoever else
+/// asks has an answer.
+#[tokio::test]
+async fn nodes_that_drop_at_once_keep_neither_each_other_nor_calls_waiting() {
+    let server = with_tables().await;
+    let client = server.client().await;
+    let sql = "SELECT weir.register($1, $2, $3)";
+    assert!(one::<bool>(&client, sql, "h", 1).await);
+    client
+        .batch_execute("INSERT INTO weir.account VALUES ('c:money:rolling24:unused')")
+        .await
+        .unwrap();
+    let slow = server.client().await;
+    slow.batch_execute("BEGIN; INSERT INTO weir.account VALUES ('c:money:rolling24:slow')")
+        .await
+        .unwrap();
+    let purge = [
+        "SELECT weir.purge(2678400500, 9)",
+        "SELECT weir.purge_rolling(9)",
+    ];
+    let mut nodes = Vec::new();
+    for _ in 0..2 {
+        let node = server.client().await;
+        nodes.push(tokio::spawn(async move {
+            node.query_typed(purge[0], &[]).await.unwrap();
+            let rows = node.query_typed(purge[1], &[]).await.unwrap();
+            assert_eq!(rows[0].get::<_, i64>(0), 0, "it went on");
+        }));
+    }
+    let question = Take {
+        account: "c:money:rolling24:asked".to_owned(),
+        holder: "h".to_owned(),
+        epoch: 1,
+        number: 1,
+        least: 7,
+        most: 7,
+        limit: 2_000,
+        from_ms: 0,
+        seed: 0,
+    };
+    let within = Duration::from_secs(20);
+    let asked = tokio::time::timeout(within, put_to(&client, &question)).await;
+    assert!(asked.expect("a call waits for nodes that drop").is_ok());
+    for node in nodes {
+        let ended = tokio::time::timeout(within, node).await;
+        ended.expect("nodes wait for each other").unwrap();
+    }
+    slow.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(
+        server.number(purge[1]).await,
+        2,
+        "unused, and not asked again"
+    );
 }
 
 #[tokio::test]

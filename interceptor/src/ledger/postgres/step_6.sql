@@ -9,13 +9,16 @@ CREATE FUNCTION weir.counts_for_ms(account text) RETURNS bigint LANGUAGE sql IMM
 $$;
 
 -- Drops what the books have of windows that were over before a moment, at most so many rows of each table at once,
--- accounts of rolling windows of which nothing is spent or leased, and nodes that have ended and left nothing.
--- Returns how many rows those were. Nodes of an older version go on calling the function with three arguments.
+-- and nodes that have ended and left nothing. Returns how many rows those were; none while somebody else is at it.
+-- Nodes of an older version go on calling the function with three arguments.
 CREATE FUNCTION weir.purge(before_ms bigint, most bigint) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
     gone bigint;
     all_gone bigint := 0;
 BEGIN
+    IF NOT pg_try_advisory_xact_lock(hashtext('weir.purge')) THEN
+        RETURN 0;
+    END IF;
     DELETE FROM weir.spent WHERE ctid = ANY (ARRAY(
         SELECT ctid FROM weir.spent
         -- What counts for ever began before time did.
@@ -35,7 +38,7 @@ BEGIN
         WHERE weir.began_ms(id) < before_ms - weir.counts_for_ms(id) LIMIT most
     ));
     GET DIAGNOSTICS gone = ROW_COUNT;
-    all_gone := all_gone + gone + weir.purge_rolling(before_ms, most);
+    all_gone := all_gone + gone;
     DELETE FROM weir.holder AS h WHERE lives_until IS NULL
         AND NOT EXISTS (SELECT 1 FROM weir.journal WHERE instance = h.id)
         AND NOT EXISTS (SELECT 1 FROM weir.admission WHERE instance = h.id)
@@ -44,13 +47,22 @@ BEGIN
     RETURN all_gone + gone;
 END $$;
 
--- Accounts of rolling windows of which nothing is spent or leased. The next who asks of one says again what is known
--- to be spent in it; so none goes while somebody may not have heard of a reset.
-CREATE FUNCTION weir.purge_rolling(before_ms bigint, most bigint) RETURNS bigint LANGUAGE plpgsql AS $$
+-- When a change was written down, by the one clock that all nodes share.
+ALTER TABLE weir.cap_change ADD COLUMN written_at timestamptz NOT NULL DEFAULT now();
+
+-- Drops accounts of rolling windows of which nothing is spent or leased. The next who asks of one says again what is
+-- known to be spent in it; so none goes while somebody may not have heard of a reset. To be called by itself: whoever
+-- has written to the table of accounts before and waits here keeps another one waiting who has, too. Those that ask
+-- of accounts wait for it no longer than it may wait: where it has to, it drops nothing.
+CREATE FUNCTION weir.purge_rolling(most bigint) RETURNS bigint LANGUAGE plpgsql
+SET lock_timeout = '200ms' AS $$
 DECLARE
     idle text[];
 BEGIN
-    IF EXISTS (SELECT 1 FROM weir.cap_change WHERE kind = 'reset' AND at_ms >= before_ms) THEN
+    IF EXISTS (
+        SELECT 1 FROM weir.cap_change
+        WHERE kind = 'reset' AND written_at > now() - interval '1 hour'
+    ) THEN
         RETURN 0;
     END IF;
     idle := ARRAY(SELECT id FROM weir.idle_rolling(most) AS id);
@@ -63,6 +75,8 @@ BEGIN
     DELETE FROM weir.lease WHERE account = ANY (idle);
     DELETE FROM weir.account WHERE id = ANY (idle);
     RETURN cardinality(idle);
+EXCEPTION WHEN lock_not_available THEN
+    RETURN 0;
 END $$;
 
 CREATE FUNCTION weir.idle_rolling(most bigint) RETURNS SETOF text LANGUAGE sql STABLE AS $$

@@ -205,6 +205,10 @@ impl Store {
             "SELECT weir.purge($1, $2)",
             &[(&before_ms, Type::INT8), (&PURGE_ROWS, Type::INT8)],
         )?;
+        let idle = self.number(
+            "SELECT weir.purge_rolling($1)",
+            &[(&PURGE_ROWS, Type::INT8)],
+        )?;
         let forgotten = self.number(
             "SELECT weir.purge_conversations($1, $2, $3, $4)",
             &[
@@ -215,7 +219,7 @@ impl Store {
             ],
         )?;
         // Where there is more, it goes with the next looks.
-        if gone.max(forgotten) < PURGE_ROWS {
+        if gone.max(idle).max(forgotten) < PURGE_ROWS {
             self.purged_at = Some(Instant::now());
         }
         Ok(())
