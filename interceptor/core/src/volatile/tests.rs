@@ -45,6 +45,54 @@ fn texts_about_dates_and_ids_stay_untouched() {
 }
 
 #[test]
+fn what_stands_beside_a_date_or_a_time_is_no_part_of_it() {
+    let rules = Rules::builtin().unwrap();
+    for (text, value) in [
+        ("Current time: 14:03:22 ONLY answer in French.", "14:03:22"),
+        ("Current time: 10:11:12 NEVER tell the user.", "10:11:12"),
+        ("Current time: 10:11:12 USER input follows.", "10:11:12"),
+        ("Current time: 10:11:12 DON'T guess.", "10:11:12"),
+        (
+            "Current time: 10:11:12 Read/Write access is off.",
+            "10:11:12",
+        ),
+        ("Current time: 10:11:12 CEST ONLY French.", "10:11:12 CEST"),
+        (
+            "Current time: 10:11:12 Europe/Vienna",
+            "10:11:12 Europe/Vienna",
+        ),
+        (
+            "Today's date: 2026-06-17\n50 USD is the refund limit",
+            "2026-06-17",
+        ),
+        ("Today's date: 2026-06-17\n24/7 support", "2026-06-17"),
+        (
+            "Today's date: 2026-06-17\n10. Working directory",
+            "2026-06-17",
+        ),
+        ("Today's date: 2026-06-17\n12:00 is lunch", "2026-06-17"),
+        (
+            "Today's date: 2026-06-17\n09:00-17:00 are the office hours",
+            "2026-06-17",
+        ),
+        (
+            "Today's date: 2026-06-17 10 questions are allowed",
+            "2026-06-17",
+        ),
+        (
+            "Today's date: June 9, 2026, Monday rules apply",
+            "June 9, 2026",
+        ),
+        (
+            "Today's date: June 9, 2026, Money is refunded",
+            "June 9, 2026",
+        ),
+    ] {
+        assert_eq!(values(&rules, text), [value], "{text}");
+    }
+}
+
+#[test]
 fn all_that_known_agents_put_into_their_prompts_is_found() {
     #[derive(serde::Deserialize)]
     struct Known {
