@@ -62,11 +62,11 @@ async fn connected(server: &Server, nodes: i64) {
     }
 }
 
-/// Until conversations were written more than `before` times.
+/// Until a conversation was written since `before`, which is what [`WRITTEN`] gave then.
 async fn written_after(server: &Server, before: i64) {
     let until = Instant::now() + PATIENCE;
     while server.number(WRITTEN).await <= before {
-        assert!(Instant::now() < until, "nothing was written after {before}");
+        assert!(Instant::now() < until, "nothing was written");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
@@ -100,8 +100,10 @@ async fn a_conversation_goes_on_at_another_node_and_back_as_if_there_were_one() 
             client(&nodes[1], &simulator).await,
         ];
         for date in before {
+            let written = server.number(WRITTEN).await;
             let mut other = Agent::new(model, thinks, &format!("Begin on {date}."));
             assert_eq!(other.turn(&mut clients[0], date).await, StatusCode::OK);
+            written_after(&server, written).await;
         }
         let mut agent = Agent::new(model, thinks, "Begin.");
         let turns = [
@@ -114,9 +116,6 @@ async fn a_conversation_goes_on_at_another_node_and_back_as_if_there_were_one() 
             (0, "2026-06-20"),
         ];
         let mut date_before = "";
-        if !before.is_empty() {
-            written_after(&server, 1).await;
-        }
         for (turn, (at, date)) in turns.into_iter().enumerate() {
             let written = server.number(WRITTEN).await;
             let status = agent.turn(&mut clients[at], date).await;
@@ -197,6 +196,55 @@ async fn conversations_that_begin_alike_at_two_nodes_at_once_all_change_places()
     for node in &nodes {
         assert_recalled(node, "found", 6);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_written_after_a_purge_is_read_before_it_is_written_over() {
+    let simulator = Simulator::start(Options::default()).unwrap();
+    let server = Server::start();
+    let secrets = TempDir::new().unwrap();
+    let secret = secret(&secrets, "shared", &[7; 32]);
+    let here = node(&simulator, &server, &secret, "");
+    let there = node(&simulator, &server, &secret, "");
+    connected(&server, 2).await;
+    let mut client_here = client(&here, &simulator).await;
+    let mut client_there = client(&there, &simulator).await;
+    let [mut one, mut other] = [(); 2].map(|()| Agent::new(THINKS, true, "Begin."));
+    assert_eq!(
+        one.turn(&mut client_here, "2026-06-17").await,
+        StatusCode::OK
+    );
+    written_after(&server, 0).await;
+    let purge = "DELETE FROM weir.conversation";
+    server.client().await.execute(purge, &[]).await.unwrap();
+    assert_eq!(
+        other.turn(&mut client_there, "2026-05-05").await,
+        StatusCode::OK
+    );
+    written_after(&server, 0).await;
+    // The same first message: the same row, of which this node wrote the first version, too. It asks
+    // nobody, since it served all turns before.
+    let written = server.number(WRITTEN).await;
+    for date in ["2026-06-17", "2026-06-18"] {
+        one.says(&format!("Go on before {date}."));
+        assert_eq!(one.turn(&mut client_here, date).await, StatusCode::OK);
+    }
+    assert_recalled(&here, "found", 0);
+    written_after(&server, written).await;
+    let third = node(&simulator, &server, &secret, "");
+    // The others wrote last.
+    connected(&server, 1).await;
+    let mut client_third = client(&third, &simulator).await;
+    other.says("Go on otherwise.");
+    assert_eq!(
+        other.turn(&mut client_third, "2026-05-05").await,
+        StatusCode::OK,
+        "what it began with stands in its prefix"
+    );
+    let mut received = simulator.received();
+    received.retain(|request| String::from_utf8_lossy(&request.body).contains("2026-05-05"));
+    assert_eq!(received.len(), 2);
+    assert_each_continues(&received);
 }
 
 /// Searches the rows as they are for what was in the prompts and in the rules.

@@ -29,7 +29,7 @@ pub(crate) struct Conversations {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Sealed {
     pub(crate) bytes: Vec<u8>,
-    /// Goes up with each write; 0 is before the first.
+    /// Of one write and no other, as the table says; 0 is before the first.
     pub(crate) version: i64,
 }
 
@@ -103,9 +103,11 @@ impl Conversations {
     ) -> Result<Option<i64>, LedgerError> {
         let rows = self
             .query(
-                "INSERT INTO weir.conversation AS c (key, sealed, version) VALUES ($1, $2, $3 + 1)
+                "INSERT INTO weir.conversation AS c (key, sealed, version)
+                 VALUES ($1, $2, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint)
                  ON CONFLICT (key) DO UPDATE
-                 SET sealed = excluded.sealed, version = excluded.version, updated_at = now()
+                 SET sealed = excluded.sealed, version = greatest(excluded.version, c.version + 1),
+                     updated_at = now()
                  WHERE c.version = $3 RETURNING version",
                 &[
                     (&key, Type::BYTEA),

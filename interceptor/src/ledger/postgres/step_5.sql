@@ -1,6 +1,8 @@
 -- What conversations were given that are edited, sealed by the nodes under a secret that is not here:
--- a conversation by the keyed hash of its beginning, a set of rules by its name. `version` goes up with
--- each write, so that of two nodes that write at once the second one looks again.
+-- a conversation by the keyed hash of its beginning, a set of rules by its name. Each write has a `version`
+-- of its own, so that of two nodes that write at once the second one looks again: it goes up, and begins
+-- at the microseconds since 1970, not at 1, so that a row that was purged and written anew, or restored
+-- from a copy, has no version by which a node remembers an earlier row.
 CREATE TABLE weir.conversation (
     key bytea PRIMARY KEY,
     sealed bytea NOT NULL,
