@@ -124,6 +124,7 @@ async fn the_database_answers_as_its_model_does() {
                     limit: 2_000,
                     from_ms: dice.below(3) * 100,
                     seed: dice.below(300),
+                    seed_ms: dice.below(4) * 100,
                 };
                 let expected = book.take(&question);
                 assert_eq!(
@@ -172,6 +173,7 @@ async fn absurd_usage_fills_the_books_and_stops_nothing() {
         limit: 2_000,
         from_ms: 0,
         seed: 0,
+        seed_ms: 0,
     };
     let expected = book.take(&question);
     assert_eq!(put_to(&client, &question).await.unwrap(), expected);
@@ -278,6 +280,7 @@ async fn what_is_asked_of_an_account_while_it_is_dropped_is_in_the_books() {
         limit: 2_000,
         from_ms: 0,
         seed: 0,
+        seed_ms: 0,
     };
     put_to(&client, &question(1)).await.unwrap();
     // What drops it is held up where it has found it and waits for those that ask.
@@ -348,6 +351,7 @@ async fn nodes_that_drop_at_once_keep_neither_each_other_nor_calls_waiting() {
         limit: 2_000,
         from_ms: 0,
         seed: 0,
+        seed_ms: 0,
     };
     let within = Duration::from_secs(20);
     let asked = tokio::time::timeout(within, put_to(&client, &question)).await;

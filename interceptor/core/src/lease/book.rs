@@ -233,7 +233,7 @@ impl Account {
         self.is_seeded = true;
         let missing = take.seed.saturating_sub(self.spent_since(take.from_ms));
         if missing > 0 {
-            self.spend("", take.from_ms, missing);
+            self.spend("", take.seed_ms, missing);
         }
     }
 

@@ -73,6 +73,8 @@ pub struct Take {
     /// What is known to be spent in the window by calls that were not charged to the account: only
     /// the first who asks is believed.
     pub seed: i64,
+    /// Where in time that counts from then on.
+    pub seed_ms: i64,
 }
 
 /// What the book answers.

@@ -48,6 +48,8 @@ pub struct Ask<'a> {
     pub from_ms: i64,
     /// As in [`Take`].
     pub seed: i64,
+    /// As in [`Take`].
+    pub seed_ms: i64,
 }
 
 /// A sign of life.
@@ -248,6 +250,7 @@ impl Slices {
             limit: ask.limit,
             from_ms: ask.from_ms,
             seed: ask.seed,
+            seed_ms: ask.seed_ms,
         })
     }
 

@@ -78,6 +78,7 @@ fn spend_alone(
             limit,
             from_ms: 0,
             seed: 0,
+            seed_ms: 0,
         };
         let take = slices.ask(&ask, 0).unwrap();
         let answer = book.take(&take);
@@ -143,6 +144,7 @@ fn who_first_asks_tells_what_was_spent_before() {
         limit: 100,
         from_ms: 50,
         seed: 95,
+        seed_ms: 80,
     };
     let take = slices.ask(&ask, 0).unwrap();
     let answer = book.take(&take);
@@ -157,8 +159,20 @@ fn who_first_asks_tells_what_was_spent_before() {
     assert_eq!(slices.short("a", 10, 100), Some(expected));
     assert_eq!(slices.short("a", 5, 100), None);
     assert_eq!(slices.short("a", 10, 10_000), None);
-    assert_eq!(book.spent("a", 50), 95);
-    assert_eq!(book.spent("a", 51), 0);
+    // A rolling window goes on: what was told counts for the next who asks, too, and is told once.
+    let mut next = Slices::new("m");
+    register(&mut next, &mut book, "m");
+    let later = |from_ms| Ask {
+        from_ms,
+        seed: 5,
+        seed_ms: from_ms + 30,
+        ..ask
+    };
+    let take = next.ask(&later(80), 0).unwrap();
+    assert_eq!(book.take(&take), expected);
+    next.answered(&take, None, 0);
+    let take = next.ask(&later(81), 0).unwrap();
+    assert!(matches!(book.take(&take), Answer::Granted { .. }));
 }
 
 #[test]
@@ -172,6 +186,7 @@ fn an_account_is_forgotten_once_all_of_it_is_given_back() {
         limit: 1_000,
         from_ms: 0,
         seed: 0,
+        seed_ms: 0,
     };
     let take = slices.ask(&ask(0, 10), 0).unwrap();
     assert!(!slices.forget_if_unheld("a"), "it may be answered");

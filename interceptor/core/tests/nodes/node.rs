@@ -21,6 +21,7 @@ impl World {
             limit: LIMIT,
             from_ms: start,
             seed: 0,
+            seed_ms: start,
         };
         if used + need <= node.slices.allowed(&account, now) {
             self.admit(at, need, &account, start);
@@ -140,6 +141,7 @@ impl World {
                 limit: LIMIT,
                 from_ms: start,
                 seed: 0,
+                seed_ms: start,
             };
             let take = node.slices.give_back(&ask, now);
             self.ask(at, take);

@@ -65,6 +65,7 @@ impl Part<'_> {
             limit: self.limit,
             from_ms: self.of.period_start_ms,
             seed: self.spent,
+            seed_ms: charged_at(self.of),
         }
     }
 
@@ -159,7 +160,7 @@ fn account(of: &AccountUse, measure: Measure) -> String {
     format!("{:016x}:{}:{window}:{whose}", of.cap_id, measure.name())
 }
 
-/// When a call counts: of a rolling window, at the end of a step of it.
+/// When what is spent by now counts: of a rolling window, at the end of a step of it.
 fn charged_at(of: &AccountUse) -> i64 {
     if !matches!(of.window, Window::Rolling(_)) {
         return of.period_start_ms;
@@ -179,3 +180,53 @@ fn unsigned(value: i64) -> u64 {
 
 /// Of the hash of whose account it is.
 const WHOSE_BYTES: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use weir_core::caps::{Limits, OnExceed};
+
+    fn account_use(window: Window, period_start_ms: i64) -> AccountUse {
+        let money = Money::from_nanos(90);
+        AccountUse {
+            cap: "c".to_owned(),
+            cap_id: 1,
+            key: String::new(),
+            window,
+            period_start_ms,
+            on_exceed: OnExceed::Block,
+            breaker: false,
+            clamp: false,
+            limits: Limits {
+                money: Some(money),
+                ..Limits::default()
+            },
+            spent: Amount {
+                money,
+                ..Amount::ZERO
+            },
+            own: Amount::ZERO,
+            amount: Amount::ZERO,
+            granted: None,
+        }
+    }
+
+    /// A moment later, a rolling window begins later: what was spent before the account was known to the books
+    /// counts then, too.
+    #[test]
+    fn what_was_spent_before_counts_for_as_long_as_what_is_spent_now() {
+        let day_ms = 86_400_000;
+        let begins = unix_ms() - day_ms;
+        let rolling = Window::Day.rolling().unwrap();
+        let of = account_use(rolling, begins);
+        let part = parts_of(&of).next().unwrap();
+        let ask = part.ask();
+        assert_eq!((ask.seed, ask.from_ms), (90, begins));
+        let seeded_ms = ask.seed_ms;
+        assert!(seeded_ms > begins + day_ms - 1, "{seeded_ms}");
+        assert!(seeded_ms <= unix_ms() + day_ms / 24, "{seeded_ms}");
+        let of = account_use(Window::Day, begins);
+        let part = parts_of(&of).next().unwrap();
+        assert_eq!(part.ask().seed_ms, begins);
+    }
+}

@@ -241,7 +241,7 @@ pub async fn put_to(client: &Client, take: &Take) -> Result<Answer, tokio_postgr
     let rows = client
         .query_typed(
             "SELECT state, now_allowed, now_spent, now_held
-             FROM weir.take($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+             FROM weir.take($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
             &[
                 (&take.account, Type::TEXT),
                 (&take.holder, Type::TEXT),
@@ -252,6 +252,7 @@ pub async fn put_to(client: &Client, take: &Take) -> Result<Answer, tokio_postgr
                 (&take.limit, Type::INT8),
                 (&take.from_ms, Type::INT8),
                 (&take.seed, Type::INT8),
+                (&take.seed_ms, Type::INT8),
                 (&FREE_SHARE, Type::INT8),
             ],
         )

@@ -101,3 +101,35 @@ $$;
 
 -- A reset that has to wait gives up before whoever typed it does, who could not tell else whether it holds.
 ALTER FUNCTION weir.change_cap(jsonb, text[]) SET lock_timeout = '2s';
+
+-- As the one with ten arguments, which nodes of an older version go on calling; but what the first who asks says was
+-- spent counts at `seed_ms`, since a rolling window begins later for whoever asks next.
+CREATE FUNCTION weir.take(
+    of_account text, who text, as_epoch bigint, question bigint, at_least bigint, at_most bigint,
+    limit_of_all bigint, from_ms bigint, seed bigint, seed_ms bigint, free_share bigint,
+    OUT state text, OUT now_allowed bigint, OUT now_spent bigint, OUT now_held bigint
+) LANGUAGE plpgsql AS $$
+DECLARE
+    known numeric;
+BEGIN
+    PERFORM 1 FROM weir.holder
+    WHERE id = who AND epoch = as_epoch AND lives_until IS NOT NULL FOR SHARE;
+    IF FOUND THEN
+        INSERT INTO weir.account VALUES (of_account) ON CONFLICT DO NOTHING;
+        UPDATE weir.account SET seeded = true WHERE id = of_account AND NOT seeded;
+        IF FOUND THEN
+            SELECT coalesce(sum(amount), 0) INTO known
+            FROM weir.spent WHERE account = of_account AND at_ms >= from_ms;
+            IF seed > known THEN
+                INSERT INTO weir.spent AS s
+                VALUES (of_account, '', seed_ms, weir.clamped(seed - known))
+                ON CONFLICT (account, holder, at_ms)
+                DO UPDATE SET amount = weir.clamped(s.amount::numeric + excluded.amount);
+            END IF;
+        END IF;
+    END IF;
+    SELECT t.* INTO state, now_allowed, now_spent, now_held
+    FROM weir.take(
+        of_account, who, as_epoch, question, at_least, at_most, limit_of_all, from_ms, 0, free_share
+    ) AS t;
+END $$;
