@@ -5,7 +5,7 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use crate::process::config::{self, CacheMode};
+use crate::process::config::{self, CacheMode, Config};
 
 /// `cache.secret_file`, as it was at the start. Never printed.
 pub(crate) struct Secret(Vec<u8>);
@@ -25,6 +25,20 @@ impl Secret {
             );
         }
         Ok(secret)
+    }
+
+    /// What is to be said of caps where there are other nodes and no secret is configured: each node
+    /// names keys otherwise, so none knows what the others spent.
+    pub(crate) fn missed_by_caps(config: &Config, is_fleet: bool) -> Option<String> {
+        let caps = config.caps_by_key();
+        let is_missing = is_fleet && config.cache.secret_file.is_none() && !caps.is_empty();
+        is_missing.then(|| {
+            format!(
+                "caps by key do not hold across nodes: each node spends the whole limit of {} by \
+                 itself; give all nodes one cache.secret_file",
+                caps.join(", ")
+            )
+        })
     }
 
     /// Reads the secret.
@@ -101,6 +115,29 @@ mod tests {
             Ok(secret) => format!("{} bytes", secret.bytes().len()),
             Err(error) => error.to_string(),
         }
+    }
+
+    #[test]
+    fn caps_by_key_on_many_nodes_want_a_secret() {
+        let said = |text: &str, is_fleet| {
+            let config = Config::parse(text, Path::new("weir.toml")).unwrap();
+            Secret::missed_by_caps(&config, is_fleet)
+        };
+        let cap = |rest: &str| {
+            format!("[[cap]]\nname = \"c1\"\nwindow = \"day\"\nlimit_usd = 5\n{rest}\n")
+        };
+        let by_key = cap("per = [\"key\"]");
+        let warning = said(&by_key, true).unwrap();
+        assert!(warning.contains("the whole limit of c1 by"), "{warning}");
+        assert_eq!(said(&by_key, false), None, "one machine");
+        let secret = format!("{by_key}[cache]\nsecret_file = \"/s\"\n");
+        assert_eq!(said(&secret, true), None);
+        assert_eq!(said(&cap("per = [\"user\"]"), true), None);
+        assert!(said(&cap("match = { key = [\"k*\"] }"), true).is_some());
+        let by_team = cap("per = [\"team\"]");
+        let team = |of: &str| said(&format!("{by_team}[teams.a]\n{of} = [\"x\"]\n"), true);
+        assert!(team("key").is_some());
+        assert_eq!(team("user"), None);
     }
 
     #[test]

@@ -171,9 +171,16 @@ impl Context {
         let prices = self.price_files.table(&config);
         let rules = Rules::new(config, &self.capture)?;
         self.reconfigure(caps)?;
+        self.warn_of_split_caps(&rules.config);
         self.prices.store(Arc::new(prices));
         self.rules.store(Arc::new(rules));
         Ok(())
+    }
+
+    fn warn_of_split_caps(&self, config: &Config) {
+        if let Some(warning) = Secret::missed_by_caps(config, self.ledger.leases().is_some()) {
+            tracing::warn!("{warning}");
+        }
     }
 
     /// Says what reached a threshold of a cap: to the log, the metrics, and who is to be alerted.
@@ -319,6 +326,7 @@ impl Sidecar {
         });
         context.caps().set_leased(context.ledger.leases().is_some());
         context.reconfigure(caps_of(&context.rules().config))?;
+        context.warn_of_split_caps(&context.rules().config);
         for listener in context.capture.listeners()? {
             let listener = TcpListener::from_std(listener)?;
             tokio::spawn(accept::accept_all(Arc::clone(&context), listener));

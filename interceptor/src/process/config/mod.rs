@@ -108,6 +108,18 @@ impl Config {
 }
 
 impl Config {
+    /// The caps that count by keys, or by teams that are told by them: by their names.
+    pub(crate) fn caps_by_key(&self) -> Vec<&str> {
+        let mut teams = self.teams.values();
+        let are_teams_by_key = teams.any(|members| members.contains_key(&Dimension::Key));
+        let is_by_key =
+            |of: &Dimension| *of == Dimension::Key || *of == Dimension::Team && are_teams_by_key;
+        let caps = self.caps.iter().chain(&self.breakers);
+        caps.filter(|cap| cap.per.iter().chain(cap.only.keys()).any(is_by_key))
+            .map(|cap| cap.name.as_str())
+            .collect()
+    }
+
     /// The team that a caller is in.
     #[must_use]
     pub fn team_of(&self, caller: &Caller) -> Option<String> {
