@@ -79,6 +79,8 @@ pub enum Bound {
     Alerts,
     /// Calls whose prompts wait to be looked at: one was not explained.
     Explanations,
+    /// Conversations that wait to be told to other nodes: one is told when it changes again.
+    Conversations,
 }
 
 impl Bound {
@@ -90,6 +92,7 @@ impl Bound {
             Self::Connections => "connections",
             Self::Alerts => "alerts",
             Self::Explanations => "explanations",
+            Self::Conversations => "conversations",
         }
     }
 }
@@ -329,7 +332,12 @@ impl Metrics {
 
     /// Counts a bound that was reached.
     pub fn bound_reached(&self, bound: Bound) {
-        self.bounds.with_label_values(&[bound.as_str()]).inc();
+        self.counter_of(bound).inc();
+    }
+
+    /// Counts how often a bound is reached, for whoever knows nothing else of the metrics.
+    pub(crate) fn counter_of(&self, bound: Bound) -> IntCounter {
+        self.bounds.with_label_values(&[bound.as_str()])
     }
 
     /// The metrics in the Prometheus text format.

@@ -295,6 +295,8 @@ impl Sidecar {
         let secret = secret.as_ref();
         let price_files = PriceFiles::of(parts.state.path());
         let (alerts, waiting) = alerts::queue();
+        let metrics = Metrics::new()?;
+        let untold = metrics.counter_of(Bound::Conversations);
         let context = Arc::new(Context {
             prices: ArcSwap::from_pointee(price_files.table(&config)),
             price_files,
@@ -308,9 +310,9 @@ impl Sidecar {
             memory: Memory::open(parts.state.path()),
             analyst: Analyst::start()?,
             cache: CacheMemory::default(),
-            rewriter: Rewriter::open(parts.state.path(), secret, shared)?,
+            rewriter: Rewriter::open(parts.state.path(), secret, shared, untold)?,
             pending: Pending::new(parts.state.path()),
-            metrics: Metrics::new()?,
+            metrics,
             connections: Arc::new(Semaphore::new(limits::CONNECTIONS_MAX)),
             bodies: Arc::new(Semaphore::new(limits::BODIES_BYTES_MAX / BODY_PERMIT_BYTES)),
             // Put in force below, with what the ledger says was spent.

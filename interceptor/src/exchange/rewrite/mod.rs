@@ -16,6 +16,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use prometheus::IntCounter;
 use weir_core::api::Api;
 use weir_core::catalog::Provider;
 use weir_core::edit::Edit;
@@ -59,7 +60,7 @@ pub(crate) struct Rewriter {
 
 impl Rewriter {
     /// Opens the memory of conversations in `state_dir`. With the nodes' secret and `shared`, they are
-    /// told to other nodes, which takes a tokio runtime.
+    /// told to other nodes, which takes a tokio runtime; `untold` counts those that are not, for now.
     ///
     /// # Errors
     /// Its secret can't be read or made.
@@ -67,13 +68,15 @@ impl Rewriter {
         state_dir: &Path,
         secret: Option<&Secret>,
         shared: Option<Arc<Conversations>>,
+        untold: IntCounter,
     ) -> io::Result<Self> {
         let (store, key) = Store::open(state_dir, secret)?;
         let store = Arc::new(store);
         let turns = Arc::<Turns>::default();
         let shared = shared.filter(|_| secret.is_some());
         Ok(Self {
-            nodes: shared.map(|table| Nodes::new(table, Arc::clone(&store), Arc::clone(&turns))),
+            nodes: shared
+                .map(|table| Nodes::new(table, Arc::clone(&store), Arc::clone(&turns), untold)),
             store,
             learner: Learner::new(state_dir),
             key,

@@ -11,6 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use prometheus::IntCounter;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -32,6 +33,8 @@ pub(super) struct Nodes {
     seen: Mutex<Seen>,
     /// Who writes what was told here; none, after the end of it.
     writer: Mutex<Option<Writing>>,
+    /// How often a conversation did not fit what waits to be written.
+    untold: IntCounter,
 }
 
 #[derive(Debug)]
@@ -105,7 +108,12 @@ impl Recalled {
 
 impl Nodes {
     /// Needs a tokio runtime, for the writing.
-    pub(super) fn new(table: Arc<Conversations>, store: Arc<Store>, turns: Arc<Turns>) -> Self {
+    pub(super) fn new(
+        table: Arc<Conversations>,
+        store: Arc<Store>,
+        turns: Arc<Turns>,
+        untold: IntCounter,
+    ) -> Self {
         let (changed, waiting) = mpsc::channel(CHANGED_MAX);
         let writer = Writer {
             table: Arc::clone(&table),
@@ -114,6 +122,7 @@ impl Nodes {
             written: HashMap::new(),
             sent: HashMap::new(),
             logged_at: None,
+            untold: untold.clone(),
         };
         let task = tokio::spawn(writer.run(waiting));
         Self {
@@ -121,6 +130,7 @@ impl Nodes {
             turns,
             seen: Mutex::default(),
             writer: Mutex::new(Some(Writing { changed, task })),
+            untold,
         }
     }
 
@@ -146,6 +156,7 @@ impl Nodes {
         if let Some(writing) = writer.as_ref()
             && let Err(error) = writing.changed.try_send(at)
         {
+            self.untold.inc();
             tracing::debug!(%error, "a conversation is not told to other nodes now");
         }
     }
@@ -257,6 +268,7 @@ struct Writer {
     /// When the text of a set of rules was written last.
     sent: HashMap<RulesId, Instant>,
     logged_at: Option<Instant>,
+    untold: IntCounter,
 }
 
 impl Writer {
@@ -276,11 +288,7 @@ impl Writer {
                 let received = tokio::time::timeout(RETRY_AFTER, receiving).await;
                 received.map_or(true, |count| count > 0)
             };
-            for at in told.drain(..) {
-                if pending.len() < PENDING_MAX {
-                    pending.insert(at);
-                }
-            }
+            hold(&mut pending, &mut told, &self.untold);
             pending = self.write(pending).await;
             if !is_open {
                 return;
@@ -371,6 +379,17 @@ impl Writer {
     }
 }
 
+/// Adds what was told to what waits; what does not fit is counted.
+fn hold(pending: &mut HashSet<Fingerprint>, told: &mut Vec<Fingerprint>, untold: &IntCounter) {
+    for at in told.drain(..) {
+        if pending.len() < PENDING_MAX || pending.contains(&at) {
+            pending.insert(at);
+        } else {
+            untold.inc();
+        }
+    }
+}
+
 /// Why a conversation was not written.
 #[derive(Debug, thiserror::Error)]
 enum Unshared {
@@ -442,52 +461,4 @@ const RULES_SENT_MAX: usize = 1024;
 const LOG_EVERY: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use weir_core::rewrite::Turn;
-
-    fn thread(turns: &[Fingerprint]) -> Thread {
-        let turns: Vec<Turn> = turns
-            .iter()
-            .map(|at| Turn {
-                message: 0,
-                at: *at,
-            })
-            .collect();
-        Thread {
-            first: turns[0],
-            is_start: turns.len() == 1,
-            turns,
-        }
-    }
-
-    #[test]
-    fn only_a_turn_behind_one_that_was_not_served_here_asks() {
-        let mut seen = Seen::default();
-        let is_behind =
-            |seen: &Seen, turns: &[Fingerprint], began| seen.is_behind(&thread(turns), began);
-        assert!(!is_behind(&seen, &[1], 100), "a first turn never waits");
-        seen.note(100);
-        assert!(!is_behind(&seen, &[1, 2], 100), "begun here");
-        assert!(is_behind(&seen, &[1, 2], 101), "with another prompt");
-        assert!(is_behind(&seen, &[1, 2, 3], 100), "2 was elsewhere");
-        seen.note(2);
-        assert!(!is_behind(&seen, &[1, 2], 101), "the same turn again");
-        assert!(!is_behind(&seen, &[1, 2, 3], 101));
-        assert!(is_behind(&seen, &[1, 2, 3, 4], 101), "3 was elsewhere");
-        seen.note(4);
-        assert!(!is_behind(&seen, &[1, 2, 3, 4], 101), "asked already");
-        assert!(!is_behind(&seen, &[1, 2, 3, 4, 5], 101));
-        assert!(is_behind(&seen, &[7, 8, 9], 102), "begun elsewhere");
-    }
-
-    #[test]
-    fn what_is_known_of_turns_is_bounded_and_the_latest_are_kept() {
-        let mut seen = Seen::default();
-        for at in 0..200_000 {
-            seen.note(at);
-        }
-        assert!(seen.young.len() + seen.old.len() <= SEEN_MAX);
-        assert!(seen.has(199_999) && seen.has(199_999 - 30_000));
-    }
-}
+mod tests;
