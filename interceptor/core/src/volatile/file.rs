@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use aho_corasick::{AhoCorasick, AhoCorasickKind};
 use serde::Deserialize;
 
+use super::guard;
 use super::learned::RULE;
 use super::pattern::Pattern;
 use super::{REACH_BYTES, Rule, Rules, Transform};
@@ -124,6 +125,7 @@ pub(super) fn parse(base: &str, more: &str) -> Result<Rules, RulesError> {
     shapes.extend(added.shapes);
     let examples: Vec<Examples> = added.rule.iter().map(Examples::of).collect();
     rules.extend(raw.rule);
+    let built_in = rules.len();
     for rule in added.rule {
         if rule.pattern.is_some() {
             rules.push(rule);
@@ -142,6 +144,7 @@ pub(super) fn parse(base: &str, more: &str) -> Result<Rules, RulesError> {
     if rules.len() > RULES_MAX {
         return Err(RulesError::TooMany { found: rules.len() });
     }
+    let mut guards = BTreeMap::new();
     let mut hints = Vec::new();
     let mut owners = Vec::new();
     let mut checked = Vec::new();
@@ -150,7 +153,10 @@ pub(super) fn parse(base: &str, more: &str) -> Result<Rules, RulesError> {
             hints.push(hint.clone());
             owners.push(index);
         }
-        let rule = check(rule, &shapes)?;
+        let mut rule = check(rule, &shapes)?;
+        if index < built_in {
+            rule.guard = guard::of(&rule, &mut guards, &shapes);
+        }
         if index >= tested {
             rule.check_pattern()?;
         }
@@ -230,6 +236,7 @@ fn check(raw: RawRule, shapes: &BTreeMap<String, String>) -> Result<Rule, RulesE
             transform: raw.transform.unwrap_or_default(),
             pattern: None,
             near: None,
+            guard: None,
             reach: 0,
         });
     }
@@ -243,6 +250,7 @@ fn check(raw: RawRule, shapes: &BTreeMap<String, String>) -> Result<Rule, RulesE
         transform: raw.transform.unwrap_or_default(),
         pattern: Some(Pattern::new(pattern)),
         near: near.flatten(),
+        guard: None,
         reach: raw.reach.unwrap_or(REACH_BYTES).min(REACH_BYTES_MAX),
     })
 }
@@ -277,7 +285,7 @@ fn search(texts: &[String]) -> Option<AhoCorasick> {
 }
 
 /// Puts shapes in the place of their names. `{` that begins a repetition is followed by a digit.
-fn expand(pattern: &str, shapes: &BTreeMap<String, String>) -> Option<String> {
+pub(super) fn expand(pattern: &str, shapes: &BTreeMap<String, String>) -> Option<String> {
     let mut expanded = pattern.to_owned();
     for _ in 0..SHAPE_DEPTH_MAX {
         let before = expanded.clone();

@@ -8,6 +8,7 @@
 
 mod decoded;
 mod file;
+mod guard;
 pub mod learned;
 mod pattern;
 #[cfg(test)]
@@ -47,6 +48,7 @@ pub struct Rule {
     /// None for the rule of learned values, which are found by comparing prompts.
     pattern: Option<Pattern>,
     near: Option<AhoCorasick>,
+    guard: Option<guard::Guard>,
     /// How far beyond its hint the pattern sees, in bytes.
     reach: usize,
 }
@@ -277,7 +279,12 @@ impl Rule {
             if value.is_empty() || is_ours {
                 return None;
             }
-            return Some(start.checked_add(value.start())?..start.checked_add(value.end())?);
+            let value = start.checked_add(value.start())?..start.checked_add(value.end())?;
+            let is_told = |guard: &guard::Guard| guard.is_instruction(text, &value);
+            if self.guard.as_ref().is_some_and(is_told) {
+                return None;
+            }
+            return Some(value);
         }
         None
     }

@@ -93,6 +93,40 @@ fn what_stands_beside_a_date_or_a_time_is_no_part_of_it() {
 }
 
 #[test]
+fn a_value_ends_where_what_is_said_about_it_begins() {
+    let rules = Rules::builtin().unwrap();
+    for (text, value) in [
+        ("OS version: Linux 6.8 - the newest there is", "Linux 6.8"),
+        ("OS version: Linux 6.8. Never reboot.", "Linux 6.8"),
+        ("OS version: macOS 15.3 (24D60)", "macOS 15.3 (24D60)"),
+        (
+            "Kernel: Linux 6.8.0-31-generic #31-Ubuntu SMP 2024 x86_64",
+            "Linux 6.8.0-31-generic #31-Ubuntu SMP 2024 x86_64",
+        ),
+        ("HEAD: abc1234 Fix it. Never push.", "abc1234 Fix it"),
+        ("HEAD: abc1234 - not pushed", "abc1234"),
+        ("HEAD: 1234567\nNever push", "1234567"),
+        (
+            "Current branch: main\n\nStatus:\n(clean)\nNever push.",
+            "Current branch: main\n\nStatus:\n(clean)\n",
+        ),
+        ("Memory free: 3120 MB. Never use more.", "3120 MB"),
+    ] {
+        assert_eq!(values(&rules, text), [value], "{text}");
+    }
+}
+
+#[test]
+fn a_set_from_before_there_were_guards_finds_what_it_found() {
+    let guarded = Rules::builtin().unwrap();
+    let old = BUILTIN.lines().filter(|line| !line.starts_with("limit = "));
+    let old = Rules::from_source(&old.collect::<Vec<_>>().join("\n")).unwrap();
+    let text = "Never kill PID 1234";
+    assert_eq!(values(&old, text), ["1234"]);
+    assert_eq!(values(&guarded, text), [""; 0]);
+}
+
+#[test]
 fn all_that_known_agents_put_into_their_prompts_is_found() {
     #[derive(serde::Deserialize)]
     struct Known {
