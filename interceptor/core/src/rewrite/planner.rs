@@ -285,6 +285,7 @@ impl<'a> Planner<'a> {
                     place_all(self.request, &found, rules, &node.kept, &mut changes);
                 }
             }
+            changes = self.as_told(&index, parent, last.at, changes);
             self.tell(last.message, &changes, told_change);
             overlay(&mut kept, &changes, false);
             self.remember(&index, [chosen.start, parent], last.at, changes);
@@ -293,6 +294,21 @@ impl<'a> Planner<'a> {
         self.replace(&found, &kept);
         self.order_tools(origin.map_or(&[], |origin| &origin.tools));
         self.withhold(origin.is_some_and(|origin| !origin.off.is_empty()), &found);
+    }
+
+    /// What a turn that is made again was told, to the word: what says where the values stand may read
+    /// otherwise by now, and the next turn tells the words that are remembered.
+    fn as_told(
+        &self,
+        index: &Index,
+        parent: usize,
+        at: Fingerprint,
+        changes: Vec<Value>,
+    ) -> Vec<Value> {
+        let attempts = index.at(Some(parent), at).iter();
+        let mut nodes = attempts.filter_map(|attempt| self.tree.node(*attempt));
+        let same = nodes.find(|node| node.told == changes && node.edited == self.form);
+        same.map_or(changes, |node| node.told.clone())
     }
 
     /// The form in which a turn was taken after another was refused, if it is made again.

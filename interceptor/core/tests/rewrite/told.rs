@@ -130,6 +130,8 @@ fn what_an_earlier_version_told_stays_as_it_told_it() {
         assert_ne!(*tree, without);
         *tree = without;
     }
+    let again = engine.send(api, &client.body(&sessions(second)));
+    assert_eq!(again, before, "the same turn, made again");
     client.goes_on("Yes.", json!("Go on."));
     let after = engine.send(api, &client.body(&sessions(second)));
     assert_continues(&before, &after);
