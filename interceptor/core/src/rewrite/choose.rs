@@ -46,6 +46,9 @@ pub(super) fn choose(
 /// The start of a conversation with the same first message, prompt and values: one that begins
 /// now has to be edited as that one, since nothing will tell them apart. Where that one goes by
 /// other rules or was only watched, this is so for as long as it most probably goes on.
+///
+/// Nodes that know the same choose the same of several, whatever each of them would begin by itself:
+/// an edited one rather than one that is only watched, then the one that began first.
 pub(super) fn began_alike(
     request: &Request<'_>,
     tree: &Tree,
@@ -75,10 +78,10 @@ pub(super) fn began_alike(
         let off = found.iter().filter(off).count();
         let has_values = fit.odd.0 == 0 && fit.known.saturating_add(off) >= all;
         let is_alike = has_values && before.has_system_of(now) && before.has_tools_of(now);
-        is_alike.then_some((!is_so, start, index))
+        let order = (!origin.applied, origin.began_s, node.says());
+        is_alike.then_some((order, start, index))
     });
-    // Of its own kind rather than of another.
-    let (_, start, index) = alike.min_by_key(|(is_other, ..)| *is_other)?;
+    let (_, start, index) = alike.min_by(|(one, ..), (other, ..)| one.cmp(other))?;
     Some(Chosen::of(start, known.into_iter().nth(index)?))
 }
 

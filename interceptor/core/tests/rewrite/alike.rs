@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-use weir_core::rewrite::{NODES_MAX, Withheld};
+use weir_core::rewrite::{NODES_MAX, Standings, Withheld};
+use weir_core::volatile::Span;
 
 use super::*;
 
@@ -214,5 +215,50 @@ fn a_value_that_comes_before_others_of_its_rule_is_not_taken_for_one_of_them() {
         let sent = engine.send(Api::Messages, &client.body(&ids(reply)));
         assert!(sent.contains("reply_to_id: wamid_0a1b2c3d4e5f"), "{sent}");
         assert!(sent.contains("chat_id: chat_1a2b3c4d5e6f"), "{sent}");
+    }
+}
+
+#[test]
+fn of_what_began_alike_at_several_nodes_all_go_on_with_what_began_first() {
+    let api = Api::Messages;
+    let body = talk().body(&planner("2026-06-17", "/a"));
+    let prompt = prompt::read(body.as_bytes()).unwrap();
+    let thread = Thread::of(&prompt, body.as_bytes(), &KEY, &[b"caller"]).unwrap();
+    // Nodes differ in what each found to pay, or in their rules.
+    let find = |id| {
+        let mut sets = ["", OTHER_RULES].into_iter().map(compiled);
+        sets.find(|set| set.id == id).map(|set| set.rules)
+    };
+    let begin = |(rules, moves): (&str, bool), now_s, tree: &Tree| {
+        let mut engine = Engine::new(rules);
+        engine.now_s = now_s;
+        let request = engine.request(api, &body, &prompt, &thread);
+        let standings = |spans: &[Span]| Standings {
+            moved: spans
+                .iter()
+                .filter(|_| moves)
+                .map(|span| span.name.clone())
+                .collect(),
+            off: Vec::new(),
+        };
+        let mut plan =
+            rewrite::plan_measured(&request, Some(tree), &engine.current, find, standings);
+        let sent = edit::apply(body.as_bytes(), &mut plan.edits).unwrap();
+        let tree = plan.tree.unwrap_or_else(|| tree.clone());
+        (String::from_utf8(sent).unwrap(), tree)
+    };
+    let kinds = [("", true), ("", false), (OTHER_RULES, true)];
+    for (first, later) in kinds
+        .into_iter()
+        .flat_map(|one| kinds.map(|other| (one, other)))
+    {
+        let (sent, begun) = begin(first, 10, &Tree::default());
+        let (_, mut known) = begin(later, 20, &Tree::default());
+        known.merge(&begun);
+        for kind in [later, first, later] {
+            let (again, grown) = begin(kind, 30, &known);
+            assert_eq!(again, sent, "{first:?}, then {later:?}: {kind:?}");
+            known = grown;
+        }
     }
 }
