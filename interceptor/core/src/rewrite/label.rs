@@ -1,8 +1,8 @@
 //! Which of the values in a prompt a change is about, in words that the model finds there.
 //!
-//! Where a reference stands in the prefix, its name says so, and where a rule found one value only,
-//! the name of the rule does. Of several values that stay there themselves, and of learned ones, the
-//! text that tells another quotes the words before it and its beginning. That is longer, and told at
+//! Where a reference stands in the prefix, its name says so, and where a rule found one value only that
+//! is called like the rule there, the name of the rule does. Of other values that stay there themselves,
+//! the text that tells another quotes the words before it and its beginning. That is longer, and told at
 //! each change, so it is not said where it is clear.
 
 use crate::json;
@@ -26,17 +26,19 @@ pub(super) fn place_all(
     }
     let stays = |now: &Current| matches!(now.transform, Transform::Pin | Transform::Coarsen);
     let rule = |now: &Current| rules.rule(now.span.rule).map(|rule| rule.name.as_str());
-    let is_clear = |now: &Current| {
+    let before = |index: usize| index.checked_sub(1).and_then(|before| found.get(before));
+    let is_clear = |index: usize, now: &Current| {
         let alike = found.iter().filter(|other| rule(other) == rule(now));
-        alike.count() < 2 && rules.learned() != Some(now.span.rule)
+        alike.count() < 2
+            && rules.learned() != Some(now.span.rule)
+            && rule(now).is_none_or(|name| is_named(request, before(index), now, name))
     };
     let mut places: Vec<(String, usize)> = Vec::new();
-    let unclear = |now: &Current| stays(now) && !is_clear(now);
-    for (index, now) in found.iter().enumerate().filter(|(_, now)| unclear(now)) {
+    let unclear = |(index, now): &(usize, &Current)| stays(now) && !is_clear(*index, now);
+    for (index, now) in found.iter().enumerate().filter(unclear) {
         let first = kept.iter().find(|first| first.name == now.value.name);
         let Some(first) = first else { continue };
-        let before = index.checked_sub(1).and_then(|before| found.get(before));
-        let Some(place) = place(request, before, now, first) else {
+        let Some(place) = place(request, before(index), now, first) else {
             continue;
         };
         // Of several that read the same, which one.
@@ -63,13 +65,21 @@ pub(super) fn place_all(
     }
 }
 
-/// The words before a value, on its line or on the one above, and the beginning of what it was first.
-fn place(
+/// Whether the prompt calls a value as its rule does; the date and the time are the only ones there.
+fn is_named(request: &Request<'_>, before: Option<&Current>, now: &Current, rule: &str) -> bool {
+    if matches!(rule, "current-date" | "current-time") {
+        return true;
+    }
+    let label = words_before(request, before, now).map(|(line, _)| line.to_lowercase());
+    label.is_some_and(|label| rule.split('-').all(|word| label.contains(word)))
+}
+
+/// The words before a value, on its line or on the one above, and what is between them and it.
+fn words_before(
     request: &Request<'_>,
     before: Option<&Current>,
     now: &Current,
-    first: &Value,
-) -> Option<String> {
+) -> Option<(String, String)> {
     let segment = request.prompt.segments.get(now.span.segment)?;
     let start = segment.text.as_ref()?.start.checked_add(1)?;
     let before = before.filter(|before| before.span.segment == now.span.segment);
@@ -81,6 +91,17 @@ fn place(
         .rsplit('\n')
         .next()?
         .trim_start_matches([' ', '\t', ',', ';', '.']);
+    Some((line.to_owned(), blank.to_owned()))
+}
+
+/// The words before a value, and the beginning of what it was first.
+fn place(
+    request: &Request<'_>,
+    before: Option<&Current>,
+    now: &Current,
+    first: &Value,
+) -> Option<String> {
+    let (line, blank) = words_before(request, before, now)?;
     let skipped = line.chars().count().saturating_sub(LABEL_CHARACTERS_MAX);
     let label: String = line.chars().skip(skipped).collect();
     let was = text(first.raw.as_bytes())?;

@@ -96,6 +96,19 @@ fn where_a_rule_found_one_value_its_name_is_enough() {
 }
 
 #[test]
+fn a_value_that_the_prompt_calls_otherwise_than_its_rule_is_quoted() {
+    let rule = "[[rule]]\nname = \"resources\"\ntransform = \"pin\"";
+    let system = |free: &str| format!("You are.\nMemory free: {free}\nBe good.");
+    let mut engine = Engine::new(rule);
+    let mut client = Client::new(Api::Messages, json!("Begin."));
+    engine.send(Api::Messages, &client.body(&system("3120 MB")));
+    client.goes_on("Yes.", json!("Go on."));
+    let sent = engine.send(Api::Messages, &client.body(&system("2800 MB")));
+    let told = r#"<resources instead-of=\"Memory free: 3120 MB\">2800 MB</resources>"#;
+    assert!(sent.contains(told), "{sent}");
+}
+
+#[test]
 fn where_a_reference_stands_its_name_is_enough() {
     let mut engine = Engine::new("");
     let mut client = Client::new(Api::Messages, json!("Begin."));
