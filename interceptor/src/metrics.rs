@@ -420,7 +420,7 @@ fn recalled(registry: &Registry) -> Result<IntCounterVec, prometheus::Error> {
 
 fn sent_again(registry: &Registry) -> Result<IntCounterVec, prometheus::Error> {
     let help = "Calls whose history was refused, sent once more: by the form that was taken \
-                (as_it_came, remembered, anew), or in_vain.";
+                (as_it_came, remembered, anew), or in_vain or not_answered.";
     let options = Opts::new("weir_sent_again_calls_total", help);
     let sent_again = IntCounterVec::new(options, &["result"])?;
     registry.register(Box::new(sent_again.clone()))?;

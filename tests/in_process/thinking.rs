@@ -466,21 +466,29 @@ async fn nothing_else_is_sent_again() {
 }
 
 #[tokio::test]
-async fn an_answer_to_the_other_form_that_may_be_tried_again_is_passed_on() {
+async fn what_comes_of_the_other_form_counts_if_it_may_have_been_taken() {
     let server = Scripted::http1().await;
     let world = World::start(&[&server.ca_pem], config(CacheMode::Rewrite, ""));
-    let mut client = world.http1(server.addr, Api::Messages.host()).await;
-    client.send(unknown_turn("")).await;
-    let mut upstream = server.accept().await;
-    upstream.message().await;
-    upstream
-        .send(&error("400 Bad Request", "gzip", REFUSED, true))
-        .await;
-    upstream.message().await;
-    let overloaded = error("529 Overloaded", "identity", "{\"wait\":1}", false);
-    upstream.send(&overloaded).await;
-    let found = client.message().await;
-    assert_eq!(found.body, b"{\"wait\":1}");
-    assert_eq!(world.record().await.status, Some(529));
+    for status in [Some(529), None] {
+        let mut client = world.http1(server.addr, Api::Messages.host()).await;
+        client.send(unknown_turn("")).await;
+        let mut upstream = server.accept().await;
+        upstream.message().await;
+        let refused = error("400 Bad Request", "gzip", REFUSED, true);
+        upstream.send(&refused).await;
+        upstream.message().await;
+        if status.is_some() {
+            let overloaded = error("529 Overloaded", "identity", "{\"wait\":1}", false);
+            upstream.send(&overloaded).await;
+            assert_eq!(client.message().await.body, b"{\"wait\":1}");
+        }
+        drop(upstream);
+        let record = world.record().await;
+        assert_eq!(record.status, status);
+        // It may have been worked on where nothing came.
+        let is_paid = record.cost.spent().nanos() > 0;
+        assert_eq!(is_paid, status.is_none(), "{:?}", record.cost);
+    }
+    assert_eq!(sent_again(&world, "not_answered"), 1);
     world.no_more_records().await;
 }

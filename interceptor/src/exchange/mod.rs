@@ -193,7 +193,7 @@ async fn forward(
     match sent {
         Ok(response) if entry.may_go_again(response.status()) => {
             // Boxed: seldom needed, and large.
-            Ok(Box::pin(resend::answer(entry, response)).await)
+            Box::pin(resend::answer(entry, response)).await
         }
         Ok(response) => Ok(answer::observe(entry, response)),
         Err(error) => {

@@ -4,7 +4,8 @@
 //! history is another one: for good, since the client sends the same again. Where Weir's memory of a conversation
 //! was lost, or is that of another, what it sends is such a history, and another form of the same request is not.
 //! So the error is read, the other form is sent, and the client sees only the answer to that. Where that is
-//! refused too, it gets the first answer as it came.
+//! refused too, or could not be sent, it gets the first answer as it came. Where that was sent and got no answer,
+//! the call has none and costs what was reserved: its provider may have worked on it.
 //!
 //! A call is sent again once at most, for this error alone, and only where its prompt has thinking in it that was
 //! signed. What is known of it then is kept until the head of its answer is there.
@@ -24,7 +25,7 @@ use super::decode::{self, Encoding};
 use super::edit::{ACCEPT_ENCODING, edited, recorded};
 use super::entry::Entry;
 use super::response::Response;
-use crate::forward::{Begun, RequestBody, UpstreamBody};
+use crate::forward::{Begun, RequestBody, SendError, UpstreamBody};
 use crate::ledger;
 use crate::process::limits;
 
@@ -60,10 +61,14 @@ struct First {
 
 /// Passes on the answer to a call that [may go again](Entry::may_go_again): this one, or that to
 /// another form of it.
+///
+/// # Errors
+///
+/// The other form was sent and not answered. The exchange has ended then.
 pub(super) async fn answer(
     mut entry: Box<Entry>,
     refused: http::Response<UpstreamBody>,
-) -> Response {
+) -> Result<Response, SendError> {
     let (head, body) = refused.into_parts();
     let body = Begun::read(body, ERROR_BYTES_MAX, ERROR_WAIT_MAX).await;
     let error = body.whole();
@@ -71,7 +76,7 @@ pub(super) async fn answer(
     let refused = http::Response::from_parts(head, UpstreamBody::Begun(Box::new(body)));
     let kept = entry.again.take().filter(|_| is_refusal);
     let Some(attempt) = kept.and_then(|kept| entry.other(*kept)) else {
-        return answer::observe(entry, refused);
+        return Ok(answer::observe(entry, refused));
     };
     let first = entry.begin(&attempt);
     let (rules, session) = (Arc::clone(&entry.rules), Arc::clone(&entry.session));
@@ -79,14 +84,19 @@ pub(super) async fn answer(
     match rules.forwarder.send(&session.upstream, request).await {
         Ok(response) if is_taken(response.status()) => {
             entry.taken(attempt, response.status());
-            answer::observe(entry, response)
+            Ok(answer::observe(entry, response))
+        }
+        Err(error @ SendError::Broken(_)) => {
+            entry.count_again("not_answered");
+            entry.failed(&error);
+            Err(error)
         }
         sent => {
             if let Err(error) = sent {
-                tracing::warn!(%error, id = entry.record.id, "a request sent again got no answer");
+                tracing::warn!(%error, id = entry.record.id, "a request could not be sent again");
             }
             entry.give_up(first);
-            answer::observe(entry, refused)
+            Ok(answer::observe(entry, refused))
         }
     }
 }
