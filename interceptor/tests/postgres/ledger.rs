@@ -311,7 +311,7 @@ async fn many_that_start_at_once_make_the_tables_once() {
         opened.await.unwrap();
     }
     let steps = "SELECT count(*) FROM weir.version";
-    assert_eq!(server.number(steps).await, 5, "one row for each step");
+    assert_eq!(server.number(steps).await, 6, "one row for each step");
 }
 
 /// A server that wants a password, over a connection that is encrypted.
