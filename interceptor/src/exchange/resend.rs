@@ -50,6 +50,8 @@ struct Attempt {
     /// The body in this form, and what makes it of the plain one.
     body: Bytes,
     edits: Vec<Edit>,
+    /// Those of them that the form is.
+    planned: Vec<Edit>,
 }
 
 /// What the record says of the form that was refused.
@@ -153,7 +155,7 @@ impl Entry {
         };
         let sent = edit::apply(&plain, &mut self.edits.clone()).ok()?;
         let (form, plan) = self.other_form(&plain, &sent)?;
-        edits.extend(plan.edits);
+        edits.extend_from_slice(&plan.edits);
         let body = if edits.is_empty() {
             came.clone()
         } else {
@@ -171,6 +173,7 @@ impl Entry {
             plain,
             body,
             edits,
+            planned: plan.edits,
         })
     }
 
@@ -192,7 +195,7 @@ impl Entry {
     fn taken(&mut self, attempt: Attempt, status: StatusCode) {
         self.count_again(attempt.form.as_str());
         if status.is_success() {
-            self.remember_form(&attempt.plain, attempt.form);
+            self.remember_form(&attempt.plain, attempt.form, &attempt.planned);
         }
         // What was planned was not sent, so that it has brought nothing.
         self.keep_for_sketch(attempt.came, &attempt.body);

@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use weir_core::edit;
+use weir_core::edit::{self, Edit};
 use weir_core::prompt;
 use weir_core::rewrite::{self, Form, Plan};
 
@@ -12,14 +12,6 @@ use crate::process::config;
 
 /// Another form of a call.
 type Other = (Form, Plan);
-
-/// What is done about the memory of a conversation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Memory {
-    Left,
-    /// It goes by the form from then on.
-    Noted,
-}
 
 impl Rewriter {
     /// The first form of a call that is not the one in which it was `sent`.
@@ -35,7 +27,7 @@ impl Rewriter {
         };
         let refused = seen(sent)?;
         for form in Form::ALL {
-            let Some(plan) = self.plan_form(asked, config, form, Memory::Left)? else {
+            let Some(plan) = self.plan_form(asked, config, form, None)? else {
                 continue;
             };
             let Ok(body) = edit::apply(asked.body, &mut plan.edits.clone()) else {
@@ -48,12 +40,15 @@ impl Rewriter {
         Ok(None)
     }
 
+    /// Plans a form of a call, and has its conversation go by it from then on where it is the one that was
+    /// `taken`: what is known and done about values may have changed since that was sent, and what is
+    /// remembered has to be what its provider saw.
     fn plan_form(
         &self,
         asked: &Asked<'_>,
         config: &config::Cache,
         form: Form,
-        memory: Memory,
+        taken: Option<&[Edit]>,
     ) -> Result<Option<Plan>, Failed> {
         let Some(Read { prompt, thread }) = self.read(asked.body, &asked.scope())? else {
             return Ok(None);
@@ -70,8 +65,9 @@ impl Rewriter {
             |id| self.rules(id),
             |spans| self.standings(&request, &current, asked, spans),
         );
-        if memory == Memory::Noted
-            && let Some(tree) = plan.as_mut().and_then(|plan| plan.tree.take())
+        if let Some(plan) = &mut plan
+            && taken.is_some_and(|taken| taken == plan.edits)
+            && let Some(tree) = plan.tree.take()
         {
             self.remember((at, tree), &known, &current, asked.now_s)?;
         }
@@ -87,10 +83,10 @@ impl Entry {
         })
     }
 
-    /// Remembers the form that a call was taken in, for the next of its conversation.
-    pub(in crate::exchange) fn remember_form(&self, plain: &[u8], form: Form) {
+    /// Remembers the form that a call was `taken` in, for the next of its conversation.
+    pub(in crate::exchange) fn remember_form(&self, plain: &[u8], form: Form, taken: &[Edit]) {
         let _plan = self.about_form(plain, |rewriter, asked, config| {
-            rewriter.plan_form(asked, config, form, Memory::Noted)
+            rewriter.plan_form(asked, config, form, Some(taken))
         });
     }
 
