@@ -25,6 +25,7 @@ use super::decode::{self, Encoding};
 use super::edit::{ACCEPT_ENCODING, edited, recorded};
 use super::entry::Entry;
 use super::response::Response;
+use super::rewrite::Forms;
 use crate::forward::{Begun, RequestBody, SendError, UpstreamBody};
 use crate::ledger;
 use crate::process::limits;
@@ -42,6 +43,8 @@ pub(super) struct Kept {
 /// Another form of a call.
 struct Attempt {
     form: Form,
+    /// The forms of which this is one.
+    forms: Forms,
     head: Parts,
     trailers: Option<Box<HeaderMap>>,
     /// The body as it came, and the same without its encoding.
@@ -154,7 +157,8 @@ impl Entry {
             }
         };
         let sent = edit::apply(&plain, &mut self.edits.clone()).ok()?;
-        let (form, plan) = self.other_form(&plain, &sent)?;
+        let mut forms = self.forms(&plain, &sent)?;
+        let (form, plan) = self.next_form(&mut forms, &plain)?;
         edits.extend_from_slice(&plan.edits);
         let body = if edits.is_empty() {
             came.clone()
@@ -167,6 +171,7 @@ impl Entry {
         }
         Some(Attempt {
             form,
+            forms,
             head,
             trailers,
             came,
@@ -195,7 +200,14 @@ impl Entry {
     fn taken(&mut self, attempt: Attempt, status: StatusCode) {
         self.count_again(attempt.form.as_str());
         if status.is_success() {
-            self.remember_form(&attempt.plain, attempt.form, &attempt.planned);
+            let Attempt {
+                form,
+                forms,
+                plain,
+                planned,
+                ..
+            } = &attempt;
+            self.remember_form(forms, plain, *form, planned);
         }
         // What was planned was not sent, so that it has brought nothing.
         self.keep_for_sketch(attempt.came, &attempt.body);

@@ -1,9 +1,10 @@
-//! The other form of a call that was refused, and the memory of the one that was taken.
+//! The other forms of a call that was refused, and the memory of the one that was taken.
 
+use std::array;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use weir_core::edit::{self, Edit};
-use weir_core::prompt;
+use weir_core::prompt::{self, Fingerprint};
 use weir_core::rewrite::{self, Form, Plan};
 
 use super::super::entry::Entry;
@@ -13,31 +14,54 @@ use crate::process::config;
 /// Another form of a call.
 type Other = (Form, Plan);
 
+/// The forms in which a call may still be sent that was refused.
+pub(in crate::exchange) struct Forms {
+    /// The prompt as it came.
+    read: Read,
+    /// What was sent, each as its provider sees the prompt.
+    tried: Vec<Vec<Fingerprint>>,
+    left: array::IntoIter<Form, 3>,
+}
+
 impl Rewriter {
-    /// The first form of a call that is not the one in which it was `sent`.
-    fn other(
+    /// The forms of a call but the one in which it was `sent`; none, if nothing is said in its prompt.
+    fn forms(&self, asked: &Asked<'_>, sent: &[u8]) -> Result<Option<Forms>, Failed> {
+        let read = self.read(asked.body, &asked.scope())?;
+        let tried = vec![self.seen(sent)?];
+        Ok(read.map(|read| Forms {
+            read,
+            tried,
+            left: Form::ALL.into_iter(),
+        }))
+    }
+
+    /// The next form that is not one of those that were tried.
+    fn next_form(
         &self,
         asked: &Asked<'_>,
         config: &config::Cache,
-        sent: &[u8],
+        forms: &mut Forms,
     ) -> Result<Option<Other>, Failed> {
-        let seen = |body: &[u8]| {
-            let prompt = prompt::read(body).map_err(Failed::Unreadable)?;
-            Ok::<_, Failed>(prompt.fingerprints(body, &self.key))
-        };
-        let refused = seen(sent)?;
-        for form in Form::ALL {
-            let Some(plan) = self.plan_form(asked, config, form, None)? else {
+        for form in forms.left.by_ref() {
+            let Some(plan) = self.plan_form(asked, config, (&forms.read, form), None)? else {
                 continue;
             };
             let Ok(body) = edit::apply(asked.body, &mut plan.edits.clone()) else {
                 continue;
             };
-            if seen(&body)? != refused {
+            let seen = self.seen(&body)?;
+            if !forms.tried.contains(&seen) {
+                forms.tried.push(seen);
                 return Ok(Some((form, plan)));
             }
         }
         Ok(None)
+    }
+
+    /// A prompt as its provider sees it.
+    fn seen(&self, body: &[u8]) -> Result<Vec<Fingerprint>, Failed> {
+        let prompt = prompt::read(body).map_err(Failed::Unreadable)?;
+        Ok(prompt.fingerprints(body, &self.key))
     }
 
     /// Plans a form of a call, and has its conversation go by it from then on where it is the one that was
@@ -47,14 +71,11 @@ impl Rewriter {
         &self,
         asked: &Asked<'_>,
         config: &config::Cache,
-        form: Form,
+        (Read { prompt, thread }, form): (&Read, Form),
         taken: Option<&[Edit]>,
     ) -> Result<Option<Plan>, Failed> {
-        let Some(Read { prompt, thread }) = self.read(asked.body, &asked.scope())? else {
-            return Ok(None);
-        };
         let current = self.configured(config).ok_or(Failed::Rules)?;
-        let request = self.request(asked, &prompt, &thread);
+        let request = self.request(asked, prompt, thread);
         let at = thread.first.at;
         let _alone = self.turns.alone(at);
         let known = self.store.get(at, asked.now_s).map_err(Failed::Memory)?;
@@ -76,17 +97,28 @@ impl Rewriter {
 }
 
 impl Entry {
-    /// The form to try next of a call whose body reads `plain` and that was refused as it was `sent`.
-    pub(in crate::exchange) fn other_form(&self, plain: &[u8], sent: &[u8]) -> Option<Other> {
+    /// The other forms of a call whose body reads `plain` and that was refused as it was `sent`.
+    pub(in crate::exchange) fn forms(&self, plain: &[u8], sent: &[u8]) -> Option<Forms> {
+        self.about_form(plain, |rewriter, asked, _| rewriter.forms(asked, sent))
+    }
+
+    /// The one to try next.
+    pub(in crate::exchange) fn next_form(&self, forms: &mut Forms, plain: &[u8]) -> Option<Other> {
         self.about_form(plain, |rewriter, asked, config| {
-            rewriter.other(asked, config, sent)
+            rewriter.next_form(asked, config, forms)
         })
     }
 
     /// Remembers the form that a call was `taken` in, for the next of its conversation.
-    pub(in crate::exchange) fn remember_form(&self, plain: &[u8], form: Form, taken: &[Edit]) {
+    pub(in crate::exchange) fn remember_form(
+        &self,
+        forms: &Forms,
+        plain: &[u8],
+        form: Form,
+        taken: &[Edit],
+    ) {
         let _plan = self.about_form(plain, |rewriter, asked, config| {
-            rewriter.plan_form(asked, config, form, Some(taken))
+            rewriter.plan_form(asked, config, (&forms.read, form), Some(taken))
         });
     }
 
@@ -94,7 +126,7 @@ impl Entry {
     fn about_form<T>(
         &self,
         plain: &[u8],
-        act: impl Fn(&Rewriter, &Asked<'_>, &config::Cache) -> Result<Option<T>, Failed>,
+        act: impl FnOnce(&Rewriter, &Asked<'_>, &config::Cache) -> Result<Option<T>, Failed>,
     ) -> Option<T> {
         let asking = self.asking(self.call.as_ref()?);
         let asked = asking.asked(plain, &self.context.metrics);

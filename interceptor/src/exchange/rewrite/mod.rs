@@ -33,6 +33,7 @@ use super::secret::Secret;
 use crate::ledger::Conversations;
 use crate::metrics::Metrics;
 use crate::process::config::{self, CacheMode};
+pub(super) use again::Forms;
 use considered::Only;
 pub(super) use considered::{Asking, Considered};
 use effect::Effects;
