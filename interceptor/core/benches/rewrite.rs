@@ -126,6 +126,7 @@ fn plan(body: &str, tree: Option<&Tree>, rules: &RuleSet) -> Plan {
         thread: &thread,
         key: &KEY,
         untouchable: None,
+        head: None,
         held_by_provider: false,
         begin: true,
         now_s: 0,

@@ -26,6 +26,7 @@ fn rewritten(body: &[u8]) -> Option<Vec<u8>> {
         thread: &thread,
         key: &KEY,
         untouchable: None,
+        head: None,
         held_by_provider: false,
         begin: true,
         now_s: 0,

@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use siphasher::sip128::{Hasher128 as _, SipHasher13};
 
-use super::{Message, Prompt, Role, Segment};
+use super::{Message, Prompt, Role, Section, Segment};
 
 /// The hash of a prefix of a prompt, or of a history.
 pub type Fingerprint = u128;
@@ -57,6 +57,27 @@ impl Prompt {
             prefix
         });
         each.collect()
+    }
+
+    /// The fingerprint of tools and system prompt to the byte, markers and all, but for the segment
+    /// `skip`. `of` tells apart what is no part of them.
+    pub(crate) fn head(
+        &self,
+        body: &[u8],
+        skip: Option<usize>,
+        key: &HashKey,
+        of: &[&[u8]],
+    ) -> Fingerprint {
+        let mut hasher = Hasher::new(*key);
+        of.iter().for_each(|part| hasher.part(part));
+        let segments = self.segments.iter().enumerate();
+        for (index, segment) in segments.take_while(|(_, s)| s.section != Section::Messages) {
+            hasher.part(&[section_tag(segment)]);
+            if Some(index) != skip {
+                hasher.part(body.get(segment.range.clone()).unwrap_or_default());
+            }
+        }
+        hasher.finish()
     }
 
     /// For each message, the fingerprint of the messages up to its end; `start` stands for what the
@@ -116,9 +137,9 @@ impl Segment {
 
 const fn section_tag(segment: &Segment) -> u8 {
     match segment.section {
-        super::Section::Tools => b't',
-        super::Section::System => b's',
-        super::Section::Messages => b'm',
+        Section::Tools => b't',
+        Section::System => b's',
+        Section::Messages => b'm',
     }
 }
 

@@ -258,7 +258,8 @@ fn edit(range: Range<usize>, replacement: String) -> Edit {
 pub fn routing(call: &Markable<'_>, host: &str, spans: &[Span], key: &HashKey) -> Vec<Edit> {
     let mut edits = Vec::new();
     if takes_key(call, host) && call.prompt.cache_key.is_none() {
-        let family = u64::try_from(family(call.body, call.prompt, spans, key) >> 64);
+        let family = family((call.body, call.prompt), None, spans, key);
+        let family = u64::try_from(family >> 64);
         let at = call.prompt.opening;
         edits.push(Edit {
             range: at..at,
@@ -276,12 +277,18 @@ pub fn routing(call: &Markable<'_>, host: &str, spans: &[Span], key: &HashKey) -
 }
 
 /// The prompt of a workload: tools and system prompt without the values that change. Tools are a set:
-/// of a client that sends them in any order, all calls are one workload.
-#[must_use]
-pub fn family(body: &[u8], prompt: &Prompt, spans: &[Span], key: &HashKey) -> u128 {
+/// of a client that sends them in any order, all calls are one workload. What the provider takes out
+/// by its place is `skip`ped: it may be another in each call.
+pub(super) fn family(
+    (body, prompt): (&[u8], &Prompt),
+    skip: Option<usize>,
+    spans: &[Span],
+    key: &HashKey,
+) -> u128 {
     let mut tools: Vec<&[u8]> = Vec::new();
     let mut system: Vec<&[u8]> = Vec::new();
     let before = prompt.segments.iter().enumerate();
+    let before = before.filter(|(index, _)| Some(*index) != skip);
     for (index, segment) in before.filter(|(_, s)| s.section != Section::Messages) {
         let parts = match segment.section {
             Section::Tools => &mut tools,

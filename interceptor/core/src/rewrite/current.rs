@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::prompt::{Prompt, with_comma};
-use crate::volatile::learned::{Learned, Units};
+use crate::volatile::learned::Learned;
 use crate::volatile::{Rules, Span, Transform};
 
 use super::memory::{Node, Origin, Value};
@@ -55,11 +55,10 @@ impl Current {
 
 /// The values that rules find in a prompt.
 pub(super) fn found(request: &Request<'_>, rules: &Rules, learned: &[Learned]) -> Vec<Current> {
-    let (body, prompt, untouchable) = (request.body, request.prompt, request.untouchable);
-    let mut spans = rules.find(body, prompt, untouchable);
+    let mut spans = request.spans(rules);
     if let Some(rule) = rules.learned().filter(|_| !learned.is_empty()) {
-        let units = Units::of(body, prompt, untouchable, &spans, request.key);
-        spans.extend(units.find(learned, rule));
+        let more = request.units(&spans).find(learned, rule);
+        spans.extend(more);
         spans.sort_by_key(|span| (span.segment, span.range.start));
     }
     let each = spans.into_iter().filter_map(|span| {

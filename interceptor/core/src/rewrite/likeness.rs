@@ -22,6 +22,14 @@ pub(super) struct Likeness {
 impl Likeness {
     /// Of a prompt in which `found` are the values.
     pub(super) fn of(request: &Request<'_>, found: &[Current]) -> Self {
+        let spans = found.iter().map(|now| &now.span);
+        match request.head_with(spans) {
+            Some(head) => head.likeness(|| Self::read(request, found)).clone(),
+            None => Self::read(request, found),
+        }
+    }
+
+    fn read(request: &Request<'_>, found: &[Current]) -> Self {
         let Request {
             body, prompt, key, ..
         } = *request;

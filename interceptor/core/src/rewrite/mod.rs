@@ -15,6 +15,7 @@ mod breakpoints;
 mod choose;
 mod current;
 mod effect;
+mod head;
 mod label;
 mod likeness;
 mod memory;
@@ -37,11 +38,12 @@ use crate::volatile::learned::Prompts;
 use crate::volatile::{Rules, Span};
 
 pub use again::{Form, may_be_bound, refuses_history};
-pub use breakpoints::{BREAKPOINT, Markable, breakpoints, family, routing};
+pub use breakpoints::{BREAKPOINT, Markable, breakpoints, routing};
 pub use effect::{
     About, Called, JUDGED_CALLS, RECONSIDERED_SECONDS, Shown, Standing, Standings, Switched,
     VALUES_MAX, Valued, WORKLOADS_MAX, Workloads, values,
 };
+pub use head::{HEADS_BYTES_MAX, Head, Heads};
 pub use memory::{NODES_MAX, RulesId, TREE_BYTES_MAX, Tree, Value};
 pub use thinking::binds_history;
 pub use thread::{Thread, Turn};
@@ -64,6 +66,8 @@ pub struct Request<'a> {
     pub key: &'a HashKey,
     /// A segment that must stay as it is.
     pub untouchable: Option<usize>,
+    /// What is remembered of its tools and system prompt, if it is.
+    pub head: Option<&'a Head>,
     /// Whether the provider holds the conversation so far: then the new turn is the place.
     pub held_by_provider: bool,
     /// Whether a conversation that begins with this request is edited, or only watched.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::edit::{self, Edit};
 use crate::prompt::{Fingerprint, Section};
-use crate::volatile::learned::{Learned, Units};
+use crate::volatile::learned::Learned;
 use crate::volatile::{Rules, Span, Transform};
 
 use super::choose::{Chosen, began_alike, choose, path};
@@ -372,15 +372,8 @@ impl<'a> Planner<'a> {
         if prompts.is_empty(*now_s) {
             return Vec::new();
         }
-        let Request {
-            body,
-            prompt,
-            untouchable,
-            key,
-            ..
-        } = *self.request;
-        let known = current.rules.find(body, prompt, untouchable);
-        prompts.learned(&Units::of(body, prompt, untouchable, &known, key), *now_s)
+        let known = self.request.spans(&current.rules);
+        prompts.learned(&self.request.units(&known), *now_s)
     }
 
     /// The values that the prompt has now.
@@ -448,7 +441,14 @@ impl<'a> Planner<'a> {
     }
 
     fn shapes(&self) -> Vec<Shape> {
-        tools::shapes(self.request.body, &self.tools(), self.request.key).unwrap_or_default()
+        let read = || {
+            let Request { body, key, .. } = *self.request;
+            tools::shapes(body, &self.tools(), key).unwrap_or_default()
+        };
+        match self.request.head {
+            Some(head) => head.shapes(read).to_vec(),
+            None => read(),
+        }
     }
 
     /// Puts tools back in the order in which the conversation saw them first. Values inside them

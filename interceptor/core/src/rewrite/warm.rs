@@ -7,9 +7,10 @@
 use std::collections::HashMap;
 
 use crate::edit::Edit;
-use crate::prompt::{Fingerprint, HashKey, Prompt, Section, Segment};
+use crate::prompt::{Fingerprint, Section, Segment};
 
-use super::Thread;
+use super::Request;
+use super::head::Sections;
 
 /// The prefixes of a call as they are sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,34 +44,23 @@ pub struct Recent {
 }
 
 impl Prefixes {
-    /// Reads them. `edits` are those that are made; `skip` is a segment that the provider takes out;
-    /// `scope` tells callers, hosts and models apart.
+    /// Reads them. `edits` are those that are made; `scope` tells callers, hosts and models apart.
     #[must_use]
-    pub fn of(
-        (body, prompt, thread): (&[u8], &Prompt, &Thread),
-        edits: &[Edit],
-        skip: Option<usize>,
-        scope: &[&[u8]],
-        key: &HashKey,
-    ) -> Self {
+    pub fn of(request: &Request<'_>, edits: &[Edit], scope: &[&[u8]]) -> Self {
+        let Request { key, thread, .. } = *request;
         let mut edits: Vec<&Edit> = edits.iter().collect();
         edits.sort_by_key(|edit| (edit.range.start, edit.range.end));
-        let mut prefix = key.hash(scope);
-        let mut up_to = |section| {
-            let segments = prompt.segments.iter().enumerate();
-            let own = |(index, segment): &(usize, &Segment)| {
-                segment.section == section && !segment.deferred && Some(*index) != skip
-            };
-            let mut sent = Vec::new();
-            let mut any = false;
-            for (_, segment) in segments.filter(own) {
-                as_sent(body, segment, &edits, &mut sent);
-                any = true;
-            }
-            prefix = key.hash(&[&prefix.to_le_bytes(), &sent]);
-            any.then(|| half(prefix))
+        let read = || sections(request, &edits);
+        let sections = match request.head.filter(|_| !touch_head(request, &edits)) {
+            Some(head) => *head.sections(read),
+            None => read(),
         };
-        let (tools, system) = (up_to(Section::Tools), up_to(Section::System));
+        let mut prefix = key.hash(scope);
+        let [tools, system] = sections.map(|section| {
+            let sent = section.unwrap_or_default().to_le_bytes();
+            prefix = key.hash(&[&prefix.to_le_bytes(), &sent]);
+            section.map(|_| half(prefix))
+        });
         // What is told in a turn is a function of the history and of what the conversation began with.
         let turn = |back: usize| {
             let at = thread.turns.len().checked_sub(back)?;
@@ -85,6 +75,32 @@ impl Prefixes {
             turn: turn(1),
         }
     }
+}
+
+/// Whether any edit is in tools or system prompt.
+fn touch_head(request: &Request<'_>, edits: &[&Edit]) -> bool {
+    let segments = request.prompt.segments.iter();
+    let mut own = segments.take_while(|segment| segment.section != Section::Messages);
+    own.any(|segment| !inside(segment, edits).is_empty())
+}
+
+/// Tools and system prompt as they are sent.
+fn sections(request: &Request<'_>, edits: &[&Edit]) -> Sections {
+    // What the provider takes out by its place is no part of a prefix.
+    let skip = request.untouchable;
+    [Section::Tools, Section::System].map(|section| {
+        let segments = request.prompt.segments.iter().enumerate();
+        let own = |(index, segment): &(usize, &Segment)| {
+            segment.section == section && !segment.deferred && Some(*index) != skip
+        };
+        let mut sent = Vec::new();
+        let mut any = false;
+        for (_, segment) in segments.filter(own) {
+            as_sent(request.body, segment, edits, &mut sent);
+            any = true;
+        }
+        any.then(|| request.key.hash(&[&sent]))
+    })
 }
 
 impl Recent {
@@ -116,10 +132,8 @@ impl Recent {
 /// Adds a segment to `sent` as it is sent, but for its markers.
 fn as_sent(body: &[u8], segment: &Segment, edits: &[&Edit], sent: &mut Vec<u8>) {
     let own = &segment.range;
-    let first = edits.partition_point(|edit| edit.range.start < own.start);
-    let edits = edits.get(first..).unwrap_or_default().iter();
-    let inside = edits.take_while(|edit| edit.range.end <= own.end);
-    let mut changes: Vec<_> = inside
+    let mut changes: Vec<_> = inside(segment, edits)
+        .iter()
         .map(|edit| (&edit.range, &edit.replacement[..]))
         .collect();
     let marked = segment.marked();
@@ -136,6 +150,15 @@ fn as_sent(body: &[u8], segment: &Segment, edits: &[&Edit], sent: &mut Vec<u8>) 
     }
     sent.extend_from_slice(body.get(from..own.end).unwrap_or_default());
     sent.push(0);
+}
+
+/// The edits in a segment; all of them are in order.
+fn inside<'a, 'b>(segment: &Segment, edits: &'a [&'b Edit]) -> &'a [&'b Edit] {
+    let own = &segment.range;
+    let first = edits.partition_point(|edit| edit.range.start < own.start);
+    let edits = edits.get(first..).unwrap_or_default();
+    let inside = edits.iter().take_while(|edit| edit.range.end <= own.end);
+    edits.get(..inside.count()).unwrap_or_default()
 }
 
 fn half(hash: Fingerprint) -> u64 {

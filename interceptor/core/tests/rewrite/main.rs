@@ -10,6 +10,7 @@
 mod again;
 mod alike;
 mod dialects;
+mod head;
 mod markers;
 mod told;
 
@@ -23,8 +24,10 @@ use serde_json::{Value, json};
 use weir_core::api::Api;
 use weir_core::edit;
 use weir_core::prompt::{self, Fingerprint, HashKey, Prompt};
-use weir_core::rewrite::{self, Plan, Request, RuleSet, RulesId, Thread, Tree};
+use weir_core::rewrite::{self, Heads, Plan, Request, RuleSet, RulesId, Thread, Tree};
 use weir_core::volatile::Rules;
+
+use head::remembered;
 
 const KEY: HashKey = HashKey::new([3; 16]);
 
@@ -34,6 +37,7 @@ struct Engine {
     rules: HashMap<RulesId, Arc<Rules>>,
     /// Trees as they are stored.
     trees: HashMap<Fingerprint, String>,
+    heads: Mutex<Heads>,
     begin: bool,
     now_s: i64,
 }
@@ -60,6 +64,7 @@ impl Engine {
             current: compiled(""),
             rules: HashMap::new(),
             trees: HashMap::new(),
+            heads: Mutex::default(),
             begin: true,
             now_s: 0,
         };
@@ -103,6 +108,7 @@ impl Engine {
             thread,
             key: &KEY,
             untouchable: None,
+            head: None,
             held_by_provider: body.contains("previous_response_id"),
             begin: self.begin,
             now_s: self.now_s,
@@ -114,7 +120,10 @@ impl Engine {
         let thread = Thread::of(&prompt, body.as_bytes(), &KEY, &[b"caller"]).unwrap();
         let request = self.request(api, body, &prompt, &thread);
         let rules = &self.rules;
-        rewrite::plan(&request, tree, &self.current, |id| rules.get(&id).cloned())
+        let plan = |request: &Request<'_>| {
+            rewrite::plan(request, tree, &self.current, |id| rules.get(&id).cloned())
+        };
+        remembered(&self.heads, &request, &self.current, plan)
     }
 
     /// What the provider gets, with a tree that is not written out in between.
@@ -393,27 +402,18 @@ fn where_the_provider_holds_the_history_the_new_turn_is_told() {
 
 #[test]
 fn the_billing_block_of_claude_code_goes_elsewhere_and_stays_where_it_must() {
-    let header =
-        "x-anthropic-billing-header: cc_version=2.1.330.a1b; cc_entrypoint=cli; cch=0f3a1;";
+    let header = "x-anthropic-billing-header: cc_version=2.1.330.a1b; cch=0f3a1;";
     let body = json!({ "system": [{ "type": "text", "text": header }, { "type": "text", "text": "You are." }],
         "messages": [{ "role": "user", "content": "x" }] })
     .to_string();
-    let sent = Engine::new("").send(Api::Messages, &body);
+    let mut engine = Engine::new("");
+    let sent = engine.send(Api::Messages, &body);
     assert!(!sent.contains("x-anthropic"), "{sent}");
     let prompt = prompt::read(body.as_bytes()).unwrap();
     let thread = Thread::of(&prompt, body.as_bytes(), &KEY, &[]).unwrap();
-    let engine = Engine::new("");
     let request = Request {
-        api: Api::Messages,
-        model: "",
-        body: body.as_bytes(),
-        prompt: &prompt,
-        thread: &thread,
-        key: &KEY,
         untouchable: Some(0),
-        held_by_provider: false,
-        begin: true,
-        now_s: 0,
+        ..engine.request(Api::Messages, &body, &prompt, &thread)
     };
     let plan = rewrite::plan(&request, None, &engine.current, |_| None);
     assert_eq!(plan.edits, []);

@@ -111,6 +111,7 @@ pub(super) fn explain(target: &Target, rules: &str, body: &[u8]) -> anyhow::Resu
         thread: &first,
         key: &KEY,
         untouchable,
+        head: None,
         held_by_provider: target.call.previous_response,
         begin: true,
         now_s: 0,

@@ -23,11 +23,11 @@ use weir_core::edit::Edit;
 use weir_core::json::Malformed;
 use weir_core::prompt::{self, Fingerprint, HashKey, Prompt};
 use weir_core::rewrite::{
-    self, About, BREAKPOINT, Called, Learning, Markable, Plan, Recent, Request, RuleSet, Thread,
-    Valued, Warmth,
+    self, About, BREAKPOINT, Called, Heads, Learning, Markable, Plan, Recent, Request, RuleSet,
+    Thread, Valued, Warmth,
 };
 use weir_core::volatile::Span;
-use weir_core::volatile::learned::{Observed, Units};
+use weir_core::volatile::learned::Observed;
 
 use super::secret::Secret;
 use crate::ledger::Conversations;
@@ -57,6 +57,7 @@ pub(crate) struct Rewriter {
     effects: Effects,
     turns: Arc<Turns>,
     recent: Mutex<Recent>,
+    heads: Mutex<Heads>,
 }
 
 impl Rewriter {
@@ -85,6 +86,7 @@ impl Rewriter {
             effects: Effects::open(state_dir),
             turns,
             recent: Mutex::default(),
+            heads: Mutex::default(),
         })
     }
 
@@ -152,12 +154,17 @@ impl Rewriter {
             current.learned = Some(self.learning(asked));
         }
         let request = self.request(asked, &prompt, &thread);
+        let (name, head, is_new) = self.head(&request, &current);
+        let request = Request {
+            head: Some(&head),
+            ..request
+        };
         let mut plan = self.plan_turn(&request, &current, asked)?;
         let mut edits = Vec::new();
         if plan.applied {
             edits.clone_from(&plan.edits);
         }
-        let mut measured = self.measure(asked, &prompt, &thread, &plan);
+        let mut measured = self.measure(asked, &request, &plan);
         let sent = self.warmth(&request, &plan, asked);
         let warm = if measured.shown.unmarked {
             Warmth::default()
@@ -193,6 +200,9 @@ impl Rewriter {
             let more = self.learn(&request, &plan, &current, asked);
             plan.spans.extend(more);
         }
+        if is_new {
+            self.heads().keep(name, head);
+        }
         Ok(Some(Planned {
             plan,
             edits,
@@ -215,6 +225,7 @@ impl Rewriter {
             thread,
             key: &self.key,
             untouchable: untouchable(asked.provider, asked.body, prompt),
+            head: None,
             held_by_provider: asked.previous_response,
             begin: asked.only.is_none(),
             now_s: asked.now_s,
@@ -253,19 +264,11 @@ impl Rewriter {
         };
         let (mine, known): (Vec<&Span>, Vec<&Span>) =
             plan.spans.iter().partition(|span| span.rule == rule);
-        let Request {
-            body,
-            prompt,
-            thread,
-            untouchable,
-            key,
-            ..
-        } = *request;
         let known: Vec<Span> = known.into_iter().cloned().collect();
-        let units = Units::of(body, prompt, untouchable, &known, key);
+        let units = request.units(&known);
         let observed = Observed {
-            conversation: thread.first.at,
-            is_start: thread.is_start,
+            conversation: request.thread.first.at,
+            is_start: request.thread.is_start,
             now_s: asked.now_s,
         };
         let workload = self.prompts_of(asked);
@@ -280,27 +283,21 @@ impl Rewriter {
 
     /// The name of a workload: of a caller's calls to a model with the same tools and system prompt,
     /// values apart.
-    fn workload(&self, asked: &Asked<'_>, prompt: &Prompt, spans: &[Span]) -> u64 {
-        let family = rewrite::family(asked.body, prompt, spans, &self.key).to_be_bytes();
+    fn workload(&self, asked: &Asked<'_>, request: &Request<'_>, spans: &[Span]) -> u64 {
+        let family = request.family(spans).to_be_bytes();
         let scope = asked.scope();
         let parts = [&scope[..], &[asked.about.model.as_bytes(), &family]].concat();
         u64::try_from(self.key.hash(&parts) >> 64).unwrap_or(0)
     }
 
     /// Notes a call of a workload.
-    fn measure(
-        &self,
-        asked: &Asked<'_>,
-        prompt: &Prompt,
-        thread: &Thread,
-        plan: &Plan,
-    ) -> Measured {
+    fn measure(&self, asked: &Asked<'_>, request: &Request<'_>, plan: &Plan) -> Measured {
         let rules = plan.rules.as_deref();
         let values = rules.map_or_else(Vec::new, |rules| {
             rewrite::values(asked.body, &plan.spans, rules, &self.key)
         });
-        let workload = self.workload(asked, prompt, &plan.spans);
-        let begins = thread.is_start || asked.previous_response;
+        let workload = self.workload(asked, request, &plan.spans);
+        let begins = request.thread.is_start || asked.previous_response;
         let called = asked.called(workload, &values, begins);
         let shown = self.effects.note(&called, asked.metrics);
         let names = plan.spans.iter().map(|span| span.name.clone()).collect();

@@ -1,26 +1,39 @@
 //! The prefix of a call as its provider sees it: what was sent of it lately, and what is taken out.
 
-use std::sync::PoisonError;
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use weir_core::catalog::Provider;
-use weir_core::prompt::{Prompt, Section};
-use weir_core::rewrite::{Plan, Prefixes, Request, Warmth};
+use weir_core::prompt::{Fingerprint, Prompt, Section};
+use weir_core::rewrite::{Head, Heads, Plan, Prefixes, Request, RuleSet, Warmth};
 
 use super::{Asked, Rewriter};
 
 impl Rewriter {
+    /// What the tools and the system prompt of a call show, and whether that was read anew. It is read
+    /// once for all calls that have the same.
+    pub(super) fn head(
+        &self,
+        call: &Request<'_>,
+        rules: &RuleSet,
+    ) -> (Fingerprint, Arc<Head>, bool) {
+        let name = Head::name(call, rules.id);
+        let known = self.heads().get(name);
+        let is_new = known.is_none();
+        let head = known.unwrap_or_else(|| Arc::new(Head::read(call, &rules.rules)));
+        (name, head, is_new)
+    }
+
+    pub(super) fn heads(&self) -> MutexGuard<'_, Heads> {
+        self.heads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// What of a call was sent so lately that it would be read.
     pub(super) fn warmth(&self, request: &Request<'_>, plan: &Plan, asked: &Asked<'_>) -> Warmth {
         let is_made = plan.applied || asked.only.is_some();
         let edits = if is_made { &plan.edits[..] } else { &[] };
         let [caller, host] = asked.scope();
-        let prefixes = Prefixes::of(
-            (request.body, request.prompt, request.thread),
-            edits,
-            request.untouchable,
-            &[caller, host, asked.about.model.as_bytes()],
-            &self.key,
-        );
+        let scope = [caller, host, asked.about.model.as_bytes()];
+        let prefixes = Prefixes::of(request, edits, &scope);
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         recent.note(&prefixes, asked.now_s)
     }

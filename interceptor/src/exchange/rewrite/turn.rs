@@ -68,7 +68,7 @@ impl Rewriter {
         spans: &[Span],
     ) -> Standings {
         let values = rewrite::values(asked.body, spans, &current.rules, &self.key);
-        let workload = self.workload(asked, request.prompt, spans);
+        let workload = self.workload(asked, request, spans);
         self.effects
             .standings(&asked.called(workload, &values, true))
     }

@@ -84,8 +84,8 @@ impl Prompts {
     pub fn observe(&mut self, units: &Units<'_>, observed: &Observed) -> News {
         let conversation = u64::try_from(observed.conversation >> 64).unwrap_or_default();
         let hashes = units.hashes();
-        let Some((index, alignment)) = self.best(&hashes) else {
-            self.begin(hashes, conversation, observed.now_s);
+        let Some((index, alignment)) = self.best(hashes) else {
+            self.begin(hashes.to_vec(), conversation, observed.now_s);
             return News::Evidence;
         };
         let Some(family) = self.families.get_mut(index) else {
@@ -129,7 +129,7 @@ impl Prompts {
                 news = news.max(slot.see(units, seen(unit), observed));
             }
         }
-        family.units = hashes;
+        family.units = hashes.to_vec();
         family.conversation = conversation;
         family.seen_s = observed.now_s;
         news
@@ -145,7 +145,7 @@ impl Prompts {
     /// What is learned of prompts like this one, for a conversation that begins with it.
     #[must_use]
     pub fn learned(&self, units: &Units<'_>, now_s: i64) -> Vec<Learned> {
-        let Some((index, alignment)) = self.best(&units.hashes()) else {
+        let Some((index, alignment)) = self.best(units.hashes()) else {
             return Vec::new();
         };
         let Some(family) = self.families.get(index) else {

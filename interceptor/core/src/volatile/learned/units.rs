@@ -1,7 +1,9 @@
 //! The system prompt as units: its lines, and the sentences of long ones. Values that rules know are
 //! masked, so that a date in a line does not hide that the line stays.
 
+use std::cell::OnceCell;
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::prompt::{HashKey, Prompt, Section, SegmentKind};
 use crate::volatile::decoded::Decoded;
@@ -13,9 +15,26 @@ use super::{Side, TOKENS_MAX, VALUE_BYTES_MAX, VALUE_TOKENS_MAX};
 /// The units of a system prompt, in order.
 #[derive(Debug)]
 pub struct Units<'a> {
+    source: Source<'a>,
+    hashes: Arc<[u64]>,
+    /// Read where hashes do not say enough.
+    texts: OnceCell<Texts<'a>>,
+}
+
+/// What units are read from.
+#[derive(Clone, Copy, Debug)]
+struct Source<'a> {
+    body: &'a [u8],
+    prompt: &'a Prompt,
+    skip: Option<usize>,
+    known: &'a [Span],
+    key: &'a HashKey,
+}
+
+#[derive(Debug, Default)]
+struct Texts<'a> {
     texts: Vec<Masked<'a>>,
     units: Vec<Unit>,
-    key: HashKey,
 }
 
 #[derive(Debug)]
@@ -48,52 +67,63 @@ impl<'a> Units<'a> {
     #[must_use]
     pub fn of(
         body: &'a [u8],
-        prompt: &Prompt,
+        prompt: &'a Prompt,
         skip: Option<usize>,
-        known: &[Span],
-        key: &HashKey,
+        known: &'a [Span],
+        key: &'a HashKey,
     ) -> Self {
-        let mut read = Self {
-            texts: Vec::new(),
-            units: Vec::new(),
-            key: *key,
+        let source = Source {
+            body,
+            prompt,
+            skip,
+            known,
+            key,
         };
-        let segments = prompt.segments.iter().enumerate();
-        for (index, segment) in segments.take_while(|(_, s)| s.section != Section::Messages) {
-            let is_readable = segment.section == Section::System
-                && segment.kind == SegmentKind::Text
-                && Some(index) != skip;
-            let text = segment.text.as_ref().filter(|_| is_readable);
-            let Some(decoded) = text.and_then(|text| Decoded::new(body, text)) else {
-                continue;
-            };
-            let known = known.iter().filter(|span| span.segment == index);
-            read.texts.push(Masked {
-                segment: index,
-                masks: known.map(|span| decoded.in_text(&span.range)).collect(),
-                decoded,
-            });
+        let texts = source.read();
+        Self {
+            source,
+            hashes: texts.units.iter().map(|unit| unit.hash).collect(),
+            texts: OnceCell::from(texts),
         }
-        let mut units = Vec::new();
-        for (index, text) in read.texts.iter().enumerate() {
-            units.push(EDGE);
-            text.cut(index, key, &mut units);
-        }
-        units.push(EDGE);
-        read.units = units;
-        read
     }
 
-    pub(super) const fn len(&self) -> usize {
-        self.units.len()
+    /// The same, where the hashes of a system prompt with the same bytes and the same `known` in it are
+    /// known already: it is read only where they do not say enough.
+    #[must_use]
+    pub(crate) const fn again(
+        hashes: Arc<[u64]>,
+        (body, prompt): (&'a [u8], &'a Prompt),
+        skip: Option<usize>,
+        known: &'a [Span],
+        key: &'a HashKey,
+    ) -> Self {
+        Self {
+            source: Source {
+                body,
+                prompt,
+                skip,
+                known,
+                key,
+            },
+            hashes,
+            texts: OnceCell::new(),
+        }
+    }
+
+    fn texts(&self) -> &Texts<'a> {
+        self.texts.get_or_init(|| self.source.read())
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.hashes.len()
     }
 
     pub(super) fn hash(&self, index: usize) -> Option<u64> {
-        self.units.get(index).map(|unit| unit.hash)
+        self.hashes.get(index).copied()
     }
 
-    pub(super) fn hashes(&self) -> Vec<u64> {
-        self.units.iter().map(|unit| unit.hash).collect()
+    pub(crate) const fn hashes(&self) -> &Arc<[u64]> {
+        &self.hashes
     }
 
     /// The tokens of a unit as hashes; none, if they are too many, or there is none.
@@ -109,7 +139,7 @@ impl<'a> Units<'a> {
             .collect();
         Side {
             tokens: tokens.len(),
-            hash: half(self.key.hash(&[b"side", &bytes])),
+            hash: half(self.source.key.hash(&[b"side", &bytes])),
         }
     }
 
@@ -120,7 +150,7 @@ impl<'a> Units<'a> {
         prefix: Side,
         suffix: Side,
     ) -> Option<(usize, Range<usize>)> {
-        let text = self.texts.get(self.units.get(index)?.text?)?;
+        let (text, _) = self.unit(index)?;
         let tokens = self.read(index)?;
         let end = tokens.len().checked_sub(suffix.tokens)?;
         let value = tokens.get(prefix.tokens..end)?;
@@ -150,8 +180,8 @@ impl<'a> Units<'a> {
     }
 
     fn line(&self, index: usize) -> Option<Line<'_>> {
-        let unit = self.units.get(index)?;
-        let text = self.texts.get(unit.text?)?.decoded.text.as_ref();
+        let (text, unit) = self.unit(index)?;
+        let text = text.decoded.text.as_ref();
         let tokens = self.read(index)?;
         let tokens = tokens.iter().map(|token| {
             let known = token.hash == MASK;
@@ -165,10 +195,44 @@ impl<'a> Units<'a> {
     }
 
     fn read(&self, index: usize) -> Option<Vec<Token>> {
-        let unit = self.units.get(index)?;
-        let text = self.texts.get(unit.text?)?;
-        text.tokens(unit.range.clone(), &self.key)
+        let (text, unit) = self.unit(index)?;
+        text.tokens(unit.range.clone(), self.source.key)
             .filter(|tokens| !tokens.is_empty())
+    }
+
+    /// A unit and the text that it is in; none at an edge.
+    fn unit(&self, index: usize) -> Option<(&Masked<'a>, &Unit)> {
+        let Texts { texts, units } = self.texts();
+        let unit = units.get(index)?;
+        Some((texts.get(unit.text?)?, unit))
+    }
+}
+
+impl<'a> Source<'a> {
+    fn read(self) -> Texts<'a> {
+        let mut read = Texts::default();
+        let segments = self.prompt.segments.iter().enumerate();
+        for (index, segment) in segments.take_while(|(_, s)| s.section != Section::Messages) {
+            let is_readable = segment.section == Section::System
+                && segment.kind == SegmentKind::Text
+                && Some(index) != self.skip;
+            let text = segment.text.as_ref().filter(|_| is_readable);
+            let Some(decoded) = text.and_then(|text| Decoded::new(self.body, text)) else {
+                continue;
+            };
+            let known = self.known.iter().filter(|span| span.segment == index);
+            read.texts.push(Masked {
+                segment: index,
+                masks: known.map(|span| decoded.in_text(&span.range)).collect(),
+                decoded,
+            });
+        }
+        for (index, text) in read.texts.iter().enumerate() {
+            read.units.push(EDGE);
+            text.cut(index, self.key, &mut read.units);
+        }
+        read.units.push(EDGE);
+        read
     }
 }
 

@@ -26,6 +26,7 @@ fn began(key: &HashKey, known: Option<&Tree>, directory: &str, begin: bool) -> T
         thread: &thread,
         key,
         untouchable: None,
+        head: None,
         held_by_provider: false,
         begin,
         now_s: 0,
