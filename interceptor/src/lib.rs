@@ -12,6 +12,7 @@ mod forward;
 mod tunnel;
 mod alerts;
 mod read_ahead;
+mod bell;
 pub mod ledger;
 
 pub mod sidecar;

@@ -147,7 +147,9 @@ async fn open(
         bytes_max: limits::CLIENT_HELLO_BYTES_MAX,
         wait_max: limits::CLIENT_HELLO_TIMEOUT,
     };
-    match client_hello::read(&mut stream, limits).await? {
+    // Boxed, as what follows: a connection that is only spliced need not carry room for serving, nor
+    // one that is served what it took to decide.
+    match Box::pin(client_hello::read(&mut stream, limits)).await? {
         client_hello::Opening::Closed => Ok(()),
         client_hello::Opening::Opaque { reason, bytes } => {
             let passed = Passed {
@@ -159,8 +161,6 @@ async fn open(
             Box::pin(pass(context, rules, origin, passed)).await
         }
         client_hello::Opening::Tls(hello) => {
-            // Boxed, all: a connection that is only spliced need not carry room for serving, nor one
-            // that is served what it took to decide.
             let decided = Box::pin(decrypt::decide(context, rules, origin, stream, hello)).await?;
             if let Some((session, stream)) = decided {
                 Box::pin(exchange::serve(context, rules, session, stream)).await;

@@ -6,12 +6,10 @@
 //! call. Here such a wake is a flag, and the future is polled again at once.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, Wake, Waker};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 
-/// Polls in a row; then the others of the thread get their turn.
-const ROUNDS_MAX: usize = 32;
+use crate::bell::{Bell, ROUNDS_MAX};
 
 /// A future that is polled until it waits for something outside of its task.
 pub(super) struct Settled<F> {
@@ -23,10 +21,7 @@ pub(super) struct Settled<F> {
 
 impl<F: Future + Unpin> Settled<F> {
     pub(super) fn new(future: F) -> Self {
-        let bell = Arc::new(Bell {
-            state: AtomicU8::new(WAITING),
-            task: Mutex::new(Waker::noop().clone()),
-        });
+        let bell = Bell::new();
         Self {
             future,
             waker: Waker::from(Arc::clone(&bell)),
@@ -47,12 +42,11 @@ impl<F: Future + Unpin> Future for Settled<F> {
         this.bell.is_of(cx.waker());
         let mut inner = Context::from_waker(&this.waker);
         for _ in 0..ROUNDS_MAX {
-            this.bell.state.store(POLLED, Ordering::Release);
+            this.bell.hush();
             if let Poll::Ready(output) = Pin::new(&mut this.future).poll(&mut inner) {
                 return Poll::Ready(output);
             }
-            let rung = this.bell.state.swap(WAITING, Ordering::AcqRel) == RUNG;
-            if !rung {
+            if this.bell.rest() {
                 return Poll::Pending;
             }
         }
@@ -61,45 +55,10 @@ impl<F: Future + Unpin> Future for Settled<F> {
     }
 }
 
-/// Wakes the task, unless its future is being polled: then it only leaves word.
-struct Bell {
-    state: AtomicU8,
-    task: Mutex<Waker>,
-}
-
-/// The future waits; a wake is for the task.
-const WAITING: u8 = 0;
-/// The future is being polled.
-const POLLED: u8 = 1;
-/// It is being polled, and was woken since that began.
-const RUNG: u8 = 2;
-
-impl Bell {
-    fn is_of(&self, task: &Waker) {
-        let mut known = self.task.lock().unwrap_or_else(PoisonError::into_inner);
-        known.clone_from(task);
-    }
-}
-
-impl Wake for Bell {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        let rung = self
-            .state
-            .compare_exchange(POLLED, RUNG, Ordering::AcqRel, Ordering::Acquire);
-        if rung == Err(WAITING) {
-            let task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
-            task.wake_by_ref();
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
 
     use super::*;
 

@@ -17,7 +17,7 @@ pub(crate) enum RequestBody {
     /// Read, and perhaps edited, in full.
     Full {
         bytes: Bytes,
-        /// Boxed, because they are rare, and hyper keeps room for 32 requests per connection.
+        /// Boxed, because they are rare.
         trailers: Option<Box<HeaderMap>>,
         /// Whether the head says the length. Where it does not, HTTP/2 ends the body with a flag,
         /// and hyper shall not add a `content-length` that the application did not send.

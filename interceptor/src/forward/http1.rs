@@ -7,32 +7,29 @@
 //! provider sees the stream cancelled.
 
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
-use http::{Request, Response, StatusCode};
+use http::{Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio_rustls::client::TlsStream;
 
+use super::driven::Driven;
 use super::pool::WayBack;
-use super::{HEADERS_MAX, Protocol, RequestBody, TrySendError, UpstreamBody};
+use super::{HEADERS_MAX, Outgoing, Protocol, RequestBody, TrySendError, UpstreamBody};
 use crate::read_ahead::ReadAhead;
-
-/// hyper does not name the type of a connection that can be upgraded.
-type Connection = Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>;
 
 /// Frames that are ready together are sent on together, up to this many bytes.
 const COALESCED_BYTES_MAX: usize = 64 << 10;
 
 /// An HTTP/1.1 connection to a provider.
 pub(super) struct Http1 {
-    sender: SendRequest<RequestBody>,
-    connection: Connection,
+    sender: SendRequest<Box<RequestBody>>,
+    connection: Driven,
     protocol: Protocol,
-    closed: bool,
 }
 
 impl Http1 {
@@ -45,12 +42,10 @@ impl Http1 {
             .max_headers(HEADERS_MAX)
             .handshake(TokioIo::new(stream))
             .await?;
-        let connection = Box::pin(connection.with_upgrades());
         let mut http1 = Self {
             sender,
-            connection,
+            connection: Driven::new(Box::pin(connection.with_upgrades())),
             protocol,
-            closed: false,
         };
         // The first poll makes the connection ready to take a request.
         http1.is_ready();
@@ -63,37 +58,24 @@ impl Http1 {
 
     /// Whether a request can be sent now: drives the connection once to notice that it was closed.
     pub(super) fn is_ready(&mut self) -> bool {
-        self.drive(&mut unwoken());
-        !self.closed && self.sender.is_ready()
-    }
-
-    /// Errors of the connection reach the request or the body that waits on it.
-    fn drive(&mut self, cx: &mut Context<'_>) {
-        if !self.closed {
-            self.closed = self.connection.as_mut().poll(cx).is_ready();
-        }
+        self.connection.stays_open() && self.sender.is_ready()
     }
 
     pub(super) async fn send(
         mut self: Box<Self>,
-        request: Request<RequestBody>,
+        request: Outgoing,
         way_back: WayBack,
     ) -> Result<Response<UpstreamBody>, TrySendError> {
         let mut answer = Box::pin(self.sender.try_send_request(request));
-        let response = std::future::poll_fn(|cx| {
-            if let Poll::Ready(response) = answer.as_mut().poll(&mut unwoken()) {
-                return Poll::Ready(response);
-            }
-            self.drive(cx);
-            answer.as_mut().poll(&mut unwoken())
-        })
-        .await?;
+        let connection = &mut self.connection;
+        let response =
+            std::future::poll_fn(|cx| connection.poll(cx, |cx| answer.as_mut().poll(cx))).await?;
         drop(answer);
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             // It ends with the answer, mostly in the poll that brought it, and must not be polled after that.
-            if !self.closed {
+            if let Some(connection) = self.connection.open() {
                 tokio::spawn(async move {
-                    if let Err(error) = self.connection.await {
+                    if let Err(error) = connection.await {
                         tracing::debug!(%error, "an upgraded connection ended");
                     }
                 });
@@ -110,12 +92,6 @@ impl Http1 {
             UpstreamBody::Http1(Box::new(body))
         }))
     }
-}
-
-/// For what only the connection makes ready: that is driven here, and what waits for it is polled
-/// again right after.
-fn unwoken() -> Context<'static> {
-    Context::from_waker(Waker::noop())
 }
 
 /// What a body yields: a frame, an error, or its end.
@@ -135,13 +111,14 @@ impl Http1Body {
         if let Some(held) = self.held.take() {
             return Poll::Ready(held);
         }
-        if let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(&mut unwoken()) {
-            return Poll::Ready(frame);
+        let mut incoming = Pin::new(&mut self.incoming);
+        match &mut self.upstream {
+            Some((upstream, _)) => {
+                let connection = &mut upstream.connection;
+                connection.poll(cx, |cx| incoming.as_mut().poll_frame(cx))
+            }
+            None => incoming.poll_frame(cx),
         }
-        if let Some((upstream, _)) = &mut self.upstream {
-            upstream.drive(cx);
-        }
-        Pin::new(&mut self.incoming).poll_frame(&mut unwoken())
     }
 
     /// Adds what is ready now to `first`.

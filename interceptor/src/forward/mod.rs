@@ -2,6 +2,7 @@
 
 mod body;
 pub(crate) mod connect;
+mod driven;
 mod http1;
 mod pool;
 
@@ -23,7 +24,9 @@ use crate::read_ahead::ReadAhead;
 use http1::Http1;
 use pool::{Pool, WayBack};
 
-type Http2 = hyper::client::conn::http2::SendRequest<RequestBody>;
+/// Its body is boxed, because hyper keeps room for 32 requests per connection.
+type Outgoing = Request<Box<RequestBody>>;
+type Http2 = hyper::client::conn::http2::SendRequest<Box<RequestBody>>;
 
 /// Flow-control windows of HTTP/2 in bytes (RFC 9113, section 5.2): a prompt of 1 MB goes out
 /// without waiting for the other side, and a fast stream is not held back by us.
@@ -181,8 +184,9 @@ impl Forwarder {
     pub(crate) async fn send(
         &self,
         upstream: &Upstream,
-        mut request: Request<RequestBody>,
+        request: Request<RequestBody>,
     ) -> Result<Response<UpstreamBody>, SendError> {
+        let mut request = request.map(Box::new);
         loop {
             let (connected, fresh) = match upstream.at_hand() {
                 Some(connected) => (connected, false),
@@ -259,7 +263,7 @@ impl Forwarder {
     }
 }
 
-type TrySendError = hyper::client::conn::TrySendError<Request<RequestBody>>;
+type TrySendError = hyper::client::conn::TrySendError<Outgoing>;
 
 /// A connection that falls silent, as behind a NAT that forgot it, is noticed by pings; its
 /// requests then fail, and the next ones get a fresh connection.
@@ -284,7 +288,7 @@ async fn handshake_http2(stream: TlsStream<ReadAhead>) -> hyper::Result<Http2> {
 
 async fn send_http2(
     mut sender: Http2,
-    request: Request<RequestBody>,
+    request: Outgoing,
 ) -> Result<Response<UpstreamBody>, TrySendError> {
     Ok(sender
         .try_send_request(request)
@@ -293,9 +297,7 @@ async fn send_http2(
 }
 
 /// A copy of a request without a body whose method may be repeated (RFC 9110, section 9.2.2).
-fn copied_if_repeatable(
-    request: Request<RequestBody>,
-) -> (Option<Request<RequestBody>>, Request<RequestBody>) {
+fn copied_if_repeatable(request: Outgoing) -> (Option<Outgoing>, Outgoing) {
     if !matches!(*request.method(), Method::GET | Method::HEAD) || !request.body().is_end_stream() {
         return (None, request);
     }
@@ -306,7 +308,7 @@ fn copied_if_repeatable(
         announced: false,
     };
     (
-        Some(Request::from_parts(head.clone(), nothing)),
+        Some(Request::from_parts(head.clone(), Box::new(nothing))),
         Request::from_parts(head, body),
     )
 }

@@ -19,7 +19,7 @@ pub(super) fn text_bytes(data: &[u8]) -> u64 {
             .unwrap_or_default();
         if after.trim_ascii_start().first() == Some(&b':') {
             key = text;
-        } else if OUTPUT_KEYS.contains(&key) {
+        } else if is_output(key) {
             sum = sum.saturating_add(u64::try_from(text.len()).unwrap_or(u64::MAX));
         }
         rest = after;
@@ -40,20 +40,23 @@ fn string(bytes: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// Keys of output in the events of Anthropic, `OpenAI` and those who speak like it, Gemini, Bedrock
-/// and Cohere. Not among them: `obfuscation`, ids, names, signatures.
-const OUTPUT_KEYS: [&[u8]; 10] = [
-    b"text",
-    b"content",
-    b"delta",
-    b"thinking",
-    b"partial_json",
-    b"arguments",
-    b"reasoning_content",
-    b"reasoning",
-    b"refusal",
-    b"input",
-];
+/// Whether it is a key of output in the events of Anthropic, `OpenAI` and those who speak like it,
+/// Gemini, Bedrock and Cohere. Not among them: `obfuscation`, ids, names, signatures.
+const fn is_output(key: &[u8]) -> bool {
+    matches!(
+        key,
+        b"text"
+            | b"content"
+            | b"delta"
+            | b"thinking"
+            | b"partial_json"
+            | b"arguments"
+            | b"reasoning_content"
+            | b"reasoning"
+            | b"refusal"
+            | b"input"
+    )
+}
 
 #[cfg(test)]
 mod tests {
