@@ -13,6 +13,7 @@ mod tunnel;
 mod alerts;
 mod read_ahead;
 mod bell;
+pub mod paged;
 pub mod ledger;
 
 pub mod sidecar;
