@@ -347,12 +347,13 @@ impl Looked {
                 prompt.map(|prompt| self.outline(came, prompt)),
             )
         } else {
-            let would_be = edit::apply(came, &mut planned.to_vec()).ok();
-            let outline = would_be.and_then(|body| {
+            let marked = read.and_then(|_| sketch.marked(came, prompt, planned));
+            let would_be = || {
+                let body = edit::apply(came, &mut planned.to_vec()).ok()?;
                 let prompt = prompt::read(&body).ok()?;
                 Some(self.outline(&body, &prompt))
-            });
-            (Sent::AsItCame, outline)
+            };
+            (Sent::AsItCame, marked.or_else(would_be))
         };
         Some(Sketched {
             sketch,

@@ -3,7 +3,8 @@
 
 use std::ops::Range;
 
-use crate::prompt::{HashKey, Lifetime, Prompt, Section, Segment, SegmentKind};
+use crate::edit::Edit;
+use crate::prompt::{HashKey, Lifetime, Prompt, Section, Segment, SegmentKind, lifetime};
 
 /// A prompt in hashes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -128,6 +129,33 @@ impl Sketch {
             last.breakpoint = last.breakpoint.or(Some(automatic.lifetime));
         }
         sketch
+    }
+
+    /// The outline of the prompt with breakpoints added, of which this is the sketch: what
+    /// [`Self::outline`] gives of a body with those edits made. None, where they are other edits than
+    /// markers that become the last member of a block.
+    #[must_use]
+    pub fn marked(&self, body: &[u8], prompt: &Prompt, edits: &[Edit]) -> Option<Self> {
+        let mut outline = Self {
+            parameters: self.parameters.clone(),
+            blocks: self.blocks.clone(),
+            pieces: Vec::new(),
+            ..*self
+        };
+        for block in &mut outline.blocks {
+            block.pieces = (0, 0);
+        }
+        for edit in edits {
+            let lifetime = marker(body, edit)?;
+            let at = edit.range.start.checked_add(1)?;
+            let mut segments = prompt.segments.iter();
+            let marked = segments.position(|segment| segment.range.end == at)?;
+            if let Some(block) = outline.blocks.get_mut(marked) {
+                block.breakpoint = Some(lifetime);
+                block.bytes = block.bytes.saturating_add(length(edit.replacement.len()));
+            }
+        }
+        Some(outline)
     }
 
     /// Whether it has any breakpoint.
@@ -295,6 +323,17 @@ impl Block {
             place,
         }
     }
+}
+
+/// The lifetime of the marker that an edit adds behind the last member of an object; none, where it is
+/// something else. Behind a blank the marker takes that with it.
+fn marker(body: &[u8], edit: &Edit) -> Option<Lifetime> {
+    let at = edit.range.start;
+    let value = edit.replacement.strip_prefix(br#","cache_control":"#)?;
+    let is_last = edit.range.is_empty() && body.get(at) == Some(&b'}');
+    let before = body.get(at.checked_sub(1)?)?;
+    let is_behind_member = !before.is_ascii_whitespace() && *before != b'{';
+    (is_last && is_behind_member).then(|| lifetime(value))
 }
 
 /// Tools and the system prompt are counted through, messages by message and block.

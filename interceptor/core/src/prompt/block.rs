@@ -131,8 +131,8 @@ fn inside(
     }
 }
 
-/// Only the lifetimes of an hour and more have an `h` in their name.
-fn lifetime(value: &[u8]) -> Lifetime {
+/// Of the value of a marker. Only the lifetimes of an hour and more have an `h` in their name.
+pub(crate) fn lifetime(value: &[u8]) -> Lifetime {
     let long = [&br#""1h""#[..], br#""12h""#, br#""24h""#];
     let is_long = long
         .iter()

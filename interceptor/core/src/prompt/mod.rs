@@ -15,6 +15,7 @@ use std::ops::Range;
 
 use crate::json::{Kind, Malformed, Member, Scanner};
 
+pub(crate) use block::lifetime;
 pub use block::with_comma;
 pub use fingerprint::{Fingerprint, HashKey};
 

@@ -5,8 +5,9 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use weir_core::api::Api;
+use weir_core::cache::Sketch;
 use weir_core::catalog::Provider;
-use weir_core::edit;
+use weir_core::edit::{self, Edit};
 use weir_core::prompt;
 use weir_core::rewrite::{Markable, Thread, Warmth, breakpoints};
 
@@ -108,6 +109,57 @@ fn lifetimes(body: &Value) -> Vec<String> {
     found
 }
 
+fn outline(body: &[u8]) -> Sketch {
+    let prompt = prompt::read(body).unwrap();
+    Sketch::outline(body, &prompt, &KEY)
+}
+
+/// The outline of a body with breakpoints, by the sketch of the body without.
+fn marked(body: &str, edits: &[Edit]) -> Option<Sketch> {
+    let body = body.as_bytes();
+    let prompt = prompt::read(body).unwrap();
+    Sketch::new(body, &prompt, &KEY).marked(body, &prompt, edits)
+}
+
+#[test]
+fn an_outline_is_told_from_a_sketch_only_where_nothing_but_markers_come_into_blocks() {
+    let body = r#"{"messages":[{"role":"user","content":[{"type":"text","text":"a"}, {"text":"b" }, {}]}]}"#;
+    let edit = |at: &str, replacement: &str| {
+        let end = body.find(at).unwrap().checked_add(at.len()).unwrap();
+        let brace = end.checked_sub(1).unwrap();
+        vec![Edit {
+            range: brace..brace,
+            replacement: replacement.into(),
+            rule: "r".into(),
+        }]
+    };
+    let marker = r#","cache_control":{"type":"ephemeral","ttl":"1h"}"#;
+    let mut fits = edit(r#""a"}"#, marker);
+    let by_sketch = marked(body, &fits).unwrap();
+    let sent = edit::apply(body.as_bytes(), &mut fits).unwrap();
+    assert_eq!(by_sketch, outline(&sent));
+    assert_ne!(by_sketch, outline(body.as_bytes()));
+    assert_eq!(
+        marked(body, &edit(r#""b" }"#, marker)),
+        None,
+        "behind a blank"
+    );
+    assert_eq!(
+        marked(body, &edit("{}", marker)),
+        None,
+        "no member before it"
+    );
+    assert_eq!(marked(body, &edit("]}]}", marker)), None, "no block");
+    assert_eq!(
+        marked(body, &edit(r#""a"}"#, r#","more":1"#)),
+        None,
+        "no marker"
+    );
+    let mut replaced = fits.clone();
+    replaced[0].range.end = replaced[0].range.end.saturating_add(1);
+    assert_eq!(marked(body, &replaced), None, "something goes");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -139,6 +191,7 @@ proptest! {
         };
         let mut edits = breakpoints(&call);
         let sent = edit::apply(text.as_bytes(), &mut edits).unwrap();
+        prop_assert_eq!(marked(&text, &edits), Some(outline(&sent)));
         let sent: Value = serde_json::from_slice(&sent).unwrap();
         let all = lifetimes(&sent);
         prop_assert_eq!(all.len(), by_client.len().saturating_add(edits.len()), "{}", sent);
