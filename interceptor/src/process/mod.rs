@@ -17,3 +17,16 @@ pub(crate) fn give_way(niceness: i32) {
         tracing::debug!(%error, "a thread does not give way to others");
     }
 }
+
+/// Gives back to the kernel what the allocator holds free in whole pages: starting needs more than
+/// serving does, and leaves it among what stays.
+#[cfg(target_env = "gnu")]
+#[expect(unsafe_code, reason = "one call of the C library")]
+pub(crate) fn give_back_memory() {
+    // SAFETY: malloc_trim takes the allocator's own locks; any thread may call it at any time.
+    let _whether_there_was_any = unsafe { libc::malloc_trim(0) };
+}
+
+/// Other C libraries give back by themselves what is free.
+#[cfg(not(target_env = "gnu"))]
+pub(crate) const fn give_back_memory() {}

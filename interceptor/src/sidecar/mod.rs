@@ -23,6 +23,7 @@ use crate::exchange::{self, Analyst, CacheMemory, Keyring, Memory, Pending, Rewr
 use crate::forward::{Dialer, Forwarder, connect};
 use crate::ledger::{Ledger, LedgerError, LedgerOptions, Spend};
 use crate::metrics::{Bound, Metrics};
+use crate::process;
 use crate::process::clock::Clock;
 use crate::process::config::{Config, Live};
 use crate::process::limits;
@@ -341,7 +342,10 @@ impl Sidecar {
         tokio::spawn(house::follow_prices(Arc::clone(&context)));
         tokio::task::spawn_blocking({
             let context = Arc::clone(&context);
-            move || context.rewriter.prepare(&context.rules().config.cache)
+            move || {
+                context.rewriter.prepare(&context.rules().config.cache);
+                process::give_back_memory();
+            }
         });
         Ok(Self { context })
     }

@@ -85,7 +85,7 @@ impl File {
 pub(super) struct Model {
     pub(super) provider: String,
     pub(super) id: String,
-    #[serde(rename = "match")]
+    #[serde(rename = "match", deserialize_with = "exactly")]
     pub(super) rules: Vec<Rule>,
     /// Made by another provider of the list.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -102,9 +102,25 @@ pub(super) struct Model {
     /// The factor on all tokens where the call is bound to a region.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) regional: Option<Micros>,
+    #[serde(deserialize_with = "exactly")]
     pub(super) prices: Vec<Price>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "exactly"
+    )]
     pub(super) variants: Vec<Variant>,
+}
+
+/// A list with no room for more: most lists here have one entry, and serde makes room for four.
+fn exactly<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    let mut list = Vec::deserialize(deserializer)?;
+    list.shrink_to_fit();
+    Ok(list)
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
