@@ -170,6 +170,22 @@ async fn open(
     }
 }
 
+/// Puts a connection that is not inspected into the summary and the reports.
+pub(crate) fn report(context: &Context, origin: &Origin, host: Option<&str>, reason: BypassReason) {
+    if reason.is_blind_spot() {
+        context.count_not_inspected(reason.as_str());
+    }
+    let program = &origin.application.identity.program;
+    context.ledger.bypass(Bypass {
+        at_unix_ms: unix_ms(),
+        program: program.clone().unwrap_or_default(),
+        host: host.unwrap_or_default().to_owned(),
+        destination: origin.destination.to_string(),
+        reason: reason.as_str().to_owned(),
+        count: 1,
+    });
+}
+
 /// A connection that is not inspected.
 pub(crate) struct Passed<'a> {
     pub(crate) stream: TcpStream,
@@ -186,27 +202,12 @@ pub(crate) async fn pass(
     origin: &Origin,
     passed: Passed<'_>,
 ) -> anyhow::Result<()> {
-    if passed.reason.is_blind_spot() {
-        context.count_not_inspected(passed.reason.as_str());
-    }
     context
         .metrics
         .bypassed
         .with_label_values(&[passed.reason.as_str()])
         .inc();
-    context.ledger.bypass(Bypass {
-        at_unix_ms: unix_ms(),
-        program: origin
-            .application
-            .identity
-            .program
-            .clone()
-            .unwrap_or_default(),
-        host: passed.host.unwrap_or_default().to_owned(),
-        destination: origin.destination.to_string(),
-        reason: passed.reason.as_str().to_owned(),
-        count: 1,
-    });
+    report(context, origin, passed.host, passed.reason);
     let dialer = rules.forwarder.dialer();
     tunnel::splice(
         dialer,

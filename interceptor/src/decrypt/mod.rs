@@ -19,7 +19,7 @@ pub(crate) use leaf::Leaves;
 use rejections::Refusal;
 pub(crate) use rejections::Rejections;
 
-use crate::accept::{Origin, Passed, pass};
+use crate::accept::{self, Origin, Passed, pass};
 use crate::client_hello::{ClientHello, Offer};
 use crate::exchange::Latest;
 use crate::forward::{DialError, Route, Upstream};
@@ -189,6 +189,9 @@ async fn terminate(
             if let Some(refusal) = refusal {
                 let now = Instant::now();
                 if context.rejections.failed(program, host, refusal, now) {
+                    // One connection may be all that the program tries.
+                    let reason = BypassReason::ClientRejectsCa;
+                    accept::report(context, &session.origin, Some(host), reason);
                     context
                         .metrics
                         .connections_refused

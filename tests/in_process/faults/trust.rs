@@ -29,6 +29,12 @@ async fn a_client_that_rejects_the_ca_fails_once_and_is_then_passed_through() {
     assert_eq!(upstream.head().await, "GET /as/it/is HTTP/1.1\r\n\r\n");
     assert_eq!(world.bypassed("client_rejects_ca"), 1);
     assert!(world.refused("ca_rejected") >= 1);
+    // The first one is told, too: there may be no other.
+    let told = world.sidecar.summary().not_inspected;
+    let counted = told
+        .iter()
+        .find(|(reason, _)| reason == "client_rejects_ca");
+    assert!(counted.is_some_and(|(_, count)| *count >= 2), "{told:?}");
     // The other hosts of the same program are still inspected.
     world.http1(server.addr, "api.openai.com").await;
     world.no_more_records().await;
