@@ -18,7 +18,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::capture::Mode;
 use crate::demo;
 use crate::ledger::LedgerOptions;
-use crate::process::config::Config;
+use crate::process::config::{Config, usd};
 use crate::process::state::StateDirectory;
 use crate::report;
 use crate::run::{self, Ended};
@@ -60,11 +60,11 @@ enum Command {
 #[derive(Debug, Clone, Args)]
 struct Places {
     /// Configuration file; else WEIR_CONFIG, else /etc/weir/weir.toml, else the defaults.
-    #[arg(long, value_name = "FILE", global = true)]
+    #[arg(long, value_name = "FILE", global = true, display_order = LAST)]
     config: Option<PathBuf>,
     /// State directory; else WEIR_STATE_DIR, else /var/lib/weir for root, else
-    /// $XDG_STATE_HOME/weir.
-    #[arg(long, value_name = "DIR", global = true)]
+    /// $XDG_STATE_HOME/weir, else ~/.local/state/weir.
+    #[arg(long, value_name = "DIR", global = true, display_order = LAST)]
     state_dir: Option<PathBuf>,
 }
 
@@ -104,7 +104,7 @@ impl ReportArguments {
     fn run(&self, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
         let config = self.places.config()?;
         let ledger = self.places.ledger(&config)?;
-        report::run(&self.report, &ledger, &config.fees, out)?;
+        report::run(&self.report, &ledger, &config.fees, columns(), out)?;
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -121,7 +121,7 @@ impl CompareCommand {
     fn run(&self, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
         let config = self.places.config()?;
         let ledger = self.places.ledger(&config)?;
-        report::compare(&self.compare, &ledger, &config.fees, out)?;
+        report::compare(&self.compare, &ledger, &config.fees, columns(), out)?;
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -142,8 +142,9 @@ struct RunArguments {
     command: Vec<OsString>,
 }
 
+/// How connections are captured, as it is typed.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum ModeArgument {
+pub(crate) enum ModeArgument {
     /// The best that works, in the order of this list.
     Auto,
     /// Programs in the kernel; needs CAP_BPF and CAP_NET_ADMIN.
@@ -155,7 +156,7 @@ enum ModeArgument {
 }
 
 impl ModeArgument {
-    fn mode(self) -> Option<Mode> {
+    pub(crate) fn mode(self) -> Option<Mode> {
         match self {
             Self::Auto => None,
             Self::Ebpf => Some(Mode::Ebpf),
@@ -231,6 +232,47 @@ fn run_command(arguments: RunArguments) -> ExitCode {
     }
 }
 
+/// How wide a table may be: as the terminal is, and as it likes where there is none.
+fn columns() -> usize {
+    match terminal_size::terminal_size_of(io::stdout()) {
+        Some((terminal_size::Width(columns), _)) => usize::from(columns),
+        None => usize::MAX,
+    }
+}
+
+/// What `--json` prints: one value, for programs and for whoever looks at it.
+fn print_json(value: &impl serde::Serialize, out: &mut dyn Write) -> anyhow::Result<()> {
+    writeln!(out, "{}", serde_json::to_string_pretty(value)?)?;
+    Ok(())
+}
+
+/// Amounts as `$0.1234567` or `1000000 tokens`, with commas between them, for a person: dollars
+/// rounded up to a hundredth of a cent, thousands of others apart.
+fn amounts(text: &str) -> String {
+    let shown = text.split(", ").map(|amount| {
+        if let Some(money) = usd(amount).filter(|_| amount.starts_with('$')) {
+            return report::short_dollars(money);
+        }
+        match amount.split_once(' ') {
+            Some((count, of)) => format!("{} {of}", in_thousands(count)),
+            None => amount.to_owned(),
+        }
+    });
+    shown.collect::<Vec<_>>().join(", ")
+}
+
+/// Digits in groups of three.
+fn in_thousands(digits: &str) -> String {
+    let mut shown = String::new();
+    for (at, digit) in digits.char_indices() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            shown.push(',');
+        }
+        shown.push(digit);
+    }
+    shown
+}
+
 /// The error and its causes, those left out that the text before them names.
 fn sentence(error: &anyhow::Error) -> String {
     error
@@ -255,15 +297,22 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     source.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
+/// Options that all commands have come behind their own.
+const LAST: usize = 900;
 /// What the options do not say.
 const RUN_HELP: &str = "\
-The exit code is that of CMD; 127 if there is no such program, 126 if it cannot be executed, 1 if
+Examples:
+  sudo weir run -- claude
+  weir run --observe -- python agent.py
+  weir run --mode proxy -- npx @openai/codex
+
+The exit code is that of CMD; 127 if there is no such program, 126 if it cannot be executed, 1 if \
 Weir could not be set up and CMD did not run. If a signal ends CMD, the same signal ends Weir.
 
-Started through sudo, CMD runs as the user who typed the command line, with that user's
+Started through sudo, CMD runs as the user who typed the command line, with that user's \
 environment. Weir writes to its log (in the state directory) and, at the end, a summary to stderr.
 
-Weir serves CMD until it ends. What CMD leaves running in the background then connects directly, or
+Weir serves CMD until it ends. What CMD leaves running in the background then connects directly, or \
 is refused with `fail = \"closed\"`.";
 
 #[cfg(test)]
@@ -284,6 +333,55 @@ mod tests {
         assert_eq!(sentence(&told), "cannot write x: disk full");
         let untold = anyhow::Error::new(cause()).context("cannot write x");
         assert_eq!(sentence(&untold), "cannot write x: disk full");
+    }
+
+    #[test]
+    fn amounts_are_short_enough_to_be_read() {
+        for (amount, expected) in [
+            ("$20.00", "$20.00"),
+            ("$0.9725504", "$0.9726"),
+            ("$0.946", "$0.946"),
+            ("$1234.5, 1 call", "$1234.50, 1 call"),
+            ("890073 tokens", "890,073 tokens"),
+            ("1000000 tokens, 100 calls", "1,000,000 tokens, 100 calls"),
+            ("?", "?"),
+            ("", ""),
+        ] {
+            assert_eq!(amounts(amount), expected, "{amount}");
+        }
+    }
+
+    /// What commands and those below them say at the end of their help.
+    fn endings(command: &clap::Command) -> Vec<String> {
+        let own = command.get_after_help().map(ToString::to_string);
+        let below = command.get_subcommands().flat_map(endings);
+        own.into_iter().chain(below).collect()
+    }
+
+    /// As a shell cuts it, without what is told of it behind blanks, or where it is written to.
+    fn words(example: &str) -> Vec<String> {
+        let typed = example.split("  ").next().unwrap_or_default();
+        let typed = typed.split(" > ").next().unwrap_or_default();
+        let parts = typed.split('"').enumerate().map(|(at, part)| match at % 2 {
+            0 => part.split_whitespace().map(str::to_owned).collect(),
+            _ => vec![part.to_owned()],
+        });
+        parts.collect::<Vec<_>>().concat()
+    }
+
+    #[test]
+    fn what_help_gives_as_an_example_can_be_typed() {
+        let endings = endings(&Line::command());
+        let lines = endings.iter().flat_map(|ending| ending.lines());
+        let lines = lines.filter_map(|line| line.strip_prefix("  "));
+        let examples = lines.map(|line| line.strip_prefix("sudo ").unwrap_or(line));
+        let examples: Vec<&str> = examples.filter(|line| line.starts_with("weir ")).collect();
+        assert!(examples.len() >= 20, "{examples:?}");
+        for example in examples {
+            let parsed = Line::try_parse_from(words(example));
+            assert!(parsed.is_ok(), "{example}: {parsed:?}");
+            assert!(example.chars().count() <= 78, "{example}");
+        }
     }
 
     fn command_of(line: &[&str]) -> Vec<OsString> {

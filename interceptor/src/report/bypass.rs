@@ -1,5 +1,7 @@
 //! What was not inspected, and why.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 
 use super::cell::Cell;
@@ -16,6 +18,9 @@ pub type BypassReport = Report<BypassTotals>;
 pub struct BypassTotals {
     /// Connections, or calls on them.
     pub count: u64,
+    /// The reasons among them.
+    #[serde(skip)]
+    reasons: BTreeSet<String>,
 }
 
 pub(super) fn report(reader: &Reader, query: &Query) -> Result<BypassReport, LedgerError> {
@@ -27,10 +32,13 @@ pub(super) fn report(reader: &Reader, query: &Query) -> Result<BypassReport, Led
         } else {
             bypass.host
         };
-        let totals = groups.of(&[bypass.program, host, bypass.reason]);
-        totals.merge(&BypassTotals {
+        let one = BypassTotals {
             count: bypass.count,
-        });
+            reasons: [bypass.reason.clone()].into(),
+        };
+        groups
+            .of(&[bypass.program, host, bypass.reason])
+            .merge(&one);
     })?;
     Ok(groups.into_report(
         query,
@@ -45,6 +53,7 @@ impl Totals for BypassTotals {
 
     fn merge(&mut self, other: &Self) {
         self.count = self.count.saturating_add(other.count);
+        self.reasons.extend(other.reasons.iter().cloned());
     }
 
     fn weight(&self) -> (i64, u64) {
@@ -54,4 +63,36 @@ impl Totals for BypassTotals {
     fn cells(&self) -> Vec<Cell> {
         vec![Cell::Count(self.count)]
     }
+
+    fn notes(&self) -> Vec<String> {
+        let advised = self.reasons.iter().filter_map(|reason| {
+            let (_, advice) = ADVICE.iter().find(|(about, _)| about == reason)?;
+            Some(format!("{reason}: {advice}"))
+        });
+        advised.collect()
+    }
 }
+
+/// What to do about a reason, where something can be done or asked.
+const ADVICE: [(&str, &str); 5] = [
+    (
+        "ca_does_not_cover",
+        "the CA is older than this host: weir ca rotate, then restart",
+    ),
+    (
+        "client_rejects_ca",
+        "does not trust the CA, or pins another: see weir doctor",
+    ),
+    (
+        "not_provider",
+        "no LLM host, as far as is known: else put it into intercept.hosts",
+    ),
+    (
+        "upstream_untrusted",
+        "its certificate does not verify: see upstream.extra_roots",
+    ),
+    (
+        "upstream_wants_client_certificate",
+        "only the program has one: nothing to do",
+    ),
+];

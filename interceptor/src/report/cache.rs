@@ -36,7 +36,7 @@ pub struct CacheTotals {
     /// Of these, neither.
     pub uncached_tokens: u64,
     /// Share of the input that was read from the cache, in thousandths.
-    pub hit_permille: u64,
+    pub read_permille: u64,
     /// Tokens written for each thousand that were read; none where nothing was read.
     pub written_per_read_permille: Option<u64>,
     /// What they cost.
@@ -126,7 +126,7 @@ impl CacheTotals {
 impl Totals for CacheTotals {
     const TITLE: &'static str = "prompt cache";
     const COLUMNS: &'static [&'static str] = &[
-        "calls", "hits", "input", "read", "hit", "w/r", "cost", "saved", "missed", "rewrite",
+        "calls", "hits", "input", "read", "read%", "w/r", "cost", "saved", "missed", "rewrite",
     ];
     const CSV_COLUMNS: &'static [&'static str] = &[
         "calls",
@@ -135,7 +135,7 @@ impl Totals for CacheTotals {
         "read_tokens",
         "written_tokens",
         "uncached_tokens",
-        "hit_permille",
+        "read_permille",
         "cost_usd",
         "cost_without_cache_usd",
         "cost_perfect_cache_usd",
@@ -175,7 +175,7 @@ impl Totals for CacheTotals {
     fn finish(&mut self) {
         let with_usage = self.calls.saturating_sub(self.calls_without_usage);
         self.hit_calls_permille = permille(self.hit_calls, with_usage).unwrap_or(0);
-        self.hit_permille = permille(self.read_tokens, self.input_tokens).unwrap_or(0);
+        self.read_permille = permille(self.read_tokens, self.input_tokens).unwrap_or(0);
         self.written_per_read_permille = permille(self.written_tokens, self.read_tokens);
         self.saved_nano_usd = self.cost_without_cache_nano_usd - self.cost_nano_usd;
     }
@@ -191,7 +191,7 @@ impl Totals for CacheTotals {
             Cell::Permille(self.hit_calls_permille),
             Cell::Count(self.input_tokens),
             Cell::Count(self.read_tokens),
-            Cell::Permille(self.hit_permille),
+            Cell::Permille(self.read_permille),
             Cell::Share(self.written_per_read_permille),
             cost(self.cost_nano_usd),
             cost(self.saved_nano_usd),
@@ -208,7 +208,7 @@ impl Totals for CacheTotals {
             Cell::Count(self.read_tokens),
             Cell::Count(self.written_tokens),
             Cell::Count(self.uncached_tokens),
-            Cell::Permille(self.hit_permille),
+            Cell::Permille(self.read_permille),
             Cell::Amount(self.cost_nano_usd),
             Cell::Amount(self.cost_without_cache_nano_usd),
             Cell::Amount(self.cost_perfect_cache_nano_usd),
@@ -227,7 +227,7 @@ impl Totals for CacheTotals {
         let mut notes = self.missed_notes();
         if self.switched_off_calls > 0 {
             notes.push(format!(
-                "{} not rewritten: edits of prompts like theirs saved nothing (weir status says which)",
+                "{} not rewritten: edits of prompts like theirs saved nothing: see weir status",
                 calls(self.switched_off_calls)
             ));
         }
@@ -243,5 +243,6 @@ impl Totals for CacheTotals {
 }
 
 const NOTE: &str = "\
-hits: calls that read all they could; hit: tokens read, of all; w/r: tokens written, of those read.
-saved: by the cache; missed: what it could have saved besides; rewrite: what of that rewriting saves";
+hits: calls that read all they could; read%: share of the input that was read;
+w/r: tokens written, of those read; saved: by the cache; missed: what it could
+have saved besides; rewrite: what of that rewriting saved, or would have";

@@ -40,7 +40,7 @@ impl Cell {
                 percent(i64::try_from(share).unwrap_or(i64::MAX), 10)
             }
             Self::Discount(Some(share)) => percent(share, 10),
-            Self::Micros(Some(micros)) => seconds(micros),
+            Self::Micros(Some(micros)) => duration(micros),
             Self::Rate(Some(rate)) => dollars(rate, DECIMALS),
             Self::Share(None) | Self::Discount(None) | Self::Micros(None) | Self::Rate(None) => {
                 "-".to_owned()
@@ -84,9 +84,13 @@ pub(super) fn percent(share: i64, hundredth: i64) -> String {
 }
 
 /// To three digits or so.
-fn seconds(micros: u64) -> String {
+fn duration(micros: u64) -> String {
     match micros {
-        0..10_000_000 => format!("{}.{:02}s", micros / 1_000_000, micros % 1_000_000 / 10_000),
+        0..1_000 => "<1ms".to_owned(),
+        1_000..1_000_000 => format!("{}ms", micros / 1_000),
+        1_000_000..10_000_000 => {
+            format!("{}.{:02}s", micros / 1_000_000, micros % 1_000_000 / 10_000)
+        }
         10_000_000..100_000_000 => {
             format!("{}.{}s", micros / 1_000_000, micros % 1_000_000 / 100_000)
         }
@@ -118,6 +122,14 @@ pub(crate) fn dollars(amount: Money, decimals: u32) -> String {
     let (sign, rounded) = (if rounded < 0 { "-" } else { "" }, rounded.abs());
     let places = usize::try_from(decimals).unwrap_or(0);
     format!("{sign}${}.{:0places$}", rounded / scale, rounded % scale)
+}
+
+/// As [`dollars`] with [`DECIMALS`], but without zeros at the end that say nothing: `$20.00`.
+pub(crate) fn short_dollars(amount: Money) -> String {
+    let shown = dollars(amount, DECIMALS);
+    let zeros = shown.len() - shown.trim_end_matches('0').len();
+    let kept = shown.len() - zeros.min(2);
+    shown.get(..kept).unwrap_or(&shown).to_owned()
 }
 
 /// Decimals of an amount below a hundred dollars.

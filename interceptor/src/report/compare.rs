@@ -1,21 +1,22 @@
 //! `weir compare`: the same workload on two routes, side by side.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use serde::Serialize;
 
 use super::ShownArguments;
-use super::cell::{Cell, percent};
+use super::cell::{Cell, DECIMALS, percent};
 use super::query::{GroupKey, Query};
 use super::reader::Reader;
 use super::routes::{RouteTotals, fee_note};
-use super::show::{Format, Totals as _, align, printable, quoted};
+use super::show::{Format, Totals as _, align, calls, printable, quoted, widths};
 use crate::ledger::{LedgerError, LedgerOptions};
 
 /// `weir compare HOST_A HOST_B`
 #[derive(Clone, Debug, clap::Args)]
+#[command(mut_arg("format", super::without_focus), after_help = EXAMPLES)]
 pub struct CompareArguments {
     /// A host, such as api.anthropic.com.
     #[arg(value_name = "HOST_A", value_parser = host)]
@@ -24,7 +25,7 @@ pub struct CompareArguments {
     #[arg(value_name = "HOST_B", value_parser = host)]
     host_b: String,
     /// What makes calls comparable.
-    #[arg(long, value_enum, default_value = "model")]
+    #[arg(long, value_enum, value_name = "KEY", default_value = "model")]
     by: Comparable,
     /// From when on, and how to show it.
     #[command(flatten)]
@@ -44,13 +45,17 @@ enum Comparable {
 /// Two routes, side by side.
 #[derive(Debug, Serialize)]
 struct Comparison {
-    since_unix_ms: i64,
+    /// What began before is left out: RFC 3339, in the time zone of the query.
+    since: String,
     by: Comparable,
     hosts: [String; 2],
     /// Of each model or identity, what each host made of its calls; the busiest first.
     rows: Vec<Pair>,
     /// Only what has calls on both hosts, together.
     on_both: [RouteTotals; 2],
+    /// Hosts that were called, these two or others.
+    #[serde(skip)]
+    called: BTreeSet<String>,
     #[serde(skip)]
     notes: Vec<String>,
 }
@@ -61,7 +66,8 @@ struct Pair {
     routes: [Option<RouteTotals>; 2],
 }
 
-/// Answers `weir compare`. `fees` are what hosts charge on top of their prices, in basis points.
+/// Answers `weir compare`. `fees` are what hosts charge on top of their prices, in basis points; a
+/// table is at most `columns` wide, where the names of what is compared are no longer.
 ///
 /// # Errors
 /// Where there is no ledger, or it cannot be read, or `out` not be written.
@@ -69,8 +75,14 @@ pub fn compare(
     arguments: &CompareArguments,
     ledger: &LedgerOptions,
     fees: &BTreeMap<String, u32>,
+    columns: usize,
     out: &mut dyn Write,
 ) -> anyhow::Result<()> {
+    ensure!(
+        arguments.host_a != arguments.host_b,
+        "expected two hosts to compare, found {} twice",
+        arguments.host_a
+    );
     let by = match arguments.by {
         Comparable::Model => &[][..],
         Comparable::Identity => &[GroupKey::User, GroupKey::Process],
@@ -79,12 +91,9 @@ pub fn compare(
     let reader = Reader::open_since(ledger, query.since_unix_ms)?;
     let comparison = gather(&reader, &query, arguments)?;
     let text = match arguments.shown.format() {
-        Format::Table => comparison.table(&query),
+        Format::Table => comparison.table(&query, columns),
         Format::Json => serde_json::to_string_pretty(&comparison)? + "\n",
-        Format::Csv => comparison.csv(),
-        Format::Focus => {
-            anyhow::bail!("expected --format table, json or csv for `compare`, found focus")
-        }
+        Format::Csv | Format::Focus => comparison.csv(),
     };
     out.write_all(text.as_bytes())
         .context("the comparison cannot be written")
@@ -97,7 +106,11 @@ fn gather(
 ) -> Result<Comparison, LedgerError> {
     let hosts = [arguments.host_a.clone(), arguments.host_b.clone()];
     let mut rows = BTreeMap::<String, [Option<RouteTotals>; 2]>::new();
+    let mut called = BTreeSet::new();
     reader.each_exchange(query, |exchange| {
+        if !called.contains(&exchange.host) {
+            called.insert(exchange.host.clone());
+        }
         let Some(side) = hosts.iter().position(|host| *host == exchange.host) else {
             return;
         };
@@ -130,46 +143,77 @@ fn gather(
     rows.sort_by_key(|pair| std::cmp::Reverse::<u64>(calls(pair)));
     let fee = hosts.iter().filter_map(|host| query.fees.get(host)).max();
     Ok(Comparison {
-        since_unix_ms: query.since_unix_ms,
+        since: query.since(),
         by: arguments.by,
         hosts,
         rows,
         on_both,
+        called,
         notes: fee.map(|fee| fee_note(*fee)).into_iter().collect(),
     })
 }
 
 impl Comparison {
-    fn table(&self, query: &Query) -> String {
+    fn table(&self, query: &Query, columns: usize) -> String {
         let [a, b] = &self.hosts;
         let since = query.since_shown();
         if self.rows.is_empty() {
-            return format!("{a} and {b}: nothing since {since}\n");
+            return format!("{a} and {b}: nothing since {since}\n{}", self.uncalled());
         }
+        let (both, one): (Vec<&Pair>, Vec<&Pair>) = self
+            .rows
+            .iter()
+            .partition(|pair| pair.routes.iter().all(Option::is_some));
         let mut text = format!("{a} and {b} since {since}\n");
-        for pair in &self.rows {
-            let [left, right] = &pair.routes;
-            text.push_str(&block(
-                &pair.name,
-                &self.hosts,
-                left.as_ref(),
-                right.as_ref(),
-            ));
+        for pair in &both {
+            if let [Some(left), Some(right)] = &pair.routes {
+                text.push_str(&block(&pair.name, &self.hosts, [left, right], columns));
+            }
         }
-        let compared = |pair: &&Pair| pair.routes.iter().all(Option::is_some);
-        if self.rows.iter().filter(compared).count() > 1 {
+        if both.len() > 1 {
             let [left, right] = &self.on_both;
-            text.push_str(&block(
-                "all of these on both",
-                &self.hosts,
-                Some(left),
-                Some(right),
-            ));
+            let all = "all of these";
+            text.push_str(&block(all, &self.hosts, [left, right], columns));
         }
+        text.push('\n');
+        let are_called = self.hosts.iter().all(|host| self.called.contains(host));
+        if both.is_empty() && are_called {
+            let what = match self.by {
+                Comparable::Model => {
+                    "no model was called at both: --by identity compares by caller"
+                }
+                Comparable::Identity => "nobody called both",
+            };
+            text.push_str(&format!("{what}\n"));
+        }
+        for (side, host) in self.hosts.iter().enumerate() {
+            text.push_str(&only_at(host, side, &one));
+        }
+        text.push_str(&self.uncalled());
         for note in &self.notes {
-            text.push_str(&format!("\n{note}\n"));
+            text.push_str(&format!("{note}\n"));
         }
         text
+    }
+
+    /// Which of the hosts was not called at all: it may be another's name.
+    fn uncalled(&self) -> String {
+        let uncalled = self
+            .hosts
+            .iter()
+            .filter(|host| !self.called.contains(*host));
+        let called: Vec<String> = self
+            .called
+            .iter()
+            .map(|host| printable(Some(host)))
+            .collect();
+        let others = match called.as_slice() {
+            [] => "nor to any other host".to_owned(),
+            called => format!("there are some to {}", called.join(", ")),
+        };
+        uncalled
+            .map(|host| format!("no call to {host}: {others}\n"))
+            .collect()
     }
 
     fn csv(&self) -> String {
@@ -192,36 +236,50 @@ impl Comparison {
     }
 }
 
-/// One model or identity: a line for each measure.
+/// What was called at one of the hosts only, in a line: there is nothing to compare it with.
+fn only_at(host: &str, side: usize, pairs: &[&Pair]) -> String {
+    let here = pairs.iter().filter_map(|pair| {
+        let route = pair.routes.get(side)?.as_ref()?;
+        let name = match pair.name.as_str() {
+            "" => "unknown".to_owned(),
+            _ => printable(Some(&pair.name)),
+        };
+        Some(format!("{name} ({})", calls(route.calls)))
+    });
+    let here: Vec<String> = here.collect();
+    match here.as_slice() {
+        [] => String::new(),
+        here => format!("only at {host}: {}\n", here.join(", ")),
+    }
+}
+
+/// One model or identity: a line for each measure that either side has.
 fn block(
     name: &str,
     [host_a, host_b]: &[String; 2],
-    left: Option<&RouteTotals>,
-    right: Option<&RouteTotals>,
+    [left, right]: [&RouteTotals; 2],
+    columns: usize,
 ) -> String {
-    let head = [
-        printable(Some(&name.to_owned())),
-        host_a.clone(),
-        host_b.clone(),
-    ];
-    let mut lines = vec![[head.to_vec(), vec!["difference".to_owned()]].concat()];
+    let name = printable(Some(&name.to_owned()));
+    let head = |a: &str, b: &str| vec![name.clone(), a.into(), b.into(), "difference".into()];
+    let mut lines = vec![head(host_a, host_b)];
     for (measure, cell) in MEASURES {
-        let shown = |side: Option<&RouteTotals>| {
-            side.map_or_else(|| "-".to_owned(), |totals| cell(totals).shown(4))
-        };
-        let difference = left
-            .zip(right)
-            .and_then(|(left, right)| difference(cell(left), cell(right)))
-            .unwrap_or_default();
-        lines.push(vec![
-            format!("  {measure}"),
-            shown(left),
-            shown(right),
-            difference,
-        ]);
+        let cells = [cell(left), cell(right)];
+        let shown = cells.map(|cell| cell.shown(DECIMALS));
+        if shown.iter().all(|shown| shown == "-") {
+            continue;
+        }
+        let [left, right] = cells;
+        let difference = difference(left, right).unwrap_or_default();
+        let line = [format!("  {measure}")].into_iter().chain(shown);
+        lines.push(line.chain([difference]).collect());
+    }
+    let is_wide = widths(&lines).iter().sum::<usize>() + COLUMN_GAPS > columns;
+    if let Some(first) = lines.first_mut().filter(|_| is_wide) {
+        *first = head("first", "second");
     }
     let mut text = "\n".to_owned();
-    align(&lines, 1, &mut text);
+    align(&lines, 1, usize::MAX, &mut text);
     text
 }
 
@@ -233,7 +291,7 @@ const MEASURES: [(&str, Measure); 10] = [
         Cell::Share(route.hit_calls_permille)
     }),
     ("read from cache, of tokens", |route| {
-        Cell::Share(route.hit_permille)
+        Cell::Share(route.read_permille)
     }),
     ("$ per million input tokens", |route| {
         Cell::Rate(route.input_nano_usd_per_million)
@@ -321,6 +379,12 @@ fn host(text: &str) -> Result<String, String> {
     Ok(text)
 }
 
+/// Blanks between the four columns of a block.
+const COLUMN_GAPS: usize = 4;
+const EXAMPLES: &str = "\
+Examples:
+  weir compare api.anthropic.com openrouter.ai --since 7d
+  weir compare api.openai.com my.openai.azure.com --by identity";
 /// What a name of Amazon Bedrock has before the name of the model.
 const VENDORS: [&str; 3] = ["anthropic.", "openai.", "amazon."];
 

@@ -24,11 +24,12 @@ mod show;
 use std::collections::BTreeMap;
 use std::io::Write;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 pub use bypass::{BypassReport, BypassTotals};
 pub use cache::{CacheReport, CacheTotals};
 pub use cell::Cell;
-pub(crate) use cell::dollars;
+pub(crate) use cell::{dollars, short_dollars};
+use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 pub use compare::{CompareArguments, compare};
 use jiff::tz::TimeZone;
 pub use query::{GroupKey, Query, Since};
@@ -51,20 +52,42 @@ pub struct Arguments {
 #[derive(Clone, Debug, clap::Subcommand)]
 pub enum What {
     /// What the prompt cache did: what it read and saved, and what it missed and why.
+    #[command(mut_arg("by", |by| by.default_value("model")), after_help = CACHE_EXAMPLES)]
     Cache(GroupedArguments),
     /// What was spent, and what was refused.
+    #[command(mut_arg("by", |by| by.default_value("provider,model")), after_help = SPEND_EXAMPLES)]
     Spend(GroupedArguments),
     /// How each route does: completed calls, latency, the effective price of input.
+    #[command(mut_arg("by", |by| by.default_value("host,model")), after_help = ROUTES_EXAMPLES)]
     Routes(GroupedArguments),
     /// What was not inspected, and why.
+    #[command(mut_arg("format", without_focus), after_help = BYPASS_EXAMPLES)]
     Bypass(ShownArguments),
 }
+
+const CACHE_EXAMPLES: &str = "\
+Examples:
+  weir report cache                     each model, the last 24 hours
+  weir report cache --by reason,rule    what was missed, and what is to blame
+  weir report cache --by user --since 7d";
+const SPEND_EXAMPLES: &str = "\
+Examples:
+  weir report spend --by user,model --since 2026-11-01
+  weir report spend --by day,team --format csv > spend.csv
+  weir report spend --by key --format focus > focus.csv";
+const ROUTES_EXAMPLES: &str = "\
+Examples:
+  weir report routes --since 7d
+  weir report routes --by host --json";
+const BYPASS_EXAMPLES: &str = "\
+Example:
+  weir report bypass --since 24h";
 
 /// Options of a report whose calls can be grouped.
 #[derive(Clone, Debug, clap::Args)]
 pub struct GroupedArguments {
-    /// What to group calls by [default: model; of spend: provider,model; of routes: host,model]
-    #[arg(long, value_enum, value_delimiter = ',')]
+    /// What to group calls by: one or more of these, with commas between them.
+    #[arg(long, value_enum, value_name = "KEY,…", value_delimiter = ',')]
     pub by: Vec<GroupKey>,
     /// From when on, and how to show it.
     #[command(flatten)]
@@ -75,7 +98,7 @@ pub struct GroupedArguments {
 #[derive(Clone, Debug, clap::Args)]
 pub struct ShownArguments {
     /// From when on: 90m, 24h, 7d, 4w, or a day such as 2026-11-01.
-    #[arg(long, default_value = "24h")]
+    #[arg(long, value_name = "WHEN", default_value = "24h")]
     pub since: Since,
     /// How to show it.
     #[arg(long, value_enum, default_value = "table")]
@@ -101,18 +124,18 @@ impl ShownArguments {
     }
 }
 
-impl GroupedArguments {
-    fn by<'a>(&'a self, default: &'a [GroupKey]) -> &'a [GroupKey] {
-        if self.by.is_empty() {
-            default
-        } else {
-            &self.by
-        }
-    }
+/// `--format` of what has no cost, or compares, and so has no rows of the FinOps format.
+fn without_focus(format: clap::Arg) -> clap::Arg {
+    let parser = PossibleValuesParser::new(["table", "json", "csv"]);
+    format.value_parser(parser.map(|name| match name.as_str() {
+        "json" => Format::Json,
+        "csv" => Format::Csv,
+        _ => Format::Table,
+    }))
 }
 
 /// Answers `weir report`, in the time zone of this machine. `fees` are what hosts charge on top of
-/// their prices, in basis points.
+/// their prices, in basis points; a table is at most `columns` wide.
 ///
 /// # Errors
 /// Where there is no ledger, or it cannot be read, or `out` not be written.
@@ -120,17 +143,12 @@ pub fn run(
     arguments: &Arguments,
     ledger: &LedgerOptions,
     fees: &BTreeMap<String, u32>,
+    columns: usize,
     out: &mut dyn Write,
 ) -> anyhow::Result<()> {
     let (shown, by) = match &arguments.what {
-        What::Cache(grouped) => (&grouped.shown, grouped.by(&[GroupKey::Model])),
-        What::Spend(grouped) => {
-            let default = &[GroupKey::Provider, GroupKey::Model];
-            (&grouped.shown, grouped.by(default))
-        }
-        What::Routes(grouped) => {
-            let default = &[GroupKey::Host, GroupKey::Model];
-            (&grouped.shown, grouped.by(default))
+        What::Cache(grouped) | What::Spend(grouped) | What::Routes(grouped) => {
+            (&grouped.shown, grouped.by.as_slice())
         }
         What::Bypass(shown) => (shown, &[][..]),
     };
@@ -138,17 +156,11 @@ pub fn run(
     let reader = Reader::open_since(ledger, query.since_unix_ms)?;
     let format = shown.format();
     let text = match &arguments.what {
-        What::Bypass(_) if format == Format::Focus => {
-            bail!(
-                "expected --format table, json or csv for `report bypass`, found focus: what was \
-                not inspected has no known cost"
-            )
-        }
+        What::Bypass(_) => show::render(&bypass::report(&reader, &query)?, format, columns)?,
         _ if format == Format::Focus => focus::export(&reader, &query)?,
-        What::Cache(_) => show::render(&cache::report(&reader, &query)?, format)?,
-        What::Spend(_) => show::render(&spend::report(&reader, &query)?, format)?,
-        What::Routes(_) => show::render(&routes::report(&reader, &query)?, format)?,
-        What::Bypass(_) => show::render(&bypass::report(&reader, &query)?, format)?,
+        What::Cache(_) => show::render(&cache::report(&reader, &query)?, format, columns)?,
+        What::Spend(_) => show::render(&spend::report(&reader, &query)?, format, columns)?,
+        What::Routes(_) => show::render(&routes::report(&reader, &query)?, format, columns)?,
     };
     out.write_all(text.as_bytes())
         .context("the report cannot be written")

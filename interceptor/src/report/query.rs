@@ -22,13 +22,22 @@ pub struct Query {
 }
 
 impl Query {
+    /// From when on, for a program: RFC 3339.
+    pub(super) fn since(&self) -> String {
+        self.shown("%Y-%m-%dT%H:%M:%S%:z")
+    }
+
     /// From when on, for a person.
     pub(super) fn since_shown(&self) -> String {
+        self.shown("%Y-%m-%d %H:%M")
+    }
+
+    fn shown(&self, format: &str) -> String {
         Timestamp::from_millisecond(self.since_unix_ms).map_or_else(
             |_| String::new(),
             |at| {
                 at.to_zoned(self.time_zone.clone())
-                    .strftime("%Y-%m-%d %H:%M")
+                    .strftime(format)
                     .to_string()
             },
         )

@@ -46,7 +46,7 @@ pub struct RouteTotals {
     /// Of these, read from the cache.
     pub read_tokens: u64,
     /// Share of the input that was read from the cache, in thousandths.
-    pub hit_permille: Option<u64>,
+    pub read_permille: Option<u64>,
     /// The tokens among `input_tokens` whose cost is known.
     pub priced_input_tokens: u64,
     /// What those cost, the fee of the host included.
@@ -119,7 +119,7 @@ impl RouteTotals {
 impl Totals for RouteTotals {
     const TITLE: &'static str = "routes";
     const COLUMNS: &'static [&'static str] = &[
-        "calls", "done", "cut", "first", "p95", "whole", "p95", "hit", "$/M in", "discount",
+        "calls", "done", "cut", "first", "p95", "whole", "p95", "read%", "$/M in", "discount",
     ];
     const CSV_COLUMNS: &'static [&'static str] = &[
         "calls",
@@ -129,7 +129,7 @@ impl Totals for RouteTotals {
         "first_byte_p95_us",
         "total_p50_us",
         "total_p95_us",
-        "hit_permille",
+        "read_permille",
         "input_usd_per_million",
         "cache_discount_permille",
         "input_tokens",
@@ -166,7 +166,7 @@ impl Totals for RouteTotals {
         self.total_p50_us = self.totals.permille(500);
         self.total_p95_us = self.totals.permille(950);
         self.hit_calls_permille = permille(self.hit_calls, self.completed_calls);
-        self.hit_permille = permille(self.read_tokens, self.input_tokens);
+        self.read_permille = permille(self.read_tokens, self.input_tokens);
         let (cost, without) = (self.input_cost_nano_usd, self.input_without_cache);
         self.input_nano_usd_per_million = per_million(cost, self.priced_input_tokens);
         let saved = i128::from((without - cost).nanos()) * 1000;
@@ -188,7 +188,7 @@ impl Totals for RouteTotals {
             Cell::Micros(self.first_byte_p95_us),
             Cell::Micros(self.total_p50_us),
             Cell::Micros(self.total_p95_us),
-            Cell::Share(self.hit_permille),
+            Cell::Share(self.read_permille),
             Cell::Rate(self.input_nano_usd_per_million),
             Cell::Discount(self.cache_discount_permille),
         ]
@@ -215,7 +215,7 @@ impl Totals for RouteTotals {
 /// What a reader of prices with a fee in them must know.
 pub(super) fn fee_note(basis_points: u32) -> String {
     let fee = percent(i64::from(basis_points), 100);
-    format!("prices include the fee of the host ([fees] in the configuration), up to {fee}")
+    format!("prices include the host's fee of up to {fee} ([fees] in the configuration)")
 }
 
 /// Rounded up, as money is.
@@ -235,5 +235,7 @@ fn per_million(cost: Money, tokens: u64) -> Option<Money> {
 
 const WHOLE_BASIS_POINTS: i64 = 10_000;
 const NOTE: &str = "\
-done: answers that came whole; cut: that broke off. first, whole: seconds to the first and the last
-byte, median and 95 in 100. $/M in: a million input tokens; discount: what the cache took off";
+done: answers that came whole; cut: that broke off; first, whole: time to the
+first and the last byte, median and p95 (95 of 100 took no longer); read%:
+share of the input that the cache had; $/M in: price of a million input tokens;
+discount: what the cache took off that";

@@ -1,8 +1,7 @@
-//! Shows a report: as a table of 100 columns for a person, as JSON or CSV for a program.
+//! Shows a report: as a table that fits its terminal for a person, as JSON or CSV for a program.
 
 use std::collections::{BTreeMap, HashMap};
 
-use jiff::Timestamp;
 use serde::Serialize;
 use weir_core::money::Money;
 
@@ -117,16 +116,8 @@ impl<T: Totals> Groups<T> {
             group: by.iter().copied().zip(values).collect(),
             totals,
         };
-        let since = Timestamp::from_millisecond(query.since_unix_ms).map_or_else(
-            |_| String::new(),
-            |at| {
-                at.to_zoned(query.time_zone.clone())
-                    .strftime("%Y-%m-%dT%H:%M:%S%:z")
-                    .to_string()
-            },
-        );
         Report {
-            since,
+            since: query.since(),
             by: by.to_vec(),
             rows: groups.into_iter().map(row).collect(),
             total,
@@ -134,16 +125,20 @@ impl<T: Totals> Groups<T> {
     }
 }
 
-pub(super) fn render<T: Totals>(report: &Report<T>, format: Format) -> anyhow::Result<String> {
+pub(super) fn render<T: Totals>(
+    report: &Report<T>,
+    format: Format,
+    columns: usize,
+) -> anyhow::Result<String> {
     match format {
-        Format::Table => Ok(render_table(report)),
+        Format::Table => Ok(render_table(report, columns)),
         Format::Json => render_json(report),
         Format::Csv | Format::Focus => Ok(render_csv(report)),
     }
 }
 
-/// For a person: aligned, 100 columns wide at most, with a line of totals.
-pub fn render_table<T: Totals>(report: &Report<T>) -> String {
+/// For a person: aligned, so many columns wide at most, with a line of totals.
+pub fn render_table<T: Totals>(report: &Report<T>, columns: usize) -> String {
     let since = report.since.get(..16).unwrap_or_default().replace('T', " ");
     if report.rows.is_empty() {
         return format!("{}: nothing since {since}\n", T::TITLE);
@@ -170,7 +165,7 @@ pub fn render_table<T: Totals>(report: &Report<T>) -> String {
     last.extend(numbers(&report.total));
     lines.push(last);
     let mut text = format!("{} since {since}\n\n", T::TITLE);
-    align(&lines, labels, &mut text);
+    align(&lines, labels, columns, &mut text);
     for note in report.total.notes() {
         text.push_str(&format!("\n{note}"));
     }
@@ -215,7 +210,7 @@ pub(super) fn cost_notes(
     let mut notes = Vec::new();
     if unpriced > 0 {
         notes.push(format!(
-            "+ {} of a model without a price, not in the cost",
+            "+ {} of a model without a price, not in the cost: see weir prices check",
             calls(unpriced)
         ));
     }
@@ -240,63 +235,44 @@ pub(super) fn cost_notes(
     notes
 }
 
-/// Labels to the left, numbers to the right; where a line is too long, the longest label is cut.
-pub(super) fn align(lines: &[Vec<String>], labels: usize, text: &mut String) {
-    let columns = lines.first().map_or(0, Vec::len);
-    let mut widths: Vec<usize> = (0..columns)
-        .map(|at| {
-            lines
-                .iter()
-                .filter_map(|line| line.get(at))
-                .map(|cell| width(cell))
-                .max()
-        })
-        .map(Option::unwrap_or_default)
-        .collect();
-    let gap_before = |at: usize| {
-        if at == 0 {
-            0
-        } else if at <= labels {
-            2
-        } else {
-            1
-        }
-    };
-    let gaps: usize = (0..columns).map(gap_before).sum();
-    while widths.iter().sum::<usize>() + gaps > WIDTH {
-        match widths.iter_mut().take(labels).max() {
-            Some(widest) if *widest > LABEL_WIDTH_MIN => *widest -= 1,
-            _ => break,
-        }
-    }
+/// Labels to the left, numbers to the right. Where a line would be longer than `columns`, all labels
+/// have a line of their own above their numbers: none is cut.
+pub(super) fn align(lines: &[Vec<String>], labels: usize, columns: usize, text: &mut String) {
+    let widths = widths(lines);
+    let (names, numbers) = widths.split_at(labels.min(widths.len()));
+    let names_width = names.iter().sum::<usize>() + GAP.len() * names.len();
+    let numbers_width = numbers.iter().map(|width| width + 1).sum::<usize>();
+    let is_narrow = (names_width + numbers_width).saturating_sub(1) > columns;
     for line in lines {
+        let (labels, cells) = line.split_at(labels.min(line.len()));
         let mut shown = String::new();
-        for (at, (cell, width)) in line.iter().zip(&widths).enumerate() {
-            let gap = gap_before(at);
-            shown.push_str(&if at < labels {
-                format!("{:gap$}{:<width$}", "", cut(cell, *width))
-            } else {
-                format!("{:gap$}{cell:>width$}", "")
-            });
+        for (label, width) in labels.iter().zip(names) {
+            shown.push_str(&format!("{label:<width$}{GAP}"));
+        }
+        if is_narrow {
+            shown.truncate(shown.trim_end().len());
+            shown.push_str(&format!("\n{GAP}"));
+        }
+        // A blank before each but the first, whose place the gap behind the labels has.
+        for (at, (cell, width)) in cells.iter().zip(numbers).enumerate() {
+            let gap = usize::from(at > 0);
+            shown.push_str(&format!("{:gap$}{cell:>width$}", ""));
         }
         text.push_str(shown.trim_end());
         text.push('\n');
     }
 }
 
-/// Without its middle: names differ at their ends.
-fn cut(text: &str, most: usize) -> String {
-    let length = width(text);
-    if length <= most {
-        return text.to_owned();
+/// Of each column, that of its longest cell.
+pub(super) fn widths(lines: &[Vec<String>]) -> Vec<usize> {
+    let mut widths = Vec::new();
+    for line in lines {
+        widths.resize(line.len().max(widths.len()), 0);
+        for (width, cell) in widths.iter_mut().zip(line) {
+            *width = cell.chars().count().max(*width);
+        }
     }
-    let end = most / 3;
-    let start = most.saturating_sub(end).saturating_sub(1);
-    text.chars()
-        .take(start)
-        .chain(['…'])
-        .chain(text.chars().skip(length - end))
-        .collect()
+    widths
 }
 
 /// Names come from clients: what could steer a terminal is not printed.
@@ -351,10 +327,6 @@ pub(super) fn calls(count: u64) -> String {
     }
 }
 
-fn width(text: &str) -> usize {
-    text.chars().count()
-}
-
-const WIDTH: usize = 100;
-const LABEL_WIDTH_MIN: usize = 10;
+/// Between labels, and before numbers.
+const GAP: &str = "  ";
 const LARGE: Money = Money::from_nanos(100_000_000_000);

@@ -101,8 +101,10 @@ fn say(line: &str, fees: &[(&str, u32)]) -> String {
         .chain(["--since", "2026-10-31"]);
     let mut out = Vec::new();
     match <Command as clap::Parser>::try_parse_from(words).unwrap() {
-        Command::Report(arguments) => run(&arguments, &options, &fees, &mut out).unwrap(),
-        Command::Compare(arguments) => compare(&arguments, &options, &fees, &mut out).unwrap(),
+        Command::Report(arguments) => run(&arguments, &options, &fees, COLUMNS, &mut out).unwrap(),
+        Command::Compare(arguments) => {
+            compare(&arguments, &options, &fees, COLUMNS, &mut out).unwrap();
+        }
     }
     String::from_utf8(out).unwrap()
 }
@@ -116,7 +118,7 @@ fn the_routes_report_says_what_each_completes_how_fast_and_at_what_price() {
 fn a_fee_of_the_host_is_in_its_prices() {
     let table = say("report routes --by host", &[(ROUTER, 550)]);
     assert!(table.contains("$4.0282"), "{table}");
-    assert!(table.contains("up to 5.50%"), "{table}");
+    assert!(table.contains("fee of up to 5.50%"), "{table}");
 }
 
 #[test]
@@ -129,6 +131,10 @@ fn two_hosts_are_put_side_by_side_by_the_plain_name_of_the_model() {
     check(
         &say(&format!("compare {DIRECT} {ROUTER}"), &[(ROUTER, 550)]),
         COMPARED,
+    );
+    check(
+        &say(&format!("compare {DIRECT} openruter.ai"), &[]),
+        UNCALLED,
     );
     let csv = say(
         &format!("compare {DIRECT} {ROUTER} --by identity --format csv"),
@@ -146,6 +152,8 @@ fn two_hosts_are_put_side_by_side_by_the_plain_name_of_the_model() {
     );
     let json = say(&format!("compare {DIRECT} {ROUTER} --json"), &[]);
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let since = json["since"].as_str().unwrap();
+    assert!(since.starts_with("2026-10-31T00:00:00"), "{since}");
     assert_eq!(
         json["rows"][0]["routes"][1]["input_nano_usd_per_million"],
         4_000_000_000_u64
@@ -176,32 +184,46 @@ fn focus_rows_add_up_to_what_the_calls_cost() {
     }
 }
 
+/// Of a small terminal.
+const COLUMNS: usize = 80;
 const DIRECT: &str = "api.anthropic.com";
 const ROUTER: &str = "openrouter.ai";
 
 const ROUTES: &str = r#"
 routes since 2026-10-31 00:00
 
-host              model            calls   done   cut first   p95 whole   p95   hit  $/M in discount
-api.anthro…c.com  claude-opus-5-5      3  66.6% 33.3% 0.10s 0.20s 1.00s 2.00s 30.0% $3.2267    19.3%
-openrouter.ai     anthropic…s-5.5      1 100.0%  0.0% 0.40s 0.40s 4.00s 4.00s  0.0% $4.0000     0.0%
-openrouter.ai     openai/gp…6-sol      1      -     -     -     -     -     -  0.0% $2.0000     0.0%
-total                                  5  75.0% 25.0% 0.20s 0.40s 2.00s 4.00s 21.9% $3.3854    14.3%
+host               model
+  calls   done   cut first   p95 whole   p95 read%  $/M in discount
+api.anthropic.com  claude-opus-5-5
+      3  66.6% 33.3% 100ms 200ms 1.00s 2.00s 30.0% $3.2267    19.3%
+openrouter.ai      anthropic/claude-opus-5.5
+      1 100.0%  0.0% 400ms 400ms 4.00s 4.00s  0.0% $4.0000     0.0%
+openrouter.ai      openai/gpt-6-sol
+      1      -     -     -     -     -     -  0.0% $2.0000     0.0%
+total
+      5  75.0% 25.0% 200ms 400ms 2.00s 4.00s 21.9% $3.3854    14.3%
 
-done: answers that came whole; cut: that broke off. first, whole: seconds to the first and the last
-byte, median and 95 in 100. $/M in: a million input tokens; discount: what the cache took off
+done: answers that came whole; cut: that broke off; first, whole: time to the
+first and the last byte, median and p95 (95 of 100 took no longer); read%:
+share of the input that the cache had; $/M in: price of a million input tokens;
+discount: what the cache took off that
 "#;
 const REASONS: &str = r#"
 prompt cache since 2026-10-31 00:00
 
-reason          rule      calls  hits input read   hit    w/r    cost    saved  missed rewrite
--               -             4 25.0% 31000 9000 29.0%  11.1% $0.0958  $0.0332 $0.0000 $0.0000
-system_changed  iso_time      1  0.0% 10000    0  0.0%      - $0.0520 -$0.0100 $0.0432 $0.0431
-total                         5 20.0% 41000 9000 21.9% 122.2% $0.1478  $0.0232 $0.0432 $0.0431
+reason          rule
+  calls  hits input read read%    w/r    cost    saved  missed rewrite
+-               -
+      4 25.0% 31000 9000 29.0%  11.1% $0.0958  $0.0332 $0.0000 $0.0000
+system_changed  iso_time
+      1  0.0% 10000    0  0.0%      - $0.0520 -$0.0100 $0.0432 $0.0431
+total
+      5 20.0% 41000 9000 21.9% 122.2% $0.1478  $0.0232 $0.0432 $0.0431
 
 $0.0432 missed: system changed
-hits: calls that read all they could; hit: tokens read, of all; w/r: tokens written, of those read.
-saved: by the cache; missed: what it could have saved besides; rewrite: what of that rewriting saves
+hits: calls that read all they could; read%: share of the input that was read;
+w/r: tokens written, of those read; saved: by the cache; missed: what it could
+have saved besides; rewrite: what of that rewriting saved, or would have
 "#;
 const COMPARED: &str = r#"
 api.anthropic.com and openrouter.ai since 2026-10-31 00:00
@@ -214,21 +236,16 @@ claude-opus-5-5               api.anthropic.com openrouter.ai   difference
   cache discount                          19.3%          0.0% -19.3 points
   completed                               66.6%        100.0% +33.4 points
   broke off                               33.3%          0.0% -33.3 points
-  first byte, median                      0.10s         0.40s      +300.0%
+  first byte, median                      100ms         400ms      +300.0%
   whole answer, median                    1.00s         4.00s      +300.0%
   whole answer, 95 in 100                 2.00s         4.00s      +100.0%
 
-gpt-6-sol                     api.anthropic.com openrouter.ai difference
-  calls                                       -             1
-  hits, of calls                              -             -
-  read from cache, of tokens                  -          0.0%
-  $ per million input tokens                  -       $2.1100
-  cache discount                              -          0.0%
-  completed                                   -             -
-  broke off                                   -             -
-  first byte, median                          -             -
-  whole answer, median                        -             -
-  whole answer, 95 in 100                     -             -
+only at openrouter.ai: gpt-6-sol (1 call)
+prices include the host's fee of up to 5.50% ([fees] in the configuration)
+"#;
+const UNCALLED: &str = r#"
+api.anthropic.com and openruter.ai since 2026-10-31 00:00
 
-prices include the fee of the host ([fees] in the configuration), up to 5.50%
+only at api.anthropic.com: claude-opus-5-5 (3 calls)
+no call to openruter.ai: there are some to api.anthropic.com, openrouter.ai
 "#;
