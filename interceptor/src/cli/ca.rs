@@ -12,10 +12,11 @@ use weir_certs::Authority;
 use weir_certs::trust::{self, JavaDelivery, Surroundings, bundle, store};
 use weir_core::catalog::Catalog;
 
-use super::Places;
+use super::{Places, print_json};
 use crate::run::public_files;
 
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
     #[command(subcommand)]
     action: Action,
@@ -123,29 +124,30 @@ fn show(
     let not_after = jiff::Timestamp::from_second(authority.not_after().unix_timestamp())?;
     let installed = store::is_installed(Path::new("/"));
     if as_json {
-        let value = json!({
-            "directory": directory,
-            "fingerprint_sha256": fingerprint,
-            "not_after": not_after.to_string(),
-            "permitted": authority.permitted(),
-            "missing": missing,
-            "installed": installed,
-            "certificate_pem": authority.certificate_pem(),
-        });
-        writeln!(out, "{value}")?;
-        return Ok(());
+        return print_json(
+            &json!({
+                "directory": directory,
+                "fingerprint_sha256": fingerprint,
+                "not_after": not_after.to_string(),
+                "permitted": authority.permitted(),
+                "missing": missing,
+                "installed": installed,
+                "certificate_pem": authority.certificate_pem(),
+            }),
+            out,
+        );
     }
     writeln!(out, "directory    {}", directory.display())?;
     writeln!(out, "fingerprint  sha256 {fingerprint}")?;
     writeln!(out, "valid until  {not_after}")?;
+    let installed = match installed {
+        true => "in the machine's trust store",
+        false => "not in the machine's trust store, which weir run does not need",
+    };
+    writeln!(out, "installed    {installed}")?;
     writeln!(
         out,
-        "in the machine's trust store: {}",
-        if installed { "yes" } else { "no" }
-    )?;
-    writeln!(
-        out,
-        "may sign for these names, and names below them, and nothing else (all with --json):"
+        "\nmay sign for these names and those below them alone (all of them with --json):"
     )?;
     for line in in_few_lines(authority.permitted()) {
         writeln!(out, "  {line}")?;
@@ -153,7 +155,7 @@ fn show(
     if !missing.is_empty() {
         writeln!(
             out,
-            "does not cover, so they pass uninspected until `weir ca rotate`:"
+            "\ndoes not cover these, which pass uninspected until `weir ca rotate`:"
         )?;
         for name in missing {
             writeln!(out, "  {name}")?;
@@ -191,9 +193,7 @@ fn environment(places: &Places, as_json: bool, out: &mut impl Write) -> anyhow::
             .set
             .iter()
             .map(|(name, value)| (*name, value.to_string_lossy()));
-        let value: BTreeMap<_, _> = values.collect();
-        writeln!(out, "{}", json!(value))?;
-        return Ok(());
+        return print_json(&values.collect::<BTreeMap<_, _>>(), out);
     }
     for (name, value) in &environment.set {
         // In single quotes nothing is special to a shell but the quote itself.
@@ -216,3 +216,11 @@ fn say(change: store::Change, done: &str, out: &mut impl Write) -> anyhow::Resul
     }
     Ok(())
 }
+
+const EXAMPLES: &str = "\
+weir run needs none of these: it makes the CA, and its command trusts it.
+
+Examples:
+  eval \"$(weir ca env)\"         make programs of this shell trust the CA
+  weir ca bundle > roots.pem    roots for a program that takes a file
+  sudo weir ca install          make the machine trust it; uninstall undoes it";

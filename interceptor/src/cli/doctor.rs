@@ -9,7 +9,7 @@ use serde_json::json;
 use weir_certs::Authority;
 use weir_certs::trust::{self, JavaDelivery, Overlays, RuntimeTrust, Surroundings, TrustedBy};
 
-use super::Places;
+use super::{Places, print_json};
 use crate::capture::{Mode, nft};
 use crate::process::config;
 use crate::process::state::StateDirectory;
@@ -78,7 +78,7 @@ pub(super) fn run(arguments: &Arguments, out: &mut impl Write) -> anyhow::Result
     if arguments.json {
         let runtimes: Vec<_> = runtimes.iter().map(runtime_json).collect();
         let value = json!({"mode": mode, "checks": checks, "runtimes": runtimes, "error": trouble});
-        writeln!(out, "{value}")?;
+        print_json(&value, out)?;
     } else {
         show(&checks, &runtimes, trouble.as_deref(), mode, out)?;
     }
@@ -128,8 +128,7 @@ fn checks(places: &Places) -> Vec<Check> {
                 .map(|()| "the kernel takes the programs".to_owned())
                 .map_err(|error| text(&error)),
             Verdict::Limited,
-            "run weir as root, or give it CAP_BPF and CAP_NET_ADMIN; else connections are captured \
-             by nftables or a proxy",
+            "without it connections are captured by nftables or a proxy",
         ),
         Check::new(
             NFTABLES,
@@ -162,7 +161,10 @@ fn nftables() -> Result<String, String> {
     nft.args(["list", "tables"]).stdin(Stdio::null());
     match nft.output() {
         Ok(output) if output.status.success() => Ok("nft works".to_owned()),
-        Ok(output) => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+        Ok(output) => {
+            let said = String::from_utf8_lossy(&output.stderr);
+            Err(said.lines().collect::<Vec<_>>().join("; "))
+        }
         Err(error) => Err(format!("nft: {error}")),
     }
 }

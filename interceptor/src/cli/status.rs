@@ -10,7 +10,7 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::Places;
+use super::{Places, amounts, print_json};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -25,7 +25,7 @@ pub(super) fn run(arguments: &Arguments, out: &mut impl Write) -> anyhow::Result
     let state = arguments.places.find_state()?;
     let processes = ask_all(&state.run())?;
     if arguments.json {
-        writeln!(out, "{}", json!({ "processes": processes }))?;
+        print_json(&json!({ "processes": processes }), out)?;
     } else if processes.is_empty() {
         writeln!(
             out,
@@ -47,9 +47,7 @@ fn ask_all(directory: &Path) -> anyhow::Result<Vec<Value>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(vec![]),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             let directory = directory.display();
-            bail!(
-                "{directory}: expected to be its owner: run it as the user whose weir it is (sudo)"
-            )
+            bail!("{directory} is another user's: ask as its owner (sudo)")
         }
         Err(error) => return Err(error).with_context(|| directory.display().to_string()),
     };
@@ -136,7 +134,11 @@ fn describe(status: &Value) -> String {
         .into_iter()
         .flatten()
     {
-        lines.push_str(&format!("  prompt value     {}\n", describe_value(value)));
+        let is_rewritten = status
+            .get("cache_mode")
+            .is_none_or(|mode| mode == "rewrite");
+        let value = describe_value(value, is_rewritten);
+        lines.push_str(&format!("  prompt value     {value}\n"));
     }
     for (key, title) in [
         ("bypasses", "not inspected"),
@@ -160,7 +162,7 @@ fn describe_estimates(estimates: &Value) -> Option<String> {
     let (mean, bias) = (count("mean_permille")?, count("bias_permille")?);
     let percent = |permille: i64| {
         let permille = permille.unsigned_abs();
-        format!("{}.{} %", permille.div_euclid(10), permille.rem_euclid(10))
+        format!("{}.{}%", permille.div_euclid(10), permille.rem_euclid(10))
     };
     let direction = if bias < 0 { "low" } else { "high" };
     Some(format!(
@@ -173,9 +175,13 @@ fn describe_estimates(estimates: &Value) -> Option<String> {
 /// What is left of a cap, and until when.
 fn describe_cap(cap: &Value) -> String {
     let text = |key: &str| cap.get(key).and_then(Value::as_str).unwrap_or("?");
+    let is_nothing = |amount: &str| {
+        let mut digits = amount.chars().filter(char::is_ascii_digit);
+        digits.all(|digit| digit == '0')
+    };
     let reserved = match text("reserved") {
-        "$0.00" => String::new(),
-        reserved => format!(", {reserved} reserved"),
+        reserved if is_nothing(reserved) => String::new(),
+        reserved => format!(", {} reserved", amounts(reserved)),
     };
     let resets = cap.get("resets_at_unix").and_then(Value::as_i64);
     let resets = resets.and_then(|second| jiff::Timestamp::from_second(second).ok());
@@ -184,15 +190,16 @@ fn describe_cap(cap: &Value) -> String {
         "{} ({}): {} of {} spent{reserved}{resets}",
         text("name"),
         text("scope"),
-        text("spent"),
-        text("limit")
+        amounts(text("spent")),
+        amounts(text("limit"))
     )
 }
 
-/// What rewriting does about a value that changes in the prompts of a program.
-fn describe_value(value: &Value) -> String {
+/// What rewriting does, or would do, about a value that changes in the prompts of a program.
+fn describe_value(value: &Value, is_rewritten: bool) -> String {
     let text = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or("?");
     let done = match text("standing") {
+        "moved" if !is_rewritten => "mode rewrite would move it out of the prefix",
         "moved" => "moved out of the prefix",
         "off" => "left alone: telling its changes cost more than it saved",
         _ => "not moved: moving it saved nothing",
@@ -239,12 +246,13 @@ mod tests {
     fn a_process_is_described_in_plain_words() {
         let status = json!({
             "pid": 7, "mode": "ebpf", "uptime_s": 3725, "fail": "open", "observe": true,
+            "cache_mode": "observe",
             "ready": false, "not_ready_reason": "no heartbeat", "in_flight": 2,
             "caps": [
                 {"name": "daily", "scope": "user=ann", "spent": "$1.50", "reserved": "$0.20",
                  "limit": "$20.00", "resets_at_unix": 1_795_478_400},
-                {"name": "ever", "scope": "all", "spent": "$1.50", "reserved": "$0.00",
-                 "limit": "$30.00", "resets_at_unix": null},
+                {"name": "ever", "scope": "all", "spent": "890073 tokens", "reserved": "0 tokens",
+                 "limit": "1000000 tokens", "resets_at_unix": null},
             ],
             "cache": [
                 {"value": "cwd", "program": "claude", "model": "m", "host": "h", "standing": "off",
@@ -260,12 +268,13 @@ mod tests {
                         calls in flight  2\n  \
                         cap              daily (user=ann): $1.50 of $20.00 spent, $0.20 reserved, \
                         resets at 2026-11-24T00:00:00Z\n  \
-                        cap              ever (all): $1.50 of $30.00 spent\n  \
+                        cap              ever (all): 890,073 tokens of 1,000,000 tokens spent\n  \
                         prompt value     cwd of claude (m at h): left alone: telling its changes \
                         cost more than it saved, until 2026-11-24T00:00:00Z\n  \
-                        prompt value     time of pi (m at h): moved out of the prefix\n  \
+                        prompt value     time of pi (m at h): mode rewrite would move it out of \
+                        the prefix\n  \
                         not inspected    no sni 3\n  \
-                        estimates        of 12 prompts: off by 4.2 %, 0.7 % too low\n  \
+                        estimates        of 12 prompts: off by 4.2%, 0.7% too low\n  \
                         log              /x/weir-7.log\n";
         assert_eq!(describe(&status), expected);
         let none = json!({"prompts": 0, "mean_permille": 0, "bias_permille": 0});

@@ -183,6 +183,12 @@ pub enum LedgerError {
         /// Where it was looked for.
         path: PathBuf,
     },
+    /// It may not be read by whoever asks.
+    #[error("the ledger {path} is another user's: ask as its owner (sudo)")]
+    Closed {
+        /// Where it is.
+        path: PathBuf,
+    },
     /// The journal cannot be read, continued or removed.
     #[error("journal: {0}")]
     Journal(io::Error),

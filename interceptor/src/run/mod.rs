@@ -190,7 +190,8 @@ fn command_cgroup(leftovers: &mut Leftovers) -> Result<Result<ChildCgroup, Strin
             leftovers.will_make(leftover).map_err(RunError::Leftovers)?;
             Ok(Ok(cgroup))
         }
-        Err(error) => Ok(Err(error.to_string())),
+        Err(error) if nix::unistd::geteuid().is_root() => Ok(Err(error.to_string())),
+        Err(error) => Ok(Err(format!("{error}; root can make one: sudo weir run …"))),
     }
 }
 

@@ -60,7 +60,10 @@ pub fn render(summary: &Summary) -> String {
         .mode
         .filter(|mode| *mode != Mode::Ebpf || !summary.steps.is_empty())
     {
-        say(&format!("mode {mode}"));
+        say(&match mode {
+            Mode::Proxy => format!("mode {mode}: programs that ignore HTTPS_PROXY are not seen"),
+            Mode::Ebpf | Mode::Redirect => format!("mode {mode}"),
+        });
     }
     for step in &summary.steps {
         say(step);
@@ -94,13 +97,14 @@ fn not_inspected(reasons: &[(String, u64)]) -> String {
     if reasons.len() > REASONS_MAX {
         named.push("…".to_owned());
     }
-    format!("{total} not inspected: {}", named.join(", "))
+    let which = named.join(", ");
+    format!("{total} not inspected, see weir report bypass: {which}")
 }
 
-/// In whole percent, rounded down: 100 % means all.
+/// In whole percent, rounded down: 100% means all.
 fn share(part: u64, whole: u64) -> Option<String> {
     let percent = part.saturating_mul(100).checked_div(whole)?;
-    Some(format!("{percent} %"))
+    Some(format!("{percent}%"))
 }
 
 fn counted(count: u64, what: &str) -> String {
@@ -140,10 +144,10 @@ mod tests {
             refused: 1,
             not_inspected: vec![("no_sni".into(), 1), ("client_rejects_ca".into(), 3)],
         };
-        let expected = "weir: 12 LLM calls, $0.4312, 99 % of the input read from the prompt cache\n\
+        let expected = "weir: 12 LLM calls, $0.4312, 99% of the input read from the prompt cache\n\
                         weir: 1 call refused by a cap, 2 calls without a known price, not in the spend\n\
-                        weir: 4 not inspected: client rejects ca 3, no sni 1\n\
-                        weir: mode proxy\n\
+                        weir: 4 not inspected, see weir report bypass: client rejects ca 3, no sni 1\n\
+                        weir: mode proxy: programs that ignore HTTPS_PROXY are not seen\n\
                         weir: no mode ebpf: no capability\n";
         assert_eq!(render(&summary), expected);
     }

@@ -205,6 +205,21 @@ impl Limits {
     }
 }
 
+impl Limits {
+    /// What of an amount is limited, in words; where nothing is, its money.
+    #[must_use]
+    pub fn shown(self, amount: Amount) -> String {
+        let is_none = self == Self::default();
+        let all = [
+            (self.money.is_some() || is_none).then_some(Quantity::Money(amount.money)),
+            self.tokens.map(|_| Quantity::Tokens(amount.tokens)),
+            self.calls.map(|_| Quantity::Calls(amount.calls)),
+        ];
+        let shown = all.iter().flatten().map(ToString::to_string);
+        shown.collect::<Vec<_>>().join(", ")
+    }
+}
+
 impl Quantity {
     /// Whether it is nothing.
     #[must_use]

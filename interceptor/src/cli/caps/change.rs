@@ -12,7 +12,7 @@ use weir_core::caps::{Amount, Cap, Change, ChangeKind, Limits};
 use weir_core::money::Money;
 
 use super::{Standing, list, plain, quoted};
-use crate::cli::Places;
+use crate::cli::{Places, print_json};
 use crate::exchange::{leased_names, like_all_of};
 use crate::process::config::usd;
 use crate::report::Since;
@@ -272,7 +272,7 @@ fn told(
     out: &mut impl Write,
 ) -> anyhow::Result<ExitCode> {
     if json {
-        writeln!(out, "{}", list::change_json(change))?;
+        print_json(&list::change_json(change), out)?;
     } else {
         let (cap, line) = (quoted(&change.cap), list::change_line(change, timezone));
         writeln!(out, "{cap} {line}")?;

@@ -13,8 +13,8 @@ use weir_core::caps::{
 };
 use weir_core::money::Money;
 
-use super::{Standing, plain};
-use crate::cli::Places;
+use super::{Standing, plain, terms};
+use crate::cli::{Places, amounts, print_json};
 use crate::exchange::{held_of, leased_names};
 
 #[derive(Debug, Args)]
@@ -61,7 +61,7 @@ pub(super) fn run(arguments: &Arguments, out: &mut impl Write) -> anyhow::Result
                 json
             })
             .collect();
-        writeln!(out, "{}", json!({ "caps": caps, "changes": changes }))?;
+        print_json(&json!({ "caps": caps, "changes": changes }), out)?;
         return Ok(ExitCode::SUCCESS);
     }
     for cap in caps() {
@@ -81,7 +81,7 @@ pub(super) fn run(arguments: &Arguments, out: &mut impl Write) -> anyhow::Result
     if over > 0 {
         writeln!(
             out,
-            "{over} changes that are over, or of caps that are gone: see --json"
+            "changes that are over, or of caps that are gone: {over}, see --json"
         )?;
     }
     Ok(ExitCode::SUCCESS)
@@ -106,22 +106,11 @@ fn in_force(standing: &Standing, change: &Change) -> bool {
 
 /// A few lines for one cap.
 fn describe(cap: &Cap, accounts: &[&Account], changes: &[&Change]) -> String {
-    let per: Vec<&str> = cap.per.iter().map(|of| of.as_str()).collect();
-    let per = if per.is_empty() {
-        String::new()
-    } else {
-        format!(" per {}", per.join(", "))
-    };
-    let mut text = format!(
-        "{}: {} in {}{per}",
-        plain(&cap.name),
-        limits_of(cap),
-        cap.window
-    );
-    text.push_str(match cap.on_exceed {
-        OnExceed::Block => "\n",
-        OnExceed::Warn => ", warns\n",
-        OnExceed::Downgrade => ", falls to a lesser model\n",
+    let mut text = format!("{}: {}", plain(&cap.name), terms(cap));
+    text.push_str(&match cap.on_exceed {
+        OnExceed::Block => "\n".to_owned(),
+        OnExceed::Warn => "; warns only\n".to_owned(),
+        OnExceed::Downgrade => format!("; falls to {}\n", plain(&cap.downgrade_to)),
     });
     if accounts.is_empty() {
         text.push_str("  nothing is spent in this window\n");
@@ -135,21 +124,15 @@ fn describe(cap: &Cap, accounts: &[&Account], changes: &[&Change]) -> String {
     text
 }
 
-fn limits_of(cap: &Cap) -> String {
-    let per_call = cap.per_call.map(|most| format!("{most} a call"));
-    let limits = cap.limits.to_string();
-    let all = [(!limits.is_empty()).then_some(limits), per_call];
-    all.into_iter().flatten().collect::<Vec<_>>().join(", ")
-}
-
 fn account_line(account: &Account, timezone: &TimeZone) -> String {
     let state = &account.state;
-    let of = |amount: Amount| quantities(amount, state.limits);
-    let mut line = format!("{}: {} spent", plain(&state.scope), of(state.spent));
-    let limits = state.limits.to_string();
-    if !limits.is_empty() {
-        line.push_str(&format!(" of {limits}"));
-    }
+    let of = |amount: Amount| amounts(&state.limits.shown(amount));
+    let limits = amounts(&state.limits.to_string());
+    let limits = match limits.as_str() {
+        "" => String::new(),
+        limits => format!(" of {limits}"),
+    };
+    let mut line = format!("{}: {}{limits} spent", plain(&state.scope), of(state.spent));
     if state.reserved != Amount::ZERO {
         line.push_str(&format!(", {} reserved", of(state.reserved)));
     }
@@ -163,21 +146,6 @@ fn account_line(account: &Account, timezone: &TimeZone) -> String {
         ));
     }
     line
-}
-
-/// The kinds that are limited; where none is, money.
-fn quantities(amount: Amount, limits: Limits) -> String {
-    let is_none = limits == Limits::default();
-    let all = [
-        (limits.money.is_some() || is_none).then_some(Quantity::Money(amount.money)),
-        limits.tokens.map(|_| Quantity::Tokens(amount.tokens)),
-        limits.calls.map(|_| Quantity::Calls(amount.calls)),
-    ];
-    let shown = all
-        .into_iter()
-        .flatten()
-        .map(|quantity| quantity.to_string());
-    shown.collect::<Vec<_>>().join(", ")
 }
 
 /// `raised by $5.00 for user=ann until …, by ann on …: a release (change 3)`.
@@ -211,7 +179,7 @@ fn raised(by: Amount) -> String {
     ];
     let some = all.into_iter().filter(|quantity| !quantity.is_nothing());
     let some = some.map(|quantity| quantity.to_string());
-    some.collect::<Vec<_>>().join(", ")
+    amounts(&some.collect::<Vec<_>>().join(", "))
 }
 
 fn cap_json(cap: &Cap, accounts: &[Account]) -> Value {

@@ -10,10 +10,11 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use clap::{Args, Subcommand};
-use weir_core::caps::{Cap, Caps, Change};
+use weir_core::caps::{Cap, Caps, Change, Window};
 
-use super::Places;
+use super::{Places, amounts};
 use crate::ledger::Books;
+use crate::report::short_dollars;
 use crate::sidecar::{caps_of, unix_ms};
 
 #[derive(Debug, Args)]
@@ -26,13 +27,25 @@ pub(super) struct Arguments {
 enum Command {
     /// Each cap and breaker, each of its accounts, and what was changed of it by whom and why.
     List(list::Arguments),
-    /// Allow more for a time. Holds within a second in every Weir on the ledger, survives
-    /// restarts, and ends by itself.
+    /// Allow more for a time.
+    #[command(after_help = RAISE_HELP)]
     Raise(change::RaiseArguments),
-    /// Forget what was spent in the window. Holds within a second in every Weir on the ledger; calls
-    /// in flight still count.
+    /// Forget what was spent in the window.
+    #[command(after_help = RESET_HELP)]
     Reset(change::ResetArguments),
 }
+
+const RAISE_HELP: &str = "\
+A raise holds within a second in every Weir on the ledger, survives restarts, and ends by itself.
+
+Examples:
+  weir caps raise daily --scope user=ann --usd 5 --for 2h --reason release
+  weir caps raise tokens --tokens 1000000 --until 2026-12-01 --reason release";
+const RESET_HELP: &str = "\
+A reset holds within a second in every Weir on the ledger; calls in flight still count.
+
+Example:
+  weir caps reset daily --scope user=ann --reason \"a loop of ours\"";
 
 pub(super) fn run(arguments: &Arguments, out: &mut impl Write) -> anyhow::Result<ExitCode> {
     match &arguments.command {
@@ -95,6 +108,35 @@ impl Standing {
         };
         Ok(cap)
     }
+}
+
+/// What a cap says: `$20.00 per day and $5.00 a call, each user, of provider anthropic`.
+pub(super) fn terms(cap: &Cap) -> String {
+    let window = match cap.window {
+        Window::Total => "in all".to_owned(),
+        Window::Rolling(length) => format!("in any {length}"),
+        window => format!("per {window}"),
+    };
+    let limits = amounts(&cap.limits.to_string());
+    let limits = (!limits.is_empty()).then(|| format!("{limits} {window}"));
+    let per_call = cap
+        .per_call
+        .map(|most| format!("{} a call", short_dollars(most)));
+    let limits: Vec<String> = limits.into_iter().chain(per_call).collect();
+    let per: Vec<&str> = cap.per.iter().map(|of| of.as_str()).collect();
+    let whose = match per.as_slice() {
+        [] => "all together".to_owned(),
+        per => format!("each {}", per.join(" and ")),
+    };
+    let only = cap
+        .only
+        .iter()
+        .map(|(dimension, values)| format!(", of {} {}", dimension.as_str(), values.join(" or ")));
+    plain(&format!(
+        "{}, {whose}{}",
+        limits.join(" and "),
+        only.collect::<String>()
+    ))
 }
 
 /// What programs and configurations named, without what would steer the terminal.

@@ -88,12 +88,12 @@ fn a_raise_and_a_reset_are_listed_with_who_and_why() {
     let before = said(at, &["list", "each user"]).unwrap();
     assert!(
         before.starts_with(
-            "each user: $10.00 in month per user\n  user=ann: $4.00 spent of $10.00, resets at "
+            "each user: $10.00 per month, each user\n  user=ann: $4.00 of $10.00 spent, resets at "
         ),
         "{before}"
     );
     assert!(
-        before.contains("user=bob\\u{1b}[2J: $6.00 spent"),
+        before.contains("user=bob\\u{1b}[2J: $6.00 of $10.00 spent"),
         "{before}"
     );
     let raise = [
@@ -166,7 +166,7 @@ fn what_is_changed_of_a_cap_that_is_gone_is_kept_and_does_nothing() {
     check_refused(at, &raise, "found \"calls\": there is \"each user\"");
     let listed = said(at, &["list"]).unwrap();
     assert!(
-        listed.ends_with("1 changes that are over, or of caps that are gone: see --json\n"),
+        listed.ends_with("changes that are over, or of caps that are gone: 1, see --json\n"),
         "{listed}"
     );
 }
@@ -263,7 +263,7 @@ fn a_moment_without_a_zone_is_of_the_zone_of_the_cap() {
     let cap = Cap {
         per: vec![Dimension::User],
         timezone: jiff::tz::TimeZone::posix("CET-1").unwrap(),
-        ..Cap::new("x", weir_core::caps::Window::Day, Money::MAX)
+        ..Cap::new("x", Window::Day, Money::MAX)
     };
     let at = |text| change::moment(text, &cap.timezone).unwrap();
     assert_eq!(at("2026-12-01T18:00"), at("2026-12-01T17:00:00Z"));
@@ -273,4 +273,31 @@ fn a_moment_without_a_zone_is_of_the_zone_of_the_cap() {
         ..Amount::ZERO
     });
     assert_eq!(no_more.money, Some(Money::MAX), "sums saturate");
+}
+
+#[test]
+fn what_a_cap_says_is_said_in_words() {
+    let config = |text: &str| {
+        let text = format!("[[cap]]\nname = \"a\"\n{text}");
+        let config = crate::process::config::Config::parse(&text, Path::new("weir.toml")).unwrap();
+        terms(&config.caps[0])
+    };
+    for (text, expected) in [
+        (
+            "window = \"day\"\nlimit_usd = 20\nper = [\"user\"]",
+            "$20.00 per day, each user",
+        ),
+        ("per_call_usd = 2", "$2.00 a call, all together"),
+        (
+            "window = \"total\"\nlimit_tokens = 1000000\nlimit_calls = 1",
+            "1,000,000 tokens, 1 call in all, all together",
+        ),
+        (
+            "window = \"rolling 24h\"\nlimit_usd = 1.5\nper_call_usd = 0.5\nper = [\"team\", \"model\"]\n\
+             match = { provider = [\"anthropic\", \"openai\"] }",
+            "$1.50 in any 24h and $0.50 a call, each team and model, of provider anthropic or openai",
+        ),
+    ] {
+        assert_eq!(config(text), expected, "{text}");
+    }
 }

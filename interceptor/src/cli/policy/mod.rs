@@ -13,15 +13,13 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 
+use super::caps::terms;
+use super::print_json;
 use crate::process::config::{CacheMode, Config, Fail, OnExceed};
 use target::Target;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// Configuration file with rules of its own, for `explain`; else WEIR_CONFIG, else
-    /// /etc/weir/weir.toml, else the defaults.
-    #[arg(long, value_name = "FILE", global = true)]
-    config: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
 }
@@ -29,22 +27,38 @@ pub(super) struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Read a configuration file, and say what it would do; exit code 1 where it is not valid.
+    #[command(after_help = CHECK_EXAMPLE)]
     Check {
         /// The file.
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
-    /// Say what a request's prompt consists of, what in it changes, and what rewriting would edit,
-    /// were it the first of a conversation of a workload that has all its values moved. It prints
-    /// pieces of the request.
+    /// Say what a request's prompt consists of, what in it changes, and what rewriting would edit.
+    #[command(after_help = EXPLAIN_HELP)]
     Explain(ExplainArguments),
 }
+
+const CHECK_EXAMPLE: &str = "\
+Example:
+  weir policy check /etc/weir/weir.toml";
+const EXPLAIN_HELP: &str = "\
+The request is taken for the first of a conversation, of a workload that has all its values moved. \
+Pieces of it are printed.
+
+Examples:
+  weir policy explain request.json
+  weir policy explain request.json --config new.toml   with its rules
+  weir policy explain request.json --host openrouter.ai";
 
 #[derive(Debug, Args)]
 struct ExplainArguments {
     /// The body of a request, as JSON.
     #[arg(value_name = "REQUEST_FILE")]
     file: PathBuf,
+    /// Configuration file, for its own rules; else WEIR_CONFIG, else /etc/weir/weir.toml, else the
+    /// built-in rules alone.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// The host that it is for [default: what its shape tells].
     #[arg(long, value_name = "HOST")]
     host: Option<String>,
@@ -52,7 +66,7 @@ struct ExplainArguments {
     /// tells].
     #[arg(long, value_name = "PATH")]
     path: Option<String>,
-    /// Print one JSON object.
+    /// Print JSON.
     #[arg(long)]
     json: bool,
 }
@@ -61,7 +75,7 @@ pub(super) fn run(arguments: &Arguments, out: &mut impl Write) -> anyhow::Result
     match &arguments.command {
         Command::Check { file } => check(file, out),
         Command::Explain(explained) => {
-            let config = Config::load(arguments.config.as_deref())?;
+            let config = Config::load(explained.config.as_deref())?;
             explain_file(explained, &config.cache.rules, out)
         }
     }
@@ -104,24 +118,19 @@ fn check(file: &Path, out: &mut impl Write) -> anyhow::Result<ExitCode> {
         CacheMode::Rewrite => "rewrites prompts so that caches hit",
     };
     writeln!(out, "  {cache}")?;
-    for cap in &config.caps {
-        let per: Vec<&str> = cap.per.iter().map(|dimension| dimension.as_str()).collect();
-        let per = if per.is_empty() {
-            "all together".to_owned()
-        } else {
-            format!("each {}", per.join(", "))
-        };
+    for cap in config.caps.iter().chain(&config.breakers) {
         let act = match cap.on_exceed {
-            OnExceed::Warn => "warns above",
-            OnExceed::Block | OnExceed::Downgrade => "caps",
+            OnExceed::Warn => "warns above".to_owned(),
+            OnExceed::Block if cap.breaker => "stops at".to_owned(),
+            OnExceed::Block => "caps at".to_owned(),
+            OnExceed::Downgrade => format!("falls to {} above", cap.downgrade_to),
         };
-        let (name, limits, window) = (&cap.name, cap.limits, cap.window);
-        writeln!(out, "  {act} {limits} per {window}, {per}: \"{name}\"")?;
+        writeln!(out, "  {act} {}: \"{}\"", terms(cap), cap.name)?;
     }
     for (host, points) in &config.fees {
         writeln!(
             out,
-            "  adds {}.{:02} % to prices of {host}",
+            "  adds {}.{:02}% to prices of {host}",
             points / 100,
             points % 100
         )?;
@@ -143,7 +152,7 @@ fn explain_file(
         .and_then(|target| explain::explain(&target, rules, &body))
         .with_context(|| format!("{file}"))?;
     if arguments.json {
-        writeln!(out, "{}", serde_json::to_string_pretty(&explained)?)?;
+        print_json(&explained, out)?;
     } else {
         explained.print(out)?;
     }

@@ -228,8 +228,9 @@ fn a_configuration_is_said_in_words_or_refused_with_its_line() {
     for expected in [
         ": valid",
         "rewrites prompts",
-        "each user: \"all\"",
-        "5.50 %",
+        "caps at $20.00 per day, each user: \"all\"",
+        "warns above $20.00 in any 10m, each user: \"default velocity breaker\"",
+        "5.50%",
     ] {
         assert!(said.contains(expected), "{expected}: {said}");
     }

@@ -8,7 +8,7 @@ use jiff::tz::TimeZone;
 use serde::Serialize;
 use weir_core::pricing::{Context, PriceTable};
 
-use crate::cli::Places;
+use crate::cli::{Places, print_json};
 use crate::ledger::{LedgerOptions, open_read_only};
 use crate::process::prices::PriceFiles;
 use crate::report::Since;
@@ -17,8 +17,8 @@ use crate::report::Since;
 pub(super) struct Arguments {
     #[command(flatten)]
     places: Places,
-    /// From when on: 24h, 30d, or a day such as 2026-11-01.
-    #[arg(long, default_value = "30d")]
+    /// From when on: 90m, 24h, 7d, 4w, or a day such as 2026-11-01.
+    #[arg(long, value_name = "WHEN", default_value = "30d")]
     since: Since,
     /// Print JSON.
     #[arg(long)]
@@ -55,7 +55,7 @@ pub(super) fn run(arguments: &Arguments, out: &mut impl Write) -> anyhow::Result
     let connection = open_read_only(&ledger, since_ms)?.0;
     let found = unpriced(&connection, since_ms, &table, now.as_second())?;
     if arguments.json {
-        writeln!(out, "{}", serde_json::json!({ "unpriced": found }))?;
+        print_json(&serde_json::json!({ "unpriced": found }), out)?;
         return Ok(ExitCode::SUCCESS);
     }
     if found.is_empty() {

@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 use weir_core::pricing::{self, Change};
 
-use crate::cli::Places;
+use crate::cli::{Places, print_json};
 use crate::process::prices::{self, PriceFiles};
 
 #[derive(Debug, Args)]
@@ -104,12 +104,13 @@ pub(super) fn run(arguments: &Arguments, out: &mut impl Write) -> anyhow::Result
             "format": format.as_str(), "models": read, "passed_over": passed_over,
             "new": new, "changed": changed, "kept": imported.len(), "written": written,
         });
-        writeln!(out, "{body}")?;
+        print_json(&body, out)?;
         return Ok(ExitCode::SUCCESS);
     }
     writeln!(
         out,
-        "{read} models with a price in a file of {} ({passed_over} more have none by the token, or are listed twice)",
+        "{read} models with a price in a file of {}; {passed_over} passed over: no price by the token, \
+         or listed twice",
         format.as_str()
     )?;
     if arguments.output.is_none() {
@@ -128,21 +129,21 @@ fn tell(
     only_new: bool,
     out: &mut impl Write,
 ) -> std::io::Result<()> {
-    writeln!(out, "{} have no price so far", new.len())?;
+    writeln!(out, "no price so far: {}", new.len())?;
     for model in new.iter().take(SHOWN_MAX) {
         writeln!(out, "  {model}")?;
     }
     more(new.len(), out)?;
     let what = if only_new {
-        "left as they are"
+        "another price so far, which they keep"
     } else {
-        "changed"
+        "another price so far"
     };
-    writeln!(
-        out,
-        "{} are told otherwise so far, {what} (input, output, cache read, write today)",
-        changed.len()
-    )?;
+    let unit = match changed {
+        [] => "",
+        _ => " (USD per million tokens of input, output, cache read and write, today)",
+    };
+    writeln!(out, "{what}: {}{unit}", changed.len())?;
     for change in changed.iter().take(SHOWN_MAX) {
         let lost = if change.lost.is_empty() {
             String::new()
@@ -189,10 +190,9 @@ fn remove(
         .remove(format)
         .context("expected to remove a list from the state directory")?;
     if arguments.json {
-        writeln!(
+        print_json(
+            &json!({ "format": format.as_str(), "removed": removed }),
             out,
-            "{}",
-            json!({ "format": format.as_str(), "removed": removed })
         )?;
     } else if removed {
         writeln!(out, "the list of {} is no longer used", format.as_str())?;

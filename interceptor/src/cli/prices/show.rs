@@ -9,7 +9,7 @@ use jiff::tz::TimeZone;
 use serde_json::json;
 use weir_core::pricing::{Context, Entry, Kind, Negotiated, PriceTable, Shown};
 
-use crate::cli::Places;
+use crate::cli::{Places, in_thousands, print_json};
 use crate::process::prices::PriceFiles;
 
 #[derive(Debug, Args)]
@@ -47,10 +47,21 @@ pub(super) fn run(arguments: &Arguments, out: &mut impl Write) -> anyhow::Result
     let negotiated = negotiated(&table, &context, &shown);
     if arguments.json {
         let body = json!({ "at": at.to_string(), "models": shown, "negotiated": negotiated });
-        writeln!(out, "{body}")?;
+        print_json(&body, out)?;
     } else {
         for model in &shown {
             out.write_all(describe(model).as_bytes())?;
+        }
+        if shown
+            .iter()
+            .flat_map(|model| &model.prices)
+            .any(|entry| !entry.in_force)
+        {
+            writeln!(
+                out,
+                "- not in force at {}",
+                at.strftime("%Y-%m-%d %H:%M UTC")
+            )?;
         }
         for (provider, text) in &negotiated {
             writeln!(out, "negotiated for {provider}: {text}")?;
@@ -141,14 +152,17 @@ fn describe(model: &Shown) -> String {
         ("answer", model.max_output_tokens),
         ("cached from", model.min_cacheable_tokens),
     ];
-    let limits = limits
-        .iter()
-        .filter_map(|(name, tokens)| Some(format!("{name} {} tokens", (*tokens)?)));
+    let limits = limits.iter().filter_map(|(name, tokens)| {
+        let tokens = in_thousands(&(*tokens)?.to_string());
+        Some(format!("{name} {tokens} tokens"))
+    });
     let limits = limits.collect::<Vec<_>>().join(", ");
     if !limits.is_empty() {
         text.push_str(&format!("  {limits}\n"));
     }
-    text.push_str("  USD per million tokens, of searches and requests per thousand:\n");
+    text.push_str(
+        "  USD per million tokens (searches and requests: per thousand), over N: of longer prompts\n",
+    );
     for entry in &model.prices {
         text.push_str(&line(entry));
     }
@@ -165,18 +179,25 @@ fn line(entry: &Entry) -> String {
         from.unwrap_or_default(),
         hours.unwrap_or_default()
     );
-    let mut last = "";
-    for step in &entry.rates {
-        if step.kind == last {
-            text.push_str(&format!(
-                " (over {}: {})",
-                step.above_prompt_tokens, step.usd
-            ));
-        } else {
-            text.push_str(&format!("  {} {}", step.kind, step.usd));
+    let mut width = text.chars().count();
+    for steps in entry.rates.chunk_by(|step, next| step.kind == next.kind) {
+        let mut rate = String::new();
+        for (at, step) in steps.iter().enumerate() {
+            rate.push_str(&match at {
+                0 => format!("  {} {}", step.kind, step.usd),
+                _ => format!(" (over {}: {})", step.above_prompt_tokens, step.usd),
+            });
         }
-        last = &step.kind;
+        if width + rate.len() > LINE_COLUMNS {
+            text.push_str("\n      ");
+            width = 6;
+        }
+        width += rate.len();
+        text.push_str(&rate);
     }
     text.push('\n');
     text
 }
+
+/// Rates that go beyond have a line of their own.
+const LINE_COLUMNS: usize = 96;

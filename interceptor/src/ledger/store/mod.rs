@@ -164,10 +164,13 @@ pub(super) fn lost(record: Record, reserved: Money) -> Record {
 
 /// Opens a database that exists, for reading.
 pub(super) fn open_read_only(path: &Path) -> Result<Connection, LedgerError> {
-    if !path.exists() {
-        return Err(LedgerError::Absent {
-            path: path.to_owned(),
-        });
+    let owned = || path.to_owned();
+    match path.try_exists() {
+        Ok(true) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            return Err(LedgerError::Closed { path: owned() });
+        }
+        Ok(false) | Err(_) => return Err(LedgerError::Absent { path: owned() }),
     }
     let at = |source| LedgerError::Database {
         path: path.to_owned(),
