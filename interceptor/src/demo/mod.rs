@@ -20,6 +20,7 @@ use weir_simulator::Simulator;
 use weir_simulator::agent::Agent;
 
 use crate::capture::Mode;
+use crate::cli::ModeArgument;
 use crate::ledger::Record;
 use crate::process::config::{Config, Live};
 use crate::run::{self, Ended};
@@ -40,9 +41,9 @@ limit_usd = 0.45
 /// `weir demo`
 #[derive(Clone, Debug, clap::Args)]
 pub struct Arguments {
-    /// How connections are captured; the best that works where it is not given.
-    #[arg(long, value_enum)]
-    mode: Option<Mode>,
+    /// How connections are captured.
+    #[arg(long, value_enum, default_value = "auto")]
+    mode: ModeArgument,
     /// Run as one of the demo's other processes.
     #[arg(long, value_enum, hide = true)]
     part: Option<Part>,
@@ -60,7 +61,7 @@ enum Part {
 /// Something could not be started.
 pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let Some(part) = arguments.part else {
-        return demo(arguments.mode);
+        return demo(arguments.mode.mode());
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -129,8 +130,11 @@ fn introduce() -> io::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(
         out,
-        "An agent works on a small task. Its providers are simulated, with their real cache rules\n\
-         and prices; its connections are captured as those of any program. It has $0.45.\n"
+        "An agent works on a small task. Its providers are simulated, with their real\n\
+         cache rules and prices; its connections are captured as those of any program.\n\
+         It has $0.45: a call that may cost more than is left of that is refused.\n\
+         *: the time in its system prompt is another than in the turn before, so the\n\
+         cache has nothing for it. That is what cache.mode = \"rewrite\" is for.\n"
     )
 }
 

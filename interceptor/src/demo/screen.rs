@@ -7,7 +7,9 @@ use weir_core::money::Money;
 use crate::ledger::{Cost, Outcome, Record};
 use crate::report::dollars;
 
-const BAR_CELLS: u64 = 20;
+const BAR_CELLS: u64 = 6;
+/// What the simulated agent says of a turn before which the time in its prompt has changed.
+const LATER: &str = " (later)";
 
 /// Prints calls to `out`, with colours where that is a terminal.
 pub(super) struct Screen {
@@ -28,9 +30,7 @@ impl Screen {
     pub(super) fn header(out: &mut impl Write) -> io::Result<()> {
         writeln!(
             out,
-            "turn  what the agent does               model              prompt  from cache            \
-             {:>9} {:>9}",
-            "cost", "total"
+            "    what the agent does     model             prompt from cache     cost   total"
         )
     }
 
@@ -44,10 +44,14 @@ impl Screen {
         self.turn = self.turn.saturating_add(1);
         self.spent += record.cost.spent();
         let model = record.model_requested.as_deref().unwrap_or("?");
-        write!(out, "{:>4}  {what:<33} {model:<18}", self.turn)?;
+        let (what, mark) = match what.strip_suffix(LATER) {
+            Some(what) => (what, '*'),
+            None => (what, ' '),
+        };
+        write!(out, "{:>2}{mark} {what:<23} {model:<17}", self.turn)?;
         if let Outcome::Refused { cap } = &record.outcome {
             let status = record.status.unwrap_or_default();
-            let words = format!("refused with {status}: the cap {cap:?} is spent");
+            let words = format!("refused ({status}) by {cap:?}");
             return writeln!(out, " {}", self.paint("31", &words));
         }
         let Some(usage) = record.usage else {
@@ -63,7 +67,7 @@ impl Screen {
         let bar = self.paint(colour, &bar(share));
         writeln!(
             out,
-            "{prompt:>8}  {bar} {share:>3}% {:>9} {:>9}",
+            " {prompt:>6} {bar} {share:>3}% {:>7} {:>7}",
             cost(&record.cost),
             cents(self.spent)
         )
@@ -106,9 +110,43 @@ mod tests {
 
     #[test]
     fn a_bar_is_as_long_as_the_share() {
-        assert_eq!(bar(0), "░".repeat(20));
-        assert_eq!(bar(50).matches('█').count(), 10);
-        assert_eq!(bar(250).chars().count(), 20);
+        assert_eq!(bar(0), "░░░░░░");
+        assert_eq!(bar(50), "███░░░");
+        assert_eq!(bar(250), "██████");
+    }
+
+    #[test]
+    fn every_turn_of_the_agent_fits_a_terminal() {
+        let mut screen = Screen {
+            coloured: false,
+            turn: 9,
+            spent: Money::from_nanos(450_000_000),
+        };
+        let mut out = Vec::new();
+        Screen::header(&mut out).unwrap();
+        for what in weir_simulator::agent::Agent::labels() {
+            let mut record = Record {
+                model_requested: Some("claude-sonnet-5-5".to_owned()),
+                usage: Some(weir_core::usage::Usage {
+                    input: 28_056,
+                    cache_read: 28_056,
+                    ..Default::default()
+                }),
+                ..Record::default()
+            };
+            screen.call(&mut out, what, &record).unwrap();
+            record.status = Some(402);
+            record.outcome = Outcome::Refused {
+                cap: "demo budget".to_owned(),
+            };
+            screen.call(&mut out, what, &record).unwrap();
+        }
+        let text = String::from_utf8(out).unwrap();
+        assert!(
+            text.lines().all(|line| line.chars().count() <= 80),
+            "{text}"
+        );
+        assert!(text.contains("* run the tests "), "{text}");
     }
 
     #[test]
@@ -128,10 +166,7 @@ mod tests {
         };
         screen.call(&mut out, "asks once more", &record).unwrap();
         let line = String::from_utf8(out).unwrap();
-        assert!(
-            line.contains("refused with 402: the cap \"demo\" is spent"),
-            "{line}"
-        );
+        assert!(line.contains("refused (402) by \"demo\""), "{line}");
         assert_eq!(screen.spent, Money::ZERO);
     }
 }
