@@ -4,6 +4,8 @@
 //! `live` replaces the configuration in a running process.
 
 mod caps;
+#[cfg(test)]
+mod example;
 mod fees;
 mod file;
 mod live;
