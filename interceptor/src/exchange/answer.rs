@@ -162,8 +162,9 @@ pub(crate) struct Observed {
     upstream: UpstreamBody,
     entry: Box<Entry>,
     reader: Option<Decoder<Sink>>,
-    /// What was read of an answer whose encoding broke: its usage may have been told by then.
-    broken: Option<AnswerReader>,
+    /// What was read of an answer whose encoding broke: its usage may have been told by then. Boxed,
+    /// because it is rare, and large.
+    broken: Option<Box<AnswerReader>>,
     /// Takes out what only Weir asked for.
     filter: Option<UsageChunkFilter>,
     /// Whether an event may be put at the end of it.
@@ -211,7 +212,7 @@ impl Observed {
                 metrics.bound_reached(Bound::DecodedBody);
             }
             metrics.unreadable.with_label_values(&["answer_body"]).inc();
-            self.broken = self.take_reader();
+            self.broken = self.take_reader().map(Box::new);
         }
         match &mut self.filter {
             None => data,
@@ -283,7 +284,9 @@ impl Observed {
     /// Writes the record; what is returned was held back and is passed on.
     fn end(&mut self, end: End) -> Bytes {
         self.ended = true;
-        let reader = self.take_reader().or_else(|| self.broken.take());
+        let reader = self
+            .take_reader()
+            .or_else(|| self.broken.take().map(|broken| *broken));
         let answer = reader.map(AnswerReader::finish);
         self.entry.finish(answer.as_ref(), end);
         self.filter
