@@ -35,6 +35,9 @@ struct Workload {
     /// When it was called last, in seconds since the Unix epoch.
     seen_s: i64,
     values: Vec<Effect>,
+    /// How often what is done about one of its values was changed.
+    #[serde(default)]
+    epoch: u32,
 }
 
 /// A workload in words, for whoever is told about it.
@@ -56,6 +59,9 @@ struct Effect {
     /// The hash of the value that was seen last.
     last: u64,
     standing: Standing,
+    /// The epoch of the workload that this standing began.
+    #[serde(default)]
+    since: u32,
     /// Calls since it was judged last.
     calls: u32,
     /// What they saved; below zero, what they cost.
@@ -137,6 +143,9 @@ pub struct Shown {
     pub unmarked: bool,
     /// What is done otherwise from now on.
     pub switched: Vec<Switched>,
+    /// The epoch of the workload that the call was planned in: what it saves counts for the standings
+    /// of then, however late that is known.
+    pub epoch: u32,
 }
 
 /// A value about which something else is done from now on.
@@ -240,6 +249,7 @@ impl Workloads {
             about: call.about.clone(),
             seen_s: i64::MIN,
             values: Vec::new(),
+            epoch: 0,
         };
         let workload = self.known.entry(call.workload).or_insert_with(new);
         let mut shown = Shown {
@@ -259,11 +269,11 @@ impl Workloads {
             if let Standing::Off { until_s } = effect.standing
                 && until_s <= call.now_s
             {
-                effect.judge(Standing::Kept { until_s: 0 });
+                effect.switch(Standing::Kept { until_s: 0 }, &mut workload.epoch);
                 shown.switched.push(effect.switched(&workload.about));
             }
             if begins && is_warm && effect.would_pay(value, call.now_s) {
-                effect.judge(Standing::Moved);
+                effect.switch(Standing::Moved, &mut workload.epoch);
                 shown.switched.push(effect.switched(&workload.about));
             }
             if effect.last != value.hash {
@@ -272,6 +282,7 @@ impl Workloads {
             }
         }
         workload.seen_s = call.now_s;
+        shown.epoch = workload.epoch;
         let marks = workload.effect(BREAKPOINT);
         shown.unmarked = marks.is_some_and(|it| matches!(it.standing, Standing::Off { .. }));
         let mut values = workload.values.iter();
@@ -280,23 +291,32 @@ impl Workloads {
     }
 
     /// Adds what a call saved, or cost, to the values of its prompt, `names`: to those that had
-    /// `changed`, if any had, since without the edit of each of them the prefix would have been
-    /// another; and to breakpoints, if they are among `names`. Gives what is done otherwise from now on.
+    /// changed as it has `shown`, if any had, since without the edit of each of them the prefix would
+    /// have been another; and to breakpoints, if they are among `names`. What has another standing by
+    /// now than the call was planned under learns nothing of it. Gives what is done otherwise from now on.
     pub fn learn(
         &mut self,
         workload: u64,
         names: &[String],
-        changed: &[String],
+        shown: &Shown,
         saved: Money,
         now_s: i64,
     ) -> Vec<Switched> {
-        let Some(workload) = self.known.get_mut(&workload) else {
+        let Some(Workload {
+            about,
+            values,
+            epoch,
+            ..
+        }) = self.known.get_mut(&workload)
+        else {
             return Vec::new();
         };
+        let changed = &shown.changed;
         let mut switched = Vec::new();
         let until_s = now_s.saturating_add(RECONSIDERED_SECONDS);
-        for effect in &mut workload.values {
-            if !names.contains(&effect.name) || matches!(effect.standing, Standing::Off { .. }) {
+        for effect in values {
+            let is_off = matches!(effect.standing, Standing::Off { .. });
+            if is_off || effect.since > shown.epoch || !names.contains(&effect.name) {
                 continue;
             }
             effect.calls = effect.calls.saturating_add(1);
@@ -314,11 +334,17 @@ impl Workloads {
                 Standing::Kept { .. } if !pays && !is_free => Some(Standing::Off { until_s }),
                 Standing::Moved | Standing::Kept { .. } | Standing::Off { .. } => None,
             };
-            if let Some(next) = next {
-                effect.standing = next;
-                switched.push(effect.switched(&workload.about));
+            let saved = effect.saved;
+            match next {
+                Some(next) => {
+                    effect.switch(next, epoch);
+                    switched.push(Switched {
+                        saved,
+                        ..effect.switched(about)
+                    });
+                }
+                None => effect.count_anew(),
             }
-            effect.judge(effect.standing);
         }
         switched
     }
@@ -388,6 +414,7 @@ impl Effect {
             name: value.name.clone(),
             last: value.hash,
             standing: Standing::Kept { until_s: 0 },
+            since: 0,
             calls: 0,
             saved: Money::ZERO,
         }
@@ -403,8 +430,15 @@ impl Effect {
         may_move && value.is_movable && value.hash != self.last
     }
 
-    const fn judge(&mut self, standing: Standing) {
+    /// Begins a standing, and with it an epoch.
+    const fn switch(&mut self, standing: Standing, epoch: &mut u32) {
+        *epoch = epoch.saturating_add(1);
+        self.since = *epoch;
         self.standing = standing;
+        self.count_anew();
+    }
+
+    const fn count_anew(&mut self) {
         self.calls = 0;
         self.saved = Money::ZERO;
     }

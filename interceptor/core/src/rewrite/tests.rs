@@ -119,9 +119,14 @@ impl Workload {
 
     fn learns(&mut self, shown: &Shown, names: &[String], saved: i64) -> Vec<Standing> {
         let saved = crate::money::Money::from_nanos(saved);
-        let (changed, now_s) = (&shown.changed, self.now_s);
-        let switched = self.known.learn(1, names, changed, saved, now_s);
+        let switched = self.known.learn(1, names, shown, saved, self.now_s);
         switched.into_iter().map(|one| one.standing).collect()
+    }
+
+    /// The same of as many calls as are judged.
+    fn learns_again(&mut self, shown: &Shown, names: &[String], saved: i64) -> Vec<Standing> {
+        let each = (0..JUDGED_CALLS).map(|_| self.learns(shown, names, saved));
+        each.collect::<Vec<_>>().concat()
     }
 }
 
@@ -184,19 +189,20 @@ fn what_does_not_pay_is_switched_off_and_reconsidered_after_a_day() {
     let (standings, shown) = workload.call("09:01:00", 60, true);
     let names = standings.moved.clone();
     assert_eq!(names.len(), 1);
-    let again = |workload: &mut Workload, saved: i64| {
-        let each = (0..JUDGED_CALLS).map(|_| workload.learns(&shown, &names, saved));
-        each.collect::<Vec<_>>().concat()
-    };
-    assert_eq!(again(&mut workload, 5), [], "it pays");
+    assert_eq!(workload.learns_again(&shown, &names, 5), [], "it pays");
     let until_s = workload.now_s + RECONSIDERED_SECONDS;
-    assert_eq!(again(&mut workload, -1), [Standing::Kept { until_s }]);
-    let (standings, _) = workload.call("09:02:00", 60, true);
+    let switched = workload.learns_again(&shown, &names, -1);
+    assert_eq!(switched, [Standing::Kept { until_s }]);
+    let (standings, shown) = workload.call("09:02:00", 60, true);
     assert_eq!(standings, Standings::default(), "not moved, not yet off");
     let until_s = workload.now_s + RECONSIDERED_SECONDS;
-    assert_eq!(again(&mut workload, 0), [], "to keep a value is free");
-    assert_eq!(again(&mut workload, -1), [Standing::Off { until_s }]);
-    assert_eq!(again(&mut workload, -1), [], "nothing is done any more");
+    let switched = workload.learns_again(&shown, &names, 0);
+    assert_eq!(switched, [], "to keep a value is free");
+    let switched = workload.learns_again(&shown, &names, -1);
+    assert_eq!(switched, [Standing::Off { until_s }]);
+    let (_, shown) = workload.call("09:02:00", 0, true);
+    let switched = workload.learns_again(&shown, &names, -1);
+    assert_eq!(switched, [], "nothing is done any more");
     let told = workload.known.standing_out(workload.now_s);
     assert_eq!(told.len(), 1, "{told:?}");
     let (standings, _) = workload.call("09:03:00", 60, true);
@@ -213,6 +219,31 @@ fn what_does_not_pay_is_switched_off_and_reconsidered_after_a_day() {
 }
 
 #[test]
+fn what_was_planned_under_an_earlier_standing_does_not_count_for_a_later_one() {
+    let mut workload = Workload::new();
+    workload.call("09:00:00", 0, true);
+    let (standings, moved) = workload.call("09:01:00", 60, true);
+    let names = standings.moved;
+    let until_s = workload.now_s + RECONSIDERED_SECONDS;
+    let switched = workload.learns_again(&moved, &names, -1);
+    assert_eq!(switched, [Standing::Kept { until_s }]);
+    // Calls that were under way, and what they cost is known only now.
+    assert_eq!(workload.learns_again(&moved, &names, -1), []);
+    let (_, kept) = workload.call("09:02:00", 60, true);
+    // Had the late ones been counted, the first of these would be one too many.
+    let mut switched = Vec::new();
+    for _ in 1..JUDGED_CALLS {
+        switched.extend(workload.learns(&kept, &names, -1));
+    }
+    assert_eq!(switched, []);
+    let until_s = workload.now_s + RECONSIDERED_SECONDS;
+    assert_eq!(
+        workload.learns(&kept, &names, -1),
+        [Standing::Off { until_s }]
+    );
+}
+
+#[test]
 fn breakpoints_that_cost_more_than_they_save_are_added_no_more_for_a_day() {
     let mut workload = Workload::new();
     let (_, shown) = workload.call("09:00:00", 0, true);
@@ -222,8 +253,7 @@ fn breakpoints_that_cost_more_than_they_save_are_added_no_more_for_a_day() {
         ..shown
     };
     let names = [BREAKPOINT.to_owned()];
-    let each = (0..JUDGED_CALLS).map(|_| workload.learns(&changed, &names, -1));
-    let switched = each.collect::<Vec<_>>().concat();
+    let switched = workload.learns_again(&changed, &names, -1);
     let until_s = workload.now_s + RECONSIDERED_SECONDS;
     assert_eq!(switched, [Standing::Off { until_s }]);
     assert!(workload.call("09:00:00", 60, true).1.unmarked);
@@ -240,12 +270,9 @@ fn only_values_that_changed_are_credited_with_what_a_call_saved() {
         changed: vec!["another".to_owned()],
         ..shown
     };
-    let mut last = Vec::new();
-    for _ in 0..JUDGED_CALLS {
-        last = workload.learns(&unchanged, &standings.moved, 1_000_000);
-    }
+    let switched = workload.learns_again(&unchanged, &standings.moved, 1_000_000);
     let until_s = workload.now_s + RECONSIDERED_SECONDS;
-    assert_eq!(last, [Standing::Kept { until_s }]);
+    assert_eq!(switched, [Standing::Kept { until_s }]);
 }
 
 #[test]

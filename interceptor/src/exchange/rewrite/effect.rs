@@ -82,9 +82,13 @@ impl Effects {
     }
 
     fn learn(&self, measured: &Measured, saved: Money, now_s: i64, metrics: &Metrics) {
-        let (names, changed) = (&measured.names, &measured.shown.changed);
+        let Measured {
+            workload,
+            names,
+            shown,
+        } = measured;
         let mut workloads = self.lock();
-        let switched = workloads.learn(measured.workload, names, changed, saved, now_s);
+        let switched = workloads.learn(*workload, names, shown, saved, now_s);
         drop(workloads);
         self.tell(&switched, metrics);
     }
