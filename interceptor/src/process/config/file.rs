@@ -19,8 +19,8 @@ use weir_core::volatile::Rules;
 use super::fees::{RawFees, check_fees};
 use super::pricing::{self, RawPrice, RawPricing};
 use super::{
-    Admin, Audit, AuditContent, Cache, CacheMode, Config, ConfigError, Fail, Intercept,
-    LEARN_DEFAULT, Ledger, Upstream, caps,
+    Admin, Cache, CacheMode, Config, ConfigError, Fail, Intercept, LEARN_DEFAULT, Ledger, Upstream,
+    caps,
 };
 use crate::process::limits::CONFIG_BYTES_MAX;
 
@@ -58,9 +58,6 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
         pricing: pricing::check(raw.pricing, raw.price, &source)?,
         ledger: check_ledger(raw.ledger, &source)?,
         admin: check_admin(raw.admin, &source)?,
-        audit: Audit {
-            content: raw.audit.content,
-        },
     })
 }
 
@@ -79,7 +76,8 @@ struct Raw {
     price: Vec<RawPrice>,
     ledger: RawLedger,
     admin: RawAdmin,
-    audit: RawAudit,
+    #[serde(rename = "audit")]
+    _audit: RawAudit,
 }
 
 #[derive(Deserialize, Default)]
@@ -123,7 +121,16 @@ struct RawAdmin {
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 struct RawAudit {
-    content: AuditContent,
+    #[serde(rename = "content")]
+    _content: AuditContent,
+}
+
+/// What is kept of prompts and answers: nothing. Whoever asks for more is told that there is no more.
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "lowercase")]
+enum AuditContent {
+    #[default]
+    Off,
 }
 
 /// The text, for what stands where.

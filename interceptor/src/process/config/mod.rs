@@ -57,8 +57,6 @@ pub struct Config {
     pub ledger: Ledger,
     /// The admin server.
     pub admin: Admin,
-    /// What the audit log holds beyond the facts of a call.
-    pub audit: Audit,
 }
 
 impl Default for Config {
@@ -77,7 +75,6 @@ impl Default for Config {
             pricing: Pricing::default(),
             ledger: Ledger::default(),
             admin: Admin::default(),
-            audit: Audit::default(),
         }
     }
 }
@@ -336,26 +333,6 @@ impl Default for Admin {
             listen: ADMIN_LISTEN_DEFAULT,
         }
     }
-}
-
-/// `[audit]`
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Audit {
-    /// What is kept of prompts and answers.
-    pub content: AuditContent,
-}
-
-/// What is kept of prompts and answers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum AuditContent {
-    /// Nothing. The default: nothing at rest that was not asked for.
-    #[default]
-    Off,
-    /// The text with secrets and personal data taken out.
-    Redacted,
-    /// The text.
-    Full,
 }
 
 /// Why there is no configuration.

@@ -69,7 +69,7 @@ url = "sqlite:other.db"
 listen = "[::1]:9465"
 
 [audit]
-content = "redacted"
+content = "off"
 "#;
 
 #[test]
@@ -124,9 +124,6 @@ fn every_key_of_the_contract_is_read() {
         },
         admin: Admin {
             listen: "[::1]:9465".parse().unwrap(),
-        },
-        audit: Audit {
-            content: AuditContent::Redacted,
         },
     };
     assert_eq!(parse(COMPLETE), Ok(expected));
@@ -256,9 +253,9 @@ url = "sqlite:"
 [admin]
 listen = "localhost"
 ---
-2:11 | `redacted`
+2:11 | `full` | expected `off`
 [audit]
-content = "on"
+content = "full"
 ---
 2:8 | limit_usd
 [[cap]]
