@@ -22,10 +22,12 @@ fn bypass() -> Bypass {
     }
 }
 
-/// What was found out about a call.
+/// What was found out about a call, by a rule of whoever put a zero into its name.
 fn hit() -> Explained {
     Explained {
         cache_outcome: Some("hit".to_owned()),
+        cache_rule: Some("mine\0".to_owned()),
+        missed: Some(COST),
         ..Explained::default()
     }
 }
@@ -125,8 +127,12 @@ async fn check_kill_9(server: &Server, url: &str, test: &str) {
         (bypassed..=bypassed + 6).contains(&counted),
         "{counted} of {bypassed}"
     );
-    let hits = "SELECT count(*) FROM weir.exchange WHERE cache_outcome = 'hit'";
-    let hits = server.number(hits).await;
+    let hits = format!(
+        "SELECT count(*) FROM weir.exchange WHERE cache_outcome = 'hit'
+         AND cache_rule = 'mine\u{fffd}' AND missed_nanos = {}",
+        COST.nanos()
+    );
+    let hits = server.number(&hits).await;
     assert!(
         (explained..=explained + 6).contains(&hits),
         "{hits} of {explained}"

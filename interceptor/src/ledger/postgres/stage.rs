@@ -4,7 +4,6 @@
 use rusqlite::Connection;
 use rusqlite::types::{Value as Cell, ValueRef};
 use serde_json::{Map, Value};
-use weir_core::money::Money;
 
 use super::super::record::{Bypass, Explained, Record};
 use super::super::{LedgerError, schema, store};
@@ -56,12 +55,7 @@ fn last_row(stage: &Connection) -> rusqlite::Result<Map<String, Value>> {
     select.query_row([], |row| {
         let mut object = Map::new();
         for (index, name) in names.into_iter().enumerate() {
-            let value = match row.get_ref(index)? {
-                ValueRef::Integer(number) => Value::from(number),
-                ValueRef::Text(text) => Value::from(without_nul(text)),
-                ValueRef::Null | ValueRef::Real(_) | ValueRef::Blob(_) => continue,
-            };
-            if name != "seq" {
+            if let Some(value) = json(row.get_ref(index)?).filter(|_| name != "seq") {
                 object.insert(name, value);
             }
         }
@@ -71,17 +65,18 @@ fn last_row(stage: &Connection) -> rusqlite::Result<Map<String, Value>> {
 
 /// What was found out about a call, as an object with columns of `exchange`.
 pub(super) fn explained(id: &str, explained: &Explained) -> Value {
-    let nanos = |money: Option<Money>| money.map(Money::nanos);
-    serde_json::json!({
-        "id": id,
-        "cache_outcome": explained.cache_outcome,
-        "cost_perfect_cache_nanos": nanos(explained.cost_perfect_cache),
-        "cache_reason": explained.cache_reason,
-        "cache_where": explained.cache_where,
-        "cache_rule": explained.cache_rule,
-        "missed_nanos": nanos(explained.missed),
-        "rewrite_saving_nanos": nanos(explained.rewrite_saving),
-    })
+    let columns = store::explained_columns(explained).into_iter();
+    let columns = columns.filter_map(|(name, cell)| Some((name, json(ValueRef::from(&cell))?)));
+    columns.chain([("id", Value::from(id))]).collect()
+}
+
+/// None where there is nothing.
+fn json(cell: ValueRef<'_>) -> Option<Value> {
+    match cell {
+        ValueRef::Integer(number) => Some(Value::from(number)),
+        ValueRef::Text(text) => Some(Value::from(without_nul(text))),
+        ValueRef::Null | ValueRef::Real(_) | ValueRef::Blob(_) => None,
+    }
 }
 
 /// PostgreSQL has no text with a zero in it, and clients choose some of these.

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
@@ -96,13 +96,7 @@ impl Store {
         }
         self.blocking
             .query(
-                "UPDATE weir.exchange AS e SET cache_outcome = x.cache_outcome,
-                 cost_perfect_cache_nanos = x.cost_perfect_cache_nanos,
-                 cache_reason = x.cache_reason, cache_where = x.cache_where,
-                 cache_rule = x.cache_rule, missed_nanos = x.missed_nanos,
-                 rewrite_saving_nanos = x.rewrite_saving_nanos
-                 FROM jsonb_populate_recordset(NULL::weir.exchange, $1::text::jsonb) AS x
-                 WHERE e.id = x.id",
+                &EXPLAIN,
                 &[(&Value::from(explained).to_string(), Type::TEXT)],
             )
             .map(drop)
@@ -285,6 +279,14 @@ fn position(row: &tokio_postgres::Row) -> Position {
     }
 }
 
+static EXPLAIN: LazyLock<String> = LazyLock::new(|| {
+    let columns = sqlite::set_explained(|name| format!("x.{name}"));
+    format!(
+        "UPDATE weir.exchange AS e SET {columns}
+         FROM jsonb_populate_recordset(NULL::weir.exchange, $1::text::jsonb) AS x
+         WHERE e.id = x.id"
+    )
+});
 /// How often a sign of life is given: some times within what a lease lasts.
 const SIGN_EVERY: Duration = Duration::from_secs(5);
 /// How often what the books have of windows that are over is dropped.

@@ -5,9 +5,14 @@ mod spends;
 
 use std::collections::HashSet;
 use std::path::Path;
+use std::sync::LazyLock;
 use std::time::Duration;
 
-use rusqlite::{CachedStatement, Connection, OpenFlags, Transaction, TransactionBehavior, params};
+use rusqlite::types::Value;
+use rusqlite::{
+    CachedStatement, Connection, OpenFlags, Transaction, TransactionBehavior, params,
+    params_from_iter,
+};
 use weir_core::money::Money;
 
 use super::frame::Entry;
@@ -329,23 +334,37 @@ fn insert_exchange(
 
 /// Completes a row that was committed before: it keeps its place, so that nobody counts it again.
 fn explain(transaction: &Transaction<'_>, id: &str, explained: &Explained) -> rusqlite::Result<()> {
+    let values = explained_columns(explained).map(|(_, value)| value);
+    let id = Value::from(id.to_owned());
     transaction
-        .prepare_cached(
-            "UPDATE exchange SET cache_outcome = ?2, cost_perfect_cache_nanos = ?3,
-             cache_reason = ?4, cache_where = ?5, cache_rule = ?6, missed_nanos = ?7,
-             rewrite_saving_nanos = ?8 WHERE id = ?1",
-        )?
-        .execute(params![
-            id,
-            explained.cache_outcome,
-            explained.cost_perfect_cache.map(Money::nanos),
-            explained.cache_reason,
-            explained.cache_where,
-            explained.cache_rule,
-            explained.missed.map(Money::nanos),
-            explained.rewrite_saving.map(Money::nanos),
-        ])?;
+        .prepare_cached(&EXPLAIN)?
+        .execute(params_from_iter(values.into_iter().chain([id])))?;
     Ok(())
+}
+
+/// What is found out about a call, by the columns of `exchange` that it completes.
+pub(super) fn explained_columns(explained: &Explained) -> [(&'static str, Value); 7] {
+    let text = |text: &Option<String>| Value::from(text.clone());
+    let nanos = |money: Option<Money>| Value::from(money.map(Money::nanos));
+    [
+        ("cache_outcome", text(&explained.cache_outcome)),
+        (
+            "cost_perfect_cache_nanos",
+            nanos(explained.cost_perfect_cache),
+        ),
+        ("cache_reason", text(&explained.cache_reason)),
+        ("cache_where", text(&explained.cache_where)),
+        ("cache_rule", text(&explained.cache_rule)),
+        ("missed_nanos", nanos(explained.missed)),
+        ("rewrite_saving_nanos", nanos(explained.rewrite_saving)),
+    ]
+}
+
+/// What an update sets those columns to: each to the `value` for its name.
+pub(super) fn set_explained(value: impl Fn(&str) -> String) -> String {
+    explained_columns(&Explained::default())
+        .map(|(name, _)| format!("{name} = {}", value(name)))
+        .join(", ")
 }
 
 fn amount_and_version(cost: &Cost) -> (Option<i64>, Option<&str>) {
@@ -405,6 +424,10 @@ const INSERT_EXCHANGE: &str = "INSERT OR IGNORE INTO exchange (
     counted_tokens, notional_nanos, usage_details
     ) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,
     ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+static EXPLAIN: LazyLock<String> = LazyLock::new(|| {
+    let columns = set_explained(|_| "?".to_owned());
+    format!("UPDATE exchange SET {columns} WHERE id = ?")
+});
 const REASON_LOST: &str = "weir_died_in_flight";
 const MINUTE_MS: i64 = 60_000;
 /// How long a batch waits for another process's transaction before it is tried again.
