@@ -39,6 +39,7 @@ pub(super) struct Shared {
 #[derive(Debug, Default)]
 struct Overflow {
     frames: VecDeque<Vec<u8>>,
+    /// Of all, those that were taken out too.
     bytes: usize,
     /// How many more the writer has taken out, to do something about them.
     in_hand: usize,
@@ -132,14 +133,18 @@ impl Shared {
 
     fn take_overflow(&self) -> VecDeque<Vec<u8>> {
         let mut overflow = lock(&self.overflow);
-        overflow.bytes = 0;
         overflow.in_hand = overflow.frames.len();
         std::mem::take(&mut overflow.frames)
     }
 
-    fn put_back(&self, frames: VecDeque<Vec<u8>>) {
-        frames.into_iter().for_each(|frame| self.keep(frame));
-        lock(&self.overflow).in_hand = 0;
+    /// Before what has come since, which may complete some of it.
+    fn put_back(&self, mut frames: VecDeque<Vec<u8>>) {
+        let mut overflow = lock(&self.overflow);
+        frames.append(&mut overflow.frames);
+        let lengths = frames.iter().map(Vec::len);
+        overflow.bytes = lengths.fold(0, usize::saturating_add);
+        overflow.frames = frames;
+        overflow.in_hand = 0;
     }
 
     fn is_urgent(&self) -> bool {
@@ -420,3 +425,7 @@ const LOG_EVERY: Duration = Duration::from_secs(60);
 const CLOSE_WAIT: Duration = Duration::from_secs(5);
 /// Most bytes kept in memory while the journal cannot be written; some 20,000 records.
 const OVERFLOW_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+#[cfg(test)]
+#[path = "writer_tests.rs"]
+mod tests;
