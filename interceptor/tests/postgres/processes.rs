@@ -1,8 +1,10 @@
 //! Real Weir processes against a simulated provider, under one cap, some of them killed: several on
 //! one server, and one after the other on SQLite.
 
+use std::fs::Permissions;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -121,6 +123,32 @@ async fn processes_hold_one_cap_together_though_one_is_killed() {
     assert_eq!(server.number(recorded).await, spent);
     let left = "SELECT (SELECT count(*) FROM weir.admission) + (SELECT count(*) FROM weir.lease)";
     assert_eq!(server.number(left).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn that_a_cap_by_key_holds_at_each_node_alone_for_want_of_a_secret_is_in_the_log() {
+    let server = Server::start();
+    let simulator = Simulator::start(Options::default()).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    prepare(directory.path(), &simulator, &server.url(), "1.00");
+    let config = directory.path().join("weir.toml");
+    let by_key =
+        "[[cap]]\nname = \"each key\"\nper = [\"key\"]\nwindow = \"total\"\nlimit_usd = 1\n";
+    let text = std::fs::read_to_string(&config).unwrap() + by_key;
+    let secret = directory.path().join("secret");
+    std::fs::write(&secret, [7; 32]).unwrap();
+    std::fs::set_permissions(&secret, Permissions::from_mode(0o400)).unwrap();
+    let shared = format!("[cache]\nsecret_file = {secret:?}\n");
+    for (node, more, is_warned) in [("alone", "", true), ("together", shared.as_str(), false)] {
+        std::fs::write(&config, format!("{text}{more}")).unwrap();
+        let ended = weir(directory.path(), node, &["true"]).output().unwrap();
+        assert!(ended.status.success(), "{ended:?}");
+        let logs = std::fs::read_dir(directory.path().join(node).join("logs")).unwrap();
+        let logs = logs.map(|log| std::fs::read_to_string(log.unwrap().path()).unwrap());
+        let log: String = logs.collect();
+        let warning = "each node spends the whole limit of each key by itself";
+        assert_eq!(log.contains(warning), is_warned, "{node}: {log}");
+    }
 }
 
 /// Each process sees what the others admitted a while ago. So beyond the limit there is at most what the
