@@ -15,7 +15,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::{debug, warn};
 
 use super::limits::{ADMIN_CONNECTIONS_MAX, ADMIN_HEADER_TIMEOUT, ADMIN_RETRY_DELAY};
@@ -40,40 +40,35 @@ impl fmt::Debug for Pages {
 /// Serves on the address until dropped.
 pub async fn serve_address(listener: TcpListener, pages: Pages) {
     let slots = Arc::new(Semaphore::new(ADMIN_CONNECTIONS_MAX));
-    loop {
-        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
-            return;
-        };
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let pages = pages.clone();
-                tokio::spawn(async move {
-                    serve(stream, pages).await;
-                    drop(slot);
-                });
-            }
-            Err(error) => pause(&error).await,
-        }
+    while let Ok(slot) = Arc::clone(&slots).acquire_owned().await {
+        let accepted = listener.accept().await;
+        serve_accepted(accepted.map(|(stream, _)| stream), &pages, slot).await;
     }
 }
 
 /// Serves on the socket until dropped.
 pub async fn serve_socket(listener: UnixListener, pages: Pages) {
     let slots = Arc::new(Semaphore::new(ADMIN_CONNECTIONS_MAX));
-    loop {
-        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
-            return;
-        };
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let pages = pages.clone();
-                tokio::spawn(async move {
-                    serve(stream, pages).await;
-                    drop(slot);
-                });
-            }
-            Err(error) => pause(&error).await,
+    while let Ok(slot) = Arc::clone(&slots).acquire_owned().await {
+        let accepted = listener.accept().await;
+        serve_accepted(accepted.map(|(stream, _)| stream), &pages, slot).await;
+    }
+}
+
+/// Serves a connection in a task of its own, which keeps its slot.
+async fn serve_accepted<S>(accepted: io::Result<S>, pages: &Pages, slot: OwnedSemaphorePermit)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    match accepted {
+        Ok(stream) => {
+            let pages = pages.clone();
+            tokio::spawn(async move {
+                serve(stream, pages).await;
+                drop(slot);
+            });
         }
+        Err(error) => pause(&error).await,
     }
 }
 
