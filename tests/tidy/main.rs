@@ -123,3 +123,54 @@ fn no_text_holds_something_that_looks_like_a_real_key() {
         offenders.collect(),
     );
 }
+
+#[test]
+fn every_link_in_a_text_leads_to_a_file() {
+    let mut dead = Vec::new();
+    for (name, text) in tracked(&[".md"]) {
+        let folder = root().join(&name).with_file_name("");
+        let links = text.split("](").skip(1);
+        let links = links.filter_map(|rest| rest.split([')', '#', ' ']).next());
+        let files = links.filter(|link| !link.is_empty() && !link.contains("://"));
+        let missing = files.filter(|link| !folder.join(link).exists());
+        dead.extend(missing.map(|link| format!("{name}: {link}")));
+    }
+    check("expected a file at the end of each link", dead);
+}
+
+#[test]
+fn the_architecture_names_what_there_is() {
+    let text = std::fs::read_to_string(root().join("interceptor/ARCHITECTURE.md")).unwrap();
+    let named: Vec<&str> = text.split('`').skip(1).step_by(2).collect();
+    let exists = |path: &str| {
+        let outside = path.starts_with("tests/") || path.starts_with("interceptor/");
+        let base = root().join(if outside { "" } else { "interceptor" });
+        [path, &format!("{path}.rs")]
+            .iter()
+            .any(|path| base.join(path).exists())
+    };
+    let is_path = |name: &&&str| {
+        let starts = ["src/", "core/", "../", "tests/", "interceptor/"];
+        starts.iter().any(|start| name.starts_with(start))
+    };
+    let gone = named.iter().filter(is_path).filter(|path| !exists(path));
+    check(
+        "expected ARCHITECTURE.md to name files and folders that exist",
+        gone.map(|path| (*path).to_owned()).collect(),
+    );
+    let mut folders: Vec<String> = tracked(&[".rs"])
+        .iter()
+        .filter_map(|(name, _)| {
+            let inside = name.strip_prefix("interceptor/core/src/");
+            let inside = inside.or_else(|| name.strip_prefix("interceptor/src/"))?;
+            Some(inside.split_once('/')?.0.to_owned())
+        })
+        .collect();
+    folders.sort();
+    folders.dedup();
+    let words: Vec<&str> = text
+        .split(|c: char| !c.is_alphanumeric() && c != '_')
+        .collect();
+    folders.retain(|folder| !words.contains(&folder.as_str()));
+    check("expected ARCHITECTURE.md to name the folders", folders);
+}
