@@ -81,6 +81,8 @@ pub enum Bound {
     Explanations,
     /// Conversations that wait to be told to other nodes: one is told when it changes again.
     Conversations,
+    /// Accounts of a cap: calls of further callers count in one that they share.
+    CapAccounts,
 }
 
 impl Bound {
@@ -93,6 +95,7 @@ impl Bound {
             Self::Alerts => "alerts",
             Self::Explanations => "explanations",
             Self::Conversations => "conversations",
+            Self::CapAccounts => "cap_accounts",
         }
     }
 }

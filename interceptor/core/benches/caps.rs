@@ -177,7 +177,7 @@ fn decide(what: &str, changes: Vec<Change>) {
             settling.push(settled);
         }
     }
-    assert_eq!(caps.calls_of_shared_scopes(), 0);
+    assert_eq!(caps.take_shared_calls(), 0);
     report(&format!("reserve, 3 caps, {what}"), reserving);
     report(&format!("settle, 3 caps, {what}"), settling);
 }

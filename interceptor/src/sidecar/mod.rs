@@ -158,7 +158,9 @@ impl Context {
             caps.record_spend(&spend.for_caps());
         }
         caps.replace_elsewhere(unix_ms(), others.reserved.iter().map(Spend::for_caps));
+        let shared = caps.take_shared_calls();
         drop(caps);
+        self.metrics.counter_of(Bound::CapAccounts).inc_by(shared);
         if let Some(leases) = self.ledger.leases() {
             exchange::give_back(|| self.caps(), leases);
             self.metrics.caps.leases(leases.counts());

@@ -389,12 +389,13 @@ impl Caps {
         self.in_flight.len()
     }
 
-    /// How often a call was counted in the account that callers beyond [`SCOPES_MAX`] share.
+    /// How often a call was counted in the account that callers beyond [`SCOPES_MAX`] share, since
+    /// this was asked last.
     #[must_use]
-    pub fn calls_of_shared_scopes(&self) -> u64 {
-        self.caps
-            .iter()
-            .fold(0, |sum, accounts| sum.saturating_add(accounts.shared_calls))
+    pub fn take_shared_calls(&mut self) -> u64 {
+        let each = self.caps.iter_mut();
+        let each = each.map(|accounts| std::mem::take(&mut accounts.shared_calls));
+        each.fold(0, u64::saturating_add)
     }
 
     fn new_accounts(&self, cap: Cap) -> Accounts {

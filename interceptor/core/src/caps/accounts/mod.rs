@@ -21,7 +21,7 @@ pub(super) struct Accounts {
     pub(super) cap: Cap,
     /// Whether the cap was not in force before the latest configuration.
     pub(super) is_new: bool,
-    /// Calls counted in the account that callers beyond [`SCOPES_MAX`] share.
+    /// Calls counted in the account that callers beyond [`SCOPES_MAX`] share, since somebody asked.
     pub(super) shared_calls: u64,
     /// Whether this process may only spend what it is granted.
     pub(super) is_leased: bool,

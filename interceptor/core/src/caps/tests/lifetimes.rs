@@ -224,7 +224,7 @@ fn beyond_the_most_accounts_all_others_share_one() {
     for number in 0..SCOPES_MAX {
         spend_at(&mut caps, NOON, &format!("user {number}"), 1);
     }
-    assert_eq!(caps.calls_of_shared_scopes(), 0);
+    assert_eq!(caps.take_shared_calls(), 0);
     for number in 0..10 {
         spend_at(&mut caps, NOON, &format!("late {number}"), 1);
     }
@@ -233,12 +233,12 @@ fn beyond_the_most_accounts_all_others_share_one() {
         (exceeded.scope.as_str(), exceeded.spent),
         ("all others", Quantity::Money(cents(10)))
     );
-    assert_eq!(caps.calls_of_shared_scopes(), 11);
+    assert_eq!(caps.take_shared_calls(), 11);
     spend_at(&mut caps, NOON, "user 7", 9);
 
     spend_at(&mut caps, NOON + DAY, "user 7", 1);
     spend_at(&mut caps, NOON + DAY, "late 11", 10);
-    assert_eq!(caps.calls_of_shared_scopes(), 11);
+    assert_eq!(caps.take_shared_calls(), 0);
     assert_eq!(caps.states(NOON + DAY).len(), 2);
 }
 
@@ -252,7 +252,7 @@ fn calls_that_cost_nothing_leave_no_account() {
         let ticket = admitted(reserve(&mut caps, &format!("user {number}"), 1));
         caps.release(ticket);
     }
-    assert_eq!(caps.calls_of_shared_scopes(), 0);
+    assert_eq!(caps.take_shared_calls(), 0);
 }
 
 #[test]
