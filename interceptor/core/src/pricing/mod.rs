@@ -25,7 +25,6 @@ mod tests;
 use std::borrow::Cow;
 use std::sync::{Arc, LazyLock};
 
-use crate::money::Money;
 use crate::usage::Usage;
 use file::{Model, Scope};
 use layer::Found;
@@ -445,19 +444,3 @@ const BUILTIN_PRICES: &str = include_str!("../../prices.json");
 const WEB_SEARCH_PICOS: u64 = 10_000_000_000;
 /// $2.50 for 1000 searches in stored files, the list price of `OpenAI`.
 const FILE_SEARCH_PICOS: u64 = 2_500_000_000;
-
-impl Cost {
-    /// Of nothing.
-    #[must_use]
-    pub const fn zero() -> Self {
-        Self {
-            total: Money::ZERO,
-            input: Money::ZERO,
-            cache_read: Money::ZERO,
-            cache_write: Money::ZERO,
-            output: Money::ZERO,
-            extras: Money::ZERO,
-            without_cache: Money::ZERO,
-        }
-    }
-}

@@ -166,14 +166,6 @@ impl Segment {
     }
 }
 
-impl Message {
-    /// Whether the application speaks, in whatever role.
-    #[must_use]
-    pub const fn is_input(&self) -> bool {
-        matches!(self.role, Role::User | Role::Tool)
-    }
-}
-
 impl Prompt {
     /// The segments of a message.
     #[must_use]

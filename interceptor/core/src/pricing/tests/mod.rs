@@ -3,6 +3,7 @@
 mod scopes;
 
 use super::*;
+use crate::money::Money;
 
 fn unix(time: &str) -> i64 {
     time.parse::<jiff::Timestamp>().unwrap().as_second()
