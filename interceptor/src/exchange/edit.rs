@@ -9,6 +9,14 @@ use super::decode::{self, Encoding};
 use super::entry::Entry;
 use crate::ledger::Edit;
 
+/// A body that is sent.
+pub(super) struct Edited {
+    /// In the encoding that it came in.
+    pub(super) body: Bytes,
+    /// As it reads: the same bytes, where it has no encoding.
+    pub(super) plain: Bytes,
+}
+
 /// A body without its Content-Encoding.
 #[derive(Debug)]
 pub(super) struct Decoded {
@@ -51,14 +59,13 @@ impl Entry {
         edits
     }
 
-    /// The body with every edit made, in the encoding that it came in. Without one, the very same
-    /// bytes.
-    pub(super) fn edit(&mut self, body: Bytes) -> Bytes {
+    /// The body with every edit made. Without one, the very same bytes.
+    pub(super) fn edit(&mut self, body: Bytes) -> Edited {
         let plain = self.plain(&body);
         let decoded = self.decoded.take();
         let mut edits = self.edits(&plain);
         if edits.is_empty() || !self.may_edit() {
-            return body;
+            return Edited { body, plain };
         }
         let encoding = decoded.map_or(Encoding::Identity, |decoded| decoded.encoding);
         match edited(&plain, &mut edits, encoding) {
@@ -69,7 +76,7 @@ impl Entry {
             }
             Err(error) => {
                 tracing::error!(%error, "expected edits that fit; the request goes as it came");
-                body
+                Edited { body, plain }
             }
         }
     }
@@ -100,7 +107,7 @@ impl Entry {
     }
 }
 
-/// A plain body with edits made, in an encoding.
+/// A plain body with edits made, and the same in an encoding.
 ///
 /// # Errors
 /// In words: the edits do not fit, or memory for an encoder.
@@ -108,13 +115,16 @@ pub(super) fn edited(
     plain: &[u8],
     edits: &mut [edit::Edit],
     encoding: Encoding,
-) -> Result<Bytes, String> {
-    let edited = edit::apply(plain, edits).map_err(|error| error.to_string())?;
-    if encoding == Encoding::Identity {
-        return Ok(Bytes::from(edited));
-    }
-    let encoded = decode::encode(encoding, &edited);
-    encoded.map(Bytes::from).map_err(|error| error.to_string())
+) -> Result<Edited, String> {
+    let plain = edit::apply(plain, edits).map_err(|error| error.to_string())?;
+    let plain = Bytes::from(plain);
+    let body = if encoding == Encoding::Identity {
+        plain.clone()
+    } else {
+        let encoded = decode::encode(encoding, &plain);
+        encoded.map_err(|error| error.to_string())?.into()
+    };
+    Ok(Edited { body, plain })
 }
 
 /// Edits as the record has them.

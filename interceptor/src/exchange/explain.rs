@@ -138,15 +138,12 @@ pub(super) struct Unexplained {
 }
 
 impl Entry {
-    /// Keeps the body as it came and as it is sent, until they are handed over.
-    pub(super) fn keep_for_sketch(&mut self, came: Bytes, sent: &Bytes) {
+    /// Keeps the body as it came and as it is sent, both without an encoding, until they are handed over.
+    pub(super) fn keep_for_sketch(&mut self, came: Bytes, sent: Bytes) {
         let is_wanted = self.rules.config.cache.mode != CacheMode::Off;
         let call = self.call.as_ref();
         let is_whole = call.is_some_and(|call| !call.previous_response);
-        let mut reasons = self.record.reasons.iter();
-        let is_plain = !reasons.any(|reason| reason == "request_encoded");
-        if is_wanted && is_whole && is_plain {
-            let sent = sent.clone();
+        if is_wanted && is_whole {
             self.to_sketch = Some(Bodies { came, sent });
         }
     }

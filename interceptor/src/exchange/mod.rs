@@ -39,6 +39,7 @@ use weir_core::api::Endpoint;
 pub(crate) use admission::Memory;
 pub(crate) use analyst::Analyst;
 pub(crate) use credential::{Keyring, Latest};
+use edit::Edited;
 use entry::Entry;
 pub(crate) use explain::CacheMemory;
 pub(crate) use later::Pending;
@@ -168,8 +169,8 @@ async fn exchange(
     }
     let came = body.clone();
     entry.recall(&plain).await;
-    let body = entry.edit(body);
-    entry.keep_for_sketch(came.clone(), &body);
+    let Edited { body, plain: sent } = entry.edit(body);
+    entry.keep_for_sketch(plain, sent);
     let head = entry.edit_head(head, body.len());
     entry.keep_to_go_again(&head, trailers.as_deref(), came);
     let body = RequestBody::Full {

@@ -22,7 +22,7 @@ use weir_core::rewrite::{Form, may_be_bound, refuses_history};
 
 use super::answer;
 use super::decode::{self, Encoding};
-use super::edit::{ACCEPT_ENCODING, edited, recorded};
+use super::edit::{ACCEPT_ENCODING, Edited, edited, recorded};
 use super::entry::Entry;
 use super::response::Response;
 use super::rewrite::Forms;
@@ -47,11 +47,10 @@ struct Attempt {
     forms: Forms,
     head: Parts,
     trailers: Option<Box<HeaderMap>>,
-    /// The body as it came, and the same without its encoding.
-    came: Bytes,
+    /// The body as it came, without its encoding.
     plain: Bytes,
     /// The body in this form, and what makes it of the plain one.
-    body: Bytes,
+    body: Edited,
     edits: Vec<Edit>,
     /// Those of them that the form is.
     planned: Vec<Edit>,
@@ -161,12 +160,15 @@ impl Entry {
         let (form, plan) = self.next_form(&mut forms, &plain)?;
         edits.extend_from_slice(&plan.edits);
         let body = if edits.is_empty() {
-            came.clone()
+            Edited {
+                body: came,
+                plain: plain.clone(),
+            }
         } else {
             edited(&plain, &mut edits, encoding).ok()?
         };
         if head.headers.contains_key(CONTENT_LENGTH) {
-            let length = HeaderValue::from(body.len());
+            let length = HeaderValue::from(body.body.len());
             head.headers.insert(CONTENT_LENGTH, length);
         }
         Some(Attempt {
@@ -174,7 +176,6 @@ impl Entry {
             forms,
             head,
             trailers,
-            came,
             plain,
             body,
             edits,
@@ -210,7 +211,7 @@ impl Entry {
             self.remember_form(forms, plain, *form, planned);
         }
         // What was planned was not sent, so that it has brought nothing.
-        self.keep_for_sketch(attempt.came, &attempt.body);
+        self.keep_for_sketch(attempt.plain, attempt.body.plain);
         self.hand_over();
     }
 
@@ -232,7 +233,7 @@ impl Entry {
 impl Attempt {
     fn request(&self) -> Request<RequestBody> {
         let body = RequestBody::Full {
-            bytes: self.body.clone(),
+            bytes: self.body.body.clone(),
             trailers: self.trailers.clone(),
             announced: self.head.headers.contains_key(CONTENT_LENGTH),
         };

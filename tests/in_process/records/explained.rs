@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use weir::ledger::Record;
 use weir::process::config::{Cache, CacheMode, Config};
 use weir_simulator::{Options, Simulator};
-use weir_tests::{Api, Client, World};
+use weir_tests::{Api, Client, World, encode, request};
 
 /// An agent's call with the time in its system prompt.
 pub(super) fn at(time: &str, tools: &[&str], turns: usize) -> Value {
@@ -152,5 +152,65 @@ async fn what_rewriting_would_save_is_what_it_then_saves() {
             sum.abs_diff(difference) < difference.unsigned_abs() / 20,
             "{saved:?} of {difference}"
         );
+    }
+}
+
+/// What was found out about calls whose bodies come in an encoding, between which the time changes, and
+/// then the order of the tools.
+async fn found(mode: CacheMode, encoding: &str) -> Vec<impl PartialEq + std::fmt::Debug> {
+    let simulator = Simulator::start(Options::default()).unwrap();
+    let cache = Cache {
+        mode,
+        ..Cache::default()
+    };
+    let config = Config {
+        cache,
+        ..Config::default()
+    };
+    let world = World::start(&[simulator.ca_pem()], config);
+    let host = Api::Messages.host();
+    let mut client = Client::connect(&world, simulator.addr(), host, Version::HTTP_11).await;
+    let mut found = Vec::new();
+    for (time, tools, turns) in [
+        ("09:14:07Z", ["Read", "Edit"], 1),
+        ("09:15:38Z", ["Read", "Edit"], 3),
+        ("09:15:38Z", ["Edit", "Read"], 5),
+    ] {
+        let body = at(&format!("2026-06-09T{time}"), &tools, turns).to_string();
+        let mut request = request(Api::Messages, encode::encode(encoding, body.as_bytes()));
+        if encoding != "identity" {
+            let token = encode::token(encoding).parse().unwrap();
+            request.headers_mut().insert("content-encoding", token);
+        }
+        let answer = client.send(request).await.unwrap();
+        assert_eq!(answer.status, 200, "{encoding}");
+        answer.whole().await.unwrap();
+        let record = world.record().await;
+        let is_encoded = record.reasons.contains(&"request_encoded".to_owned());
+        assert_eq!(is_encoded, encoding != "identity");
+        found.push((
+            record.cache_outcome.clone(),
+            record.cache_reason.clone(),
+            record.cache_where.clone(),
+            record.cache_rule.clone(),
+            record.missed.map(|missed| missed.nanos()),
+            record.rewrite_saving.map(|saving| saving.nanos()),
+            record.edits.clone(),
+        ));
+    }
+    found
+}
+
+#[tokio::test]
+async fn a_body_that_comes_encoded_is_explained_as_a_plain_one() {
+    for mode in [CacheMode::Observe, CacheMode::Rewrite] {
+        let plain = found(mode, "identity").await;
+        let shown = format!("{plain:?}");
+        assert!(shown.contains("tools_changed") || mode == CacheMode::Rewrite);
+        assert!(shown.contains("system_changed") || mode == CacheMode::Rewrite);
+        assert!(shown.contains("Edit {") || mode == CacheMode::Observe);
+        for encoding in ["gzip", "deflate", "br", "zstd"] {
+            assert_eq!(found(mode, encoding).await, plain, "{mode:?}, {encoding}");
+        }
     }
 }
