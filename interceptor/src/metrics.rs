@@ -422,8 +422,9 @@ fn recalled(registry: &Registry) -> Result<IntCounterVec, prometheus::Error> {
 }
 
 fn sent_again(registry: &Registry) -> Result<IntCounterVec, prometheus::Error> {
-    let help = "Calls whose history was refused, sent once more: by the form that was taken \
-                (as_it_came, remembered, anew), or in_vain or not_answered.";
+    let help = "Calls whose history was refused, by the form that was taken when they were sent again \
+                (as_it_came, remembered, another, anew), or in_vain or not_answered; known_in_vain, \
+                where all forms had been refused before and none was sent.";
     let options = Opts::new("weir_sent_again_calls_total", help);
     let sent_again = IntCounterVec::new(options, &["result"])?;
     registry.register(Box::new(sent_again.clone()))?;

@@ -56,14 +56,23 @@ pub enum Form {
     AsItCame,
     /// With what its conversation was given, as far as it is remembered.
     Remembered,
+    /// The same, if it is none of so many others that begin alike and fit better.
+    Another(usize),
     /// With its values moved as where a conversation begins under the rules of now: what a
     /// conversation whose memory is lost was given, if its values did not change since.
     Anew,
 }
 
 impl Form {
-    /// All, in the order in which they are tried: the first is taken that is not what was sent.
-    pub const ALL: [Self; 3] = [Self::AsItCame, Self::Remembered, Self::Anew];
+    /// All, in the order in which they are tried, but for those that were sent before.
+    pub const ALL: [Self; 6] = [
+        Self::AsItCame,
+        Self::Remembered,
+        Self::Another(1),
+        Self::Anew,
+        Self::Another(2),
+        Self::Another(3),
+    ];
 
     /// The name in records and metrics.
     #[must_use]
@@ -71,6 +80,7 @@ impl Form {
         match self {
             Self::AsItCame => "as_it_came",
             Self::Remembered => "remembered",
+            Self::Another(_) => "another",
             Self::Anew => "anew",
         }
     }
@@ -92,10 +102,11 @@ pub(super) fn plan(
     let mut planner = Planner::new(request, tree);
     match form {
         Form::AsItCame => {
-            planner.go_by_form(false, current, rule_set)?;
+            planner.go_by_form((false, 0), current, rule_set)?;
             planner.plan.edits.clear();
         }
-        Form::Remembered => planner.go_by_form(true, current, rule_set)?,
+        Form::Remembered => planner.go_by_form((true, 0), current, rule_set)?,
+        Form::Another(rank) => planner.go_by_form((true, rank), current, rule_set)?,
         Form::Anew if request.begin => planner.begin_anew(current, &|spans| {
             let standings = standings(spans);
             // Where nothing was moved lately, nothing says what was when it began.

@@ -12,17 +12,18 @@ use super::memory::{Index, Node, Origin, Tree, Value};
 use super::planner::FindRules;
 use super::{Request, RuleSet, RulesId};
 
-/// The start that this conversation most probably had: the one that fits best, of several the
-/// latest. None, if none fits.
+/// The start that this conversation most probably had, if it had none of `rank` others: the one that
+/// fits best, of several the latest. None, if none fits.
 pub(super) fn choose(
     request: &Request<'_>,
     (tree, index): (&Tree, &Index),
+    rank: usize,
     current: &RuleSet,
     rule_set: FindRules<'_>,
 ) -> Option<Chosen> {
     // Many begin alike, and go by the same rules: what those find is looked for once.
     let mut known: Vec<FoundBy<'_>> = Vec::new();
-    let mut best: Option<(Fit, usize, usize)> = None;
+    let mut fits: Vec<(Fit, usize, usize)> = Vec::new();
     for start in index.at(None, request.thread.first.at) {
         let Some(node) = tree.node(*start) else {
             continue;
@@ -34,12 +35,18 @@ pub(super) fn choose(
             continue;
         };
         let mut fit = Fit::of(node, found, now);
-        fit.path = path(request, index, *start).len();
-        if fit.is_enough(node, now) && best.is_none_or(|(best, ..)| fit > best) {
-            best = Some((fit, *start, by));
+        for (message, at) in path(request, index, *start) {
+            fit.path = fit.path.saturating_add(1);
+            if tree.node(at).is_some_and(|node| node.edited.is_some()) {
+                fit.taken = message;
+            }
+        }
+        if fit.is_enough(node, now) {
+            fits.push((fit, *start, by));
         }
     }
-    let (_, start, by) = best?;
+    fits.sort_by_key(|(fit, ..)| Reverse(*fit));
+    let (_, start, by) = fits.into_iter().nth(rank)?;
     Some(Chosen::of(start, known.into_iter().nth(by)?))
 }
 
@@ -103,6 +110,8 @@ pub(super) fn path(request: &Request<'_>, index: &Index, start: usize) -> Vec<(u
 /// How well a start fits a turn: what decides first comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Fit {
+    /// The message of the latest turn that was taken in a form of this start, after another was refused.
+    taken: usize,
     /// Turns between them that are known.
     path: usize,
     has_system: bool,
@@ -128,6 +137,7 @@ impl Fit {
         let new = found.iter().filter(is_new).count();
         let is_known = |now: &&Current| values().any(|value| *value == now.value);
         Self {
+            taken: 0,
             path: 0,
             has_system: before.is_some_and(|before| before.has_system_of(now)),
             known: found.iter().filter(is_known).count(),

@@ -38,7 +38,7 @@ pub(super) fn plan(
     } else if request.thread.is_start {
         planner.begin(current, rule_set, standings);
     } else {
-        planner.go_on(current, rule_set);
+        planner.go_on(0, current, rule_set);
     }
     planner.finish()
 }
@@ -230,24 +230,26 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// A later turn of a conversation that is remembered, edited or as it came whatever was done so far.
-    /// None, if it is not remembered, or is not to be edited and never was.
+    /// A later turn of a conversation that is remembered, edited or as it came whatever was done so far,
+    /// if it is none of `rank` others that fit better. None, if it is not remembered, or is not to be
+    /// edited and never was.
     pub(super) fn go_by_form(
         &mut self,
-        is_edited: bool,
+        (is_edited, rank): (bool, usize),
         current: &RuleSet,
         rule_set: FindRules<'_>,
     ) -> Option<()> {
         self.form = Some(is_edited);
-        self.go_on(current, rule_set);
+        self.go_on(rank, current, rule_set);
         let was_edited = self.plan.began?;
         (self.request.begin || was_edited).then_some(())
     }
 
-    /// A later turn.
-    fn go_on(&mut self, current: &RuleSet, rule_set: FindRules<'_>) {
+    /// A later turn, of the conversation that fits best but for `rank` others.
+    fn go_on(&mut self, rank: usize, current: &RuleSet, rule_set: FindRules<'_>) {
         let index = self.tree.index();
-        let Some(chosen) = choose(self.request, (&self.tree, &index), current, rule_set) else {
+        let known = (&self.tree, &index);
+        let Some(chosen) = choose(self.request, known, rank, current, rule_set) else {
             self.plan.withheld = Some(Withheld::NotFromStart);
             self.find(&current.rules, &[]);
             return;

@@ -127,6 +127,30 @@ fn another_conversation_that_begins_alike_is_no_hindrance() {
 }
 
 #[test]
+fn a_conversation_that_is_taken_for_another_goes_on_as_it_began_and_stays_so() {
+    let mut engine = Engine::new("");
+    let mut client = Client::new(Api::Messages, json!("Hello."));
+    let first = engine.send(Api::Messages, &client.body(&system("2026-06-15", "/a")));
+    let other = Client::new(Api::Messages, json!("Hello."));
+    engine.send(Api::Messages, &other.body(&system("2026-06-16", "/a")));
+    // Nothing that it says now tells which of the two it is.
+    client.goes_on("Hi.", json!("Go on."));
+    let body = client.body(&system(DATE, "/a"));
+    let refused = engine.send(Api::Messages, &body);
+    assert!(refused.contains("2026-06-16"), "{refused}");
+    let taken = engine.again(&body, Form::Another(1)).unwrap();
+    assert_continues(&first, &taken);
+    assert_eq!(engine.again(&body, Form::Another(2)), None);
+    // What was planned before it was refused is a turn of the other one.
+    goes_on(
+        &mut engine,
+        &mut client,
+        taken,
+        &[DATE, "2026-06-18", "2026-06-18"],
+    );
+}
+
+#[test]
 fn forms_are_of_conversations_that_went_on_here() {
     let mut engine = Engine::new("");
     let client = Client::new(Api::Messages, json!("Hello."));

@@ -1,10 +1,10 @@
-//! The other forms of a call that was refused, and the memory of the one that was taken.
+//! The other forms of a call that was refused, and the memory of those that were refused and the one that was taken.
 
-use std::array;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::slice;
 
 use weir_core::edit::{self, Edit};
-use weir_core::prompt::{self, Fingerprint};
+use weir_core::prompt::{self, Fingerprint, Role};
 use weir_core::rewrite::{self, Form, Plan};
 
 use super::super::entry::Entry;
@@ -18,50 +18,98 @@ type Other = (Form, Plan);
 pub(in crate::exchange) struct Forms {
     /// The prompt as it came.
     read: Read,
-    /// What was sent, each as its provider sees the prompt.
-    tried: Vec<Vec<Fingerprint>>,
-    left: array::IntoIter<Form, 3>,
+    /// What was sent, the latest last.
+    tried: Vec<Seen>,
+    left: slice::Iter<'static, Form>,
+    were_refused: bool,
+}
+
+/// A prompt as its provider sees it.
+struct Seen {
+    /// Up to the end of each of its segments.
+    prefixes: Vec<Fingerprint>,
+    /// Up to the end of each of its messages, by its caller, and which of them is its last answer.
+    histories: Vec<Fingerprint>,
+    answer: Option<usize>,
+}
+
+impl Forms {
+    /// Whether there are some that were refused already, in this turn or an earlier one.
+    pub(in crate::exchange) const fn were_refused(&self) -> bool {
+        self.were_refused
+    }
 }
 
 impl Rewriter {
     /// The forms of a call but the one in which it was `sent`; none, if nothing is said in its prompt.
     fn forms(&self, asked: &Asked<'_>, sent: &[u8]) -> Result<Option<Forms>, Failed> {
         let read = self.read(asked.body, &asked.scope())?;
-        let tried = vec![self.seen(sent)?];
+        let tried = vec![self.seen(asked, sent)?];
         Ok(read.map(|read| Forms {
             read,
             tried,
-            left: Form::ALL.into_iter(),
+            left: Form::ALL.iter(),
+            were_refused: false,
         }))
     }
 
-    /// The next form that is not one of those that were tried.
+    /// The next form that is not one of those that were tried, nor known to be refused.
     fn next_form(
         &self,
         asked: &Asked<'_>,
         config: &config::Cache,
         forms: &mut Forms,
     ) -> Result<Option<Other>, Failed> {
-        for form in forms.left.by_ref() {
+        for form in forms.left.by_ref().copied() {
             let Some(plan) = self.plan_form(asked, config, (&forms.read, form), None)? else {
                 continue;
             };
             let Ok(body) = edit::apply(asked.body, &mut plan.edits.clone()) else {
                 continue;
             };
-            let seen = self.seen(&body)?;
-            if !forms.tried.contains(&seen) {
-                forms.tried.push(seen);
-                return Ok(Some((form, plan)));
+            let seen = self.seen(asked, &body)?;
+            let mut tried = forms.tried.iter();
+            if tried.any(|tried| tried.prefixes == seen.prefixes) {
+                continue;
             }
+            if self.refusals.know(&seen.histories, asked.now_s) {
+                forms.were_refused = true;
+                continue;
+            }
+            forms.tried.push(seen);
+            return Ok(Some((form, plan)));
         }
         Ok(None)
     }
 
-    /// A prompt as its provider sees it.
-    fn seen(&self, body: &[u8]) -> Result<Vec<Fingerprint>, Failed> {
+    fn seen(&self, asked: &Asked<'_>, body: &[u8]) -> Result<Seen, Failed> {
         let prompt = prompt::read(body).map_err(Failed::Unreadable)?;
-        Ok(prompt.fingerprints(body, &self.key))
+        let prefixes = prompt.fingerprints(body, &self.key);
+        let [caller, host] = asked.scope();
+        let whose = self.key.hash(&[caller, host, asked.about.model.as_bytes()]);
+        let own = prompt.histories(body, &self.key, whose);
+        // Those are without what stands before the messages, and prefixes without what is beside contents.
+        let histories = prompt.messages.iter().zip(own).map(|(message, own)| {
+            let last = message.segments.end.checked_sub(1);
+            let prefix = last.and_then(|last| prefixes.get(last)).copied();
+            let prefix = prefix.unwrap_or_default().to_le_bytes();
+            self.key.hash(&[&prefix, &own.to_le_bytes()])
+        });
+        let mut messages = prompt.messages.iter();
+        Ok(Seen {
+            histories: histories.collect(),
+            answer: messages.rposition(|message| message.role == Role::Assistant),
+            prefixes,
+        })
+    }
+
+    /// Notes that the form that was tried last is refused, and so will be all that begin as it does.
+    fn refused(&self, asked: &Asked<'_>, forms: &Forms) {
+        let latest = forms.tried.last();
+        let history = latest.and_then(|seen| seen.histories.get(seen.answer?));
+        if let Some(history) = history {
+            self.refusals.note(*history, asked.now_s);
+        }
     }
 
     /// Plans a form of a call, and has its conversation go by it from then on where it is the one that was
@@ -107,6 +155,14 @@ impl Entry {
         self.about_form(plain, |rewriter, asked, config| {
             rewriter.next_form(asked, config, forms)
         })
+    }
+
+    /// Remembers that the form that was tried last is refused.
+    pub(in crate::exchange) fn remember_refusal(&self, forms: &Forms, plain: &[u8]) {
+        self.about_form(plain, |rewriter, asked, _| {
+            rewriter.refused(asked, forms);
+            Ok(Some(()))
+        });
     }
 
     /// Remembers the form that a call was `taken` in, for the next of its conversation.

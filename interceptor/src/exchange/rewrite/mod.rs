@@ -7,6 +7,7 @@ mod effect;
 mod learn;
 mod nodes;
 mod prefix;
+mod refusals;
 mod sets;
 mod store;
 mod turn;
@@ -41,6 +42,7 @@ pub(super) use effect::Measured;
 use learn::Learner;
 use nodes::Nodes;
 pub(crate) use prefix::untouchable;
+use refusals::Refusals;
 use sets::Sets;
 use store::Store;
 use turn::Turns;
@@ -58,6 +60,7 @@ pub(crate) struct Rewriter {
     turns: Arc<Turns>,
     recent: Mutex<Recent>,
     heads: Mutex<Heads>,
+    refusals: Refusals,
 }
 
 impl Rewriter {
@@ -87,6 +90,7 @@ impl Rewriter {
             turns,
             recent: Mutex::default(),
             heads: Mutex::default(),
+            refusals: Refusals::default(),
         })
     }
 
