@@ -3,7 +3,7 @@
 
 use std::sync::PoisonError;
 
-use weir_core::cache::{self, CacheRules, Explanation, Made, Reason};
+use weir_core::cache::{self, CacheOutcome, CacheRules, Explanation, Made, Reason};
 use weir_core::money::Money;
 use weir_core::pricing::{Cost, Rates};
 use weir_core::usage::Usage;
@@ -18,6 +18,8 @@ pub(super) struct Judged {
     pub(super) rules: CacheRules,
     /// Tokens of the prompt before it in its conversation, as far as that is known by its name.
     pub(super) previous: Option<u64>,
+    /// Whether the provider holds a part of the prompt, which was not in the request.
+    pub(super) is_held: bool,
     /// What the provider says itself.
     pub(super) diagnosis: Option<String>,
     /// From the request sent on to the answer's first byte.
@@ -122,11 +124,17 @@ impl Judged {
     fn told(&self, shown: Shown) -> Explained {
         let previous = shown.explanation.expected_tokens.or(self.previous);
         let outcome = cache::judge(&self.usage, self.rules, previous);
-        let reason = shown.explanation.reason;
+        let reason = if self.is_held {
+            self.why_of_held(outcome)
+        } else {
+            shown.explanation.reason
+        };
         let perfect = self.sum.map(|Sum { rates, cost, .. }| {
             cache::perfect(&self.usage, &rates, &cost, self.rules, previous)
         });
-        let missed = self.sum.zip(perfect).filter(|_| reason.is_some());
+        // What could have been read of what the provider holds is not known.
+        let missed = self.sum.zip(perfect);
+        let missed = missed.filter(|_| reason.is_some() && !self.is_held);
         let saving = self.sum.and_then(|sum| shown.saving(&sum));
         Explained {
             cache_outcome: Some(outcome.as_str().to_owned()),
@@ -136,6 +144,23 @@ impl Judged {
             cache_rule: shown.rule,
             missed: missed.map(|(sum, perfect)| sum.total.saturating_sub_to_zero(perfect)),
             rewrite_saving: saving,
+        }
+    }
+}
+
+impl Judged {
+    /// Why not all was read of a prompt of which the provider holds a part: what it says itself, or that it
+    /// alone knows.
+    fn why_of_held(&self, outcome: CacheOutcome) -> Option<Reason> {
+        let told = self.diagnosis.as_deref().and_then(Reason::of_provider);
+        match outcome {
+            CacheOutcome::Partial | CacheOutcome::Write | CacheOutcome::Miss => {
+                Some(told.unwrap_or(Reason::HeldByProvider))
+            }
+            CacheOutcome::Hit
+            | CacheOutcome::BelowMinimum
+            | CacheOutcome::NotAsked
+            | CacheOutcome::NotReported => None,
         }
     }
 }

@@ -236,6 +236,9 @@ impl Entry {
             return Cost::Unknown;
         };
         let previous = exact.then(|| self.learn(&priced, answer, usage)).flatten();
+        // The first message of a call whose history the provider holds is its new one.
+        let is_held = priced.call.previous_response;
+        let previous = previous.filter(|_| !is_held);
         let (asked, prices) = (priced.context(), &self.prices);
         let answered = Context {
             model: answer.model.as_deref().unwrap_or(asked.model),
@@ -270,6 +273,7 @@ impl Entry {
             usage: *usage,
             rules,
             previous,
+            is_held,
             diagnosis: answer.cache_diagnosis.clone(),
             first_byte_us: self.record.timings.upstream_first_byte_us.unwrap_or(0),
             began_s: self.record.started_unix_ms.div_euclid(1000),

@@ -41,6 +41,8 @@ pub enum Reason {
     BeyondLookBack,
     /// The answer to the call before had not begun.
     NotWrittenYet,
+    /// The provider holds what came before, so that nobody else can compare.
+    HeldByProvider,
     /// Nothing changed, and still it was not read.
     Provider,
 }
@@ -64,6 +66,7 @@ impl Reason {
             Self::TooFewBreakpoints => "too_few_breakpoints",
             Self::BeyondLookBack => "beyond_look_back",
             Self::NotWrittenYet => "not_written_yet",
+            Self::HeldByProvider => "held_by_provider",
             Self::Provider => "provider",
         }
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
 use http::Uri;
 use weir_core::answer::{AnswerReader, Form};
 use weir_core::api::Api;
@@ -134,6 +135,12 @@ impl Calls {
             return Verdict::Refuse(socket::refusal(rendered.status, &rendered.body, lane));
         }
         entry.sending();
+        // What is asked for in Realtime builds on what was said before it in its socket.
+        if self.api == Api::Responses && !create.call.previous_response {
+            let message = Bytes::copy_from_slice(message);
+            entry.keep_for_sketch(message.clone(), message);
+            entry.hand_over();
+        }
         self.open.push(Open {
             entry,
             reader: AnswerReader::new(self.api, Form::EventStream),
