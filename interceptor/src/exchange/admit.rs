@@ -80,6 +80,7 @@ impl Entry {
         let Some(mut call) = self.call.take() else {
             return Ok(Vec::new());
         };
+        self.context.behind.finish();
         let admitted = self.ask(&mut call, asking);
         self.call = Some(call);
         let admitted = admitted?;

@@ -1,11 +1,11 @@
 //! Passes an answer on as it comes, and reads its usage on the side.
 //!
-//! Reading never decides what is passed on: an answer that can't be read passes all the same. The
-//! record is written before the last bytes are handed over, so that whoever has the whole answer
-//! finds it in the ledger.
+//! Reading never decides what is passed on: an answer that can't be read passes all the same. Nor does
+//! an answer wait for its record, which is written behind its last bytes (`behind`).
 
 use std::io::{self, Write};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
@@ -22,7 +22,7 @@ use super::decode::{Decoder, Encoding};
 use super::entry::{End, Entry};
 use super::response::BoxError;
 use super::response::ClientBody;
-use crate::forward::UpstreamBody;
+use crate::forward::{Protocol, UpstreamBody};
 use crate::metrics::Bound;
 
 /// Makes the response to the application of the provider's.
@@ -49,13 +49,15 @@ pub(super) fn observe(
         may_end,
         ends_by: None,
         last: None,
+        unread: Bytes::new(),
         ended: false,
+        is_complete: false,
         flushed: false,
     };
     if observed.upstream.is_end_stream() {
-        observed.end(End::Complete);
+        observed.complete(Bytes::new());
     }
-    Response::from_parts(head, ClientBody::Answer(Box::new(observed)))
+    Response::from_parts(head, ClientBody::Answer(Passing(Some(Box::new(observed)))))
 }
 
 /// The value of a header field, if it is text.
@@ -157,8 +159,14 @@ impl Write for Sink {
     }
 }
 
-/// An answer on its way to the application.
-pub(crate) struct Observed {
+/// An answer on its way to the application, until it is dropped.
+pub(crate) struct Passing(Option<Box<Observed>>);
+
+/// What comes next of a body, or why it breaks off.
+type Next = Result<Frame<Bytes>, BoxError>;
+
+/// An answer that is read on its way.
+pub(super) struct Observed {
     upstream: UpstreamBody,
     entry: Box<Entry>,
     reader: Option<Decoder<Sink>>,
@@ -172,8 +180,12 @@ pub(crate) struct Observed {
     /// The cap by which it ends, as soon as an event is complete.
     ends_by: Option<Box<Exceeded>>,
     /// What comes after the bytes that the filter held back.
-    last: Option<Result<Frame<Bytes>, BoxError>>,
+    last: Option<Next>,
+    /// What was passed on last, until it is read.
+    unread: Bytes,
     ended: bool,
+    /// All of the answer was passed on, and the call is still to be settled.
+    is_complete: bool,
     /// Whether the connection had its turn to flush before it hears of a failure.
     flushed: bool,
 }
@@ -281,22 +293,73 @@ impl Observed {
         decoder.sink()?.reader.take()
     }
 
-    /// Writes the record; what is returned was held back and is passed on.
-    fn end(&mut self, end: End) -> Bytes {
+    /// Whether what is last of the answer may be passed on before it is read.
+    fn may_read_behind(&self) -> bool {
+        self.filter.is_none() && self.entry.growth.is_none()
+    }
+
+    /// Ends a whole answer: what it used is read, and its record written, when it has gone out.
+    fn complete(&mut self, data: Bytes) {
+        self.ended = true;
+        self.unread = data;
+        self.is_complete = true;
+    }
+
+    /// Settles the call and has its record written: behind the last bytes, where it is known when they
+    /// have gone out.
+    fn leave(mut self: Box<Self>) {
+        if !self.ended {
+            // The application went away, or had read all that it wanted.
+            self.end(End::ClientGone);
+        }
+        if !self.is_complete {
+            return;
+        }
+        if self.entry.session.upstream.protocol() == Protocol::Http2 {
+            return self.settle();
+        }
+        let context = Arc::clone(&self.entry.context);
+        context.behind.push(self);
+    }
+
+    /// Settles the call of an answer that went out whole, and writes its record.
+    pub(super) fn settle(mut self: Box<Self>) {
+        let unread = std::mem::take(&mut self.unread);
+        if !unread.is_empty() {
+            self.read(unread);
+        }
+        self.end(End::Complete);
+    }
+
+    /// Settles the call, and writes its record.
+    fn end(&mut self, end: End) {
         self.ended = true;
         let reader = self
             .take_reader()
             .or_else(|| self.broken.take().map(|broken| *broken));
         let answer = reader.map(AnswerReader::finish);
         self.entry.finish(answer.as_ref(), end);
-        self.filter
+    }
+
+    /// What the filter held back.
+    fn held_back(&mut self) -> Bytes {
+        let held = self
+            .filter
             .take()
-            .map(|filter| Bytes::from(filter.finish()))
-            .unwrap_or_default()
+            .map(|filter| Bytes::from(filter.finish()));
+        held.unwrap_or_default()
     }
 }
 
-impl Body for Observed {
+impl Drop for Passing {
+    fn drop(&mut self) {
+        if let Some(observed) = self.0.take() {
+            observed.leave();
+        }
+    }
+}
+
+impl Body for Passing {
     type Data = Bytes;
     type Error = BoxError;
 
@@ -304,6 +367,27 @@ impl Body for Observed {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match &mut self.0 {
+            Some(observed) => observed.poll_frame(cx),
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0
+            .as_ref()
+            .is_none_or(|observed| observed.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0
+            .as_ref()
+            .map_or_else(SizeHint::new, |observed| observed.size_hint())
+    }
+}
+
+impl Observed {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Next>> {
         loop {
             if self.ended {
                 // hyper drops what it has not flushed when a body fails. What came before the
@@ -319,6 +403,10 @@ impl Body for Observed {
                 return Poll::Pending;
             };
             let data = match next.map(|frame| frame.map(Frame::into_data)) {
+                Some(Ok(Ok(data))) if self.may_read_behind() && self.upstream.is_end_stream() => {
+                    self.complete(data.clone());
+                    data
+                }
                 Some(Ok(Ok(data))) => {
                     let data = self.observe(data);
                     if self.ended {
@@ -327,22 +415,28 @@ impl Body for Observed {
                     if !self.upstream.is_end_stream() {
                         data
                     } else if self.filter.is_none() {
-                        self.end(End::Complete);
+                        self.complete(Bytes::new());
                         data
                     } else {
-                        let held = self.end(End::Complete);
+                        let held = self.held_back();
+                        self.complete(Bytes::new());
                         Bytes::from([data, held].concat())
                     }
                 }
                 Some(Ok(Err(trailers))) => {
                     self.last = Some(Ok(trailers));
-                    self.end(End::Complete)
+                    self.complete(Bytes::new());
+                    self.held_back()
                 }
                 Some(Err(error)) => {
                     self.last = Some(Err(error.into()));
-                    self.end(End::Broken)
+                    self.end(End::Broken);
+                    self.held_back()
                 }
-                None => self.end(End::Complete),
+                None => {
+                    self.complete(Bytes::new());
+                    self.held_back()
+                }
             };
             if !data.is_empty() {
                 return Poll::Ready(Some(Ok(Frame::data(data))));
@@ -365,13 +459,4 @@ impl Body for Observed {
 
 fn length(data: &Bytes) -> u64 {
     u64::try_from(data.len()).unwrap_or(u64::MAX)
-}
-
-impl Drop for Observed {
-    /// The application went away, or had read all that it wanted.
-    fn drop(&mut self) {
-        if !self.ended {
-            self.end(End::ClientGone);
-        }
-    }
 }

@@ -4,10 +4,13 @@
 //! bytes of the upload unread, and the kernel answers those with a reset that throws away what the
 //! application had not read yet. So after the last byte went out, what still comes in is read and
 //! dropped for a while (RFC 9112, section 9.6).
+//!
+//! What is still to be done about an exchange when its answer has gone out is done here too.
 
 use std::future::Future as _;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -15,6 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
 use crate::decrypt::Decrypted;
+use crate::sidecar;
 
 const WAIT_MAX: Duration = Duration::from_secs(2);
 const DROPPED_BYTES_MAX: usize = 8 << 20;
@@ -23,6 +27,7 @@ const READ_BYTES: usize = 8 << 10;
 /// A server's connection that lingers when it is shut down.
 pub(super) struct Lingering {
     stream: Decrypted,
+    context: Arc<sidecar::Context>,
     lingering: Option<Linger>,
 }
 
@@ -32,9 +37,10 @@ struct Linger {
 }
 
 impl Lingering {
-    pub(super) fn new(stream: Decrypted) -> Self {
+    pub(super) fn new(stream: Decrypted, context: Arc<sidecar::Context>) -> Self {
         Self {
             stream,
+            context,
             lingering: None,
         }
     }
@@ -72,7 +78,11 @@ impl AsyncWrite for Lingering {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        if flushed.is_ready() {
+            self.context.behind.settle();
+        }
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -100,5 +110,11 @@ impl AsyncWrite for Lingering {
             }
         }
         Poll::Ready(Ok(()))
+    }
+}
+
+impl Drop for Lingering {
+    fn drop(&mut self) {
+        self.context.behind.settle();
     }
 }

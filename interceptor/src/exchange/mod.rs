@@ -4,6 +4,7 @@ mod admission;
 mod admit;
 mod analyst;
 mod answer;
+mod behind;
 mod credential;
 mod decode;
 mod edit;
@@ -38,6 +39,7 @@ use weir_core::api::Endpoint;
 
 pub(crate) use admission::Memory;
 pub(crate) use analyst::Analyst;
+pub(crate) use behind::Behind;
 pub(crate) use credential::{Keyring, Latest};
 use edit::Edited;
 use entry::Entry;
@@ -83,7 +85,10 @@ pub(crate) async fn serve(
                 .max_headers(forward::HEADERS_MAX)
                 .timer(TokioTimer::new())
                 .header_read_timeout(limits::CLIENT_IDLE_TIMEOUT)
-                .serve_connection(TokioIo::new(Lingering::new(stream)), service)
+                .serve_connection(
+                    TokioIo::new(Lingering::new(stream, Arc::clone(context))),
+                    service,
+                )
                 .with_upgrades();
             let connection = std::pin::pin!(connection);
             let mut connection = Settled::new(connection);

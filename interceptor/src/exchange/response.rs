@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use weir_core::refusal::Rendered;
 
-use super::answer::Observed;
+use super::answer::Passing;
 
 /// Why a body breaks off.
 pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -20,7 +20,7 @@ pub(crate) enum ClientBody {
     /// Made by Weir.
     Refusal(Bytes),
     /// The provider's, read on the side.
-    Answer(Box<Observed>),
+    Answer(Passing),
 }
 
 impl Body for ClientBody {
@@ -34,7 +34,7 @@ impl Body for ClientBody {
         match &mut *self {
             Self::Refusal(bytes) if bytes.is_empty() => Poll::Ready(None),
             Self::Refusal(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
-            Self::Answer(answer) => Pin::new(answer.as_mut()).poll_frame(cx),
+            Self::Answer(answer) => Pin::new(answer).poll_frame(cx),
         }
     }
 

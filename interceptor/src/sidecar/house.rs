@@ -43,6 +43,7 @@ pub(super) async fn keep(context: Arc<Context>) {
         let rules = context.rules();
         rules.forwarder.close_idle(limits::POOL_IDLE_TIMEOUT);
         context.pending.give_up_old(&context);
+        context.behind.settle();
         let live = context.live.config();
         // One that was refused is not tried again.
         let changed = (!Arc::ptr_eq(&config, &live)).then(|| Arc::clone(&live));

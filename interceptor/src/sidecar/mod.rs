@@ -19,7 +19,9 @@ use crate::accept;
 use crate::alerts::{self, Alerts};
 use crate::capture::Capture;
 use crate::decrypt::{Leaves, Rejections};
-use crate::exchange::{self, Analyst, CacheMemory, Keyring, Memory, Pending, Rewriter, Secret};
+use crate::exchange::{
+    self, Analyst, Behind, CacheMemory, Keyring, Memory, Pending, Rewriter, Secret,
+};
 use crate::forward::{Dialer, Forwarder, connect};
 use crate::ledger::{Ledger, LedgerError, LedgerOptions, Spend};
 use crate::metrics::{Bound, Metrics};
@@ -64,6 +66,7 @@ pub(crate) struct Context {
     pub(crate) cache: CacheMemory,
     pub(crate) rewriter: Rewriter,
     pub(crate) pending: Pending,
+    pub(crate) behind: Behind,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) metrics: Metrics,
     /// One permit for each connection that may be open.
@@ -127,6 +130,7 @@ impl Context {
     /// # Errors
     /// The database can't be read; the caps then stay as they were.
     fn reconfigure(&self, configured: Vec<caps::Cap>) -> Result<(), LedgerError> {
+        self.behind.finish();
         if !self.ledger.flush(FLUSH_WAIT) {
             tracing::warn!("recent records are not in the database yet, new caps miss them");
         }
@@ -312,6 +316,7 @@ impl Sidecar {
             )?,
             memory: Memory::open(parts.state.path()),
             analyst: Analyst::start()?,
+            behind: Behind::default(),
             cache: CacheMemory::default(),
             rewriter: Rewriter::open(parts.state.path(), secret, shared, untold)?,
             pending: Pending::new(parts.state.path()),
@@ -352,21 +357,24 @@ impl Sidecar {
         Ok(Self { context })
     }
 
-    /// The ledger that this process writes.
+    /// The ledger that this process writes, with the records of all answers that have gone out.
     #[must_use]
     pub fn ledger(&self) -> &Arc<Ledger> {
+        self.context.behind.finish();
         &self.context.ledger
     }
 
     /// For `/metrics`: the Prometheus text format.
     #[must_use]
     pub fn metrics(&self) -> String {
+        self.context.behind.finish();
         self.context.metrics.render()
     }
 
     /// For `/api/v1/status`: `in_flight`, `caps`, `bypasses`, `ledger`.
     #[must_use]
     pub fn status(&self) -> serde_json::Value {
+        self.context.behind.finish();
         let accounts = self.context.caps().states(unix_ms());
         let not_inspected: BTreeMap<String, u64> = self
             .context
@@ -399,6 +407,7 @@ impl Sidecar {
     /// What came of the connections so far.
     #[must_use]
     pub fn summary(&self) -> Summary {
+        self.context.behind.finish();
         self.context.totals().clone()
     }
 
@@ -406,7 +415,13 @@ impl Sidecar {
     /// took longer than `timeout`. Blocks: not for a runtime's worker thread.
     #[must_use]
     pub fn settled(&self, timeout: Duration) -> bool {
+        self.context.behind.finish();
         self.context.analyst.finish(timeout) && self.context.ledger.flush(timeout)
+    }
+
+    /// Has no answer settled until what is returned is dropped: for tests.
+    pub fn hold_settling(&self) -> impl Drop + use<'_> {
+        self.context.behind.hold()
     }
 
     /// Has no call explained until what is returned is dropped: for tests.
@@ -427,6 +442,7 @@ impl Sidecar {
         let context = Arc::clone(&self.context);
         let settled = tokio::task::spawn_blocking(move || {
             context.pending.give_up_all(&context);
+            context.behind.finish();
             let is_explained = context.analyst.finish(timeout);
             context.keep_learned();
             context.ledger.flush(timeout) && is_explained

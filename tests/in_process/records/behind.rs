@@ -1,5 +1,5 @@
-//! No answer waits for what is found out about its prompt; the record is completed when that is known,
-//! and counted once.
+//! No answer waits for its record, nor for what is found out about its prompt; the record is completed
+//! when that is known, and counted once.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -49,6 +49,25 @@ async fn connect(world: &World, simulator: &Simulator) -> Client {
 async fn answered(client: &mut Client, body: &Value) {
     let (status, answer) = client.ask(Api::Messages, body).await;
     assert_eq!(status, StatusCode::OK, "{answer:?}");
+}
+
+#[tokio::test]
+async fn an_answer_does_not_wait_until_it_is_settled_and_nobody_finds_it_unsettled() {
+    let simulator = Simulator::start(Options::default()).unwrap();
+    let world = World::start(&[simulator.ca_pem()], Config::default());
+    let mut client = connect(&world, &simulator).await;
+    let counted = || {
+        let metrics = world.sidecar.metrics();
+        let mut lines = metrics.lines();
+        lines.any(|line| line.starts_with("weir_exchanges_total{"))
+    };
+    let held = world.sidecar.hold_settling();
+    answered(&mut client, &at("2026-06-09T09:14:07Z", &["Read"], 1)).await;
+    assert!(!counted(), "it is still to be settled");
+    drop(held);
+    assert!(counted());
+    assert!(world.sidecar.settled(PATIENCE));
+    assert_eq!(last_row(world.state()).outcome, "completed");
 }
 
 #[tokio::test]
