@@ -151,7 +151,7 @@ pub(crate) fn all(millis: u64) -> Vec<Cell> {
 pub(crate) const HELD_STREAMS: usize = 200;
 
 impl Cell {
-    /// Whether hudsucker with its default features can do it.
+    /// Whether only a way that speaks HTTP/2 can do it.
     pub(crate) fn needs_http2(&self) -> bool {
         matches!(self.job, Job::CallsHttp2 { .. })
     }

@@ -1,4 +1,4 @@
-//! The four ways from the client to the server, each started as it would run.
+//! The five ways from the client to the server, each started as it would run.
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -23,6 +23,8 @@ pub(crate) enum Way {
     Direct,
     /// The bare TLS relay.
     Floor,
+    /// The relay that reads HTTP with hyper, and nothing more.
+    Hyper,
     /// The crate hudsucker, parsing JSON.
     Hudsucker,
     /// Weir, redirecting in the kernel.
@@ -30,15 +32,27 @@ pub(crate) enum Way {
 }
 
 impl Way {
-    pub(crate) const ALL: [Self; 4] = [Self::Direct, Self::Floor, Self::Hudsucker, Self::Weir];
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Direct,
+        Self::Floor,
+        Self::Hyper,
+        Self::Hudsucker,
+        Self::Weir,
+    ];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Direct => "direct",
             Self::Floor => "floor",
+            Self::Hyper => "hyper",
             Self::Hudsucker => "hudsucker",
             Self::Weir => "weir",
         }
+    }
+
+    /// Whether it can carry HTTP/2 as it is set up here.
+    pub(crate) fn speaks_http2(self) -> bool {
+        !matches!(self, Self::Hyper | Self::Hudsucker)
     }
 }
 
@@ -82,7 +96,7 @@ impl Ground {
                 let client = self.client(&name, self.address, [&self.server_ca; 2], None)?;
                 Contender::new(way, None, client)
             }
-            Way::Floor => {
+            Way::Floor | Way::Hyper => {
                 let (relay, address, ca) = self.proxy(&name, way, |arguments| {
                     arguments.push("--upstream".into());
                     arguments.push(self.address.to_string().into());
@@ -212,7 +226,9 @@ impl Contender {
         };
         let pids = match way {
             Way::Direct => vec![],
-            Way::Floor | Way::Hudsucker => interceptor.iter().map(Process::pid).collect(),
+            Way::Floor | Way::Hyper | Way::Hudsucker => {
+                interceptor.iter().map(Process::pid).collect()
+            }
             Way::Weir => process::family(client.pid(), pid)?,
         };
         Ok(Self {

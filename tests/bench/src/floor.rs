@@ -12,14 +12,14 @@ use crate::process;
 use crate::tls::{self, HTTP1, HTTP2, Identity};
 use crate::traffic::API_HOST;
 
-/// How the relay is started.
+/// How a relay is started.
 #[derive(clap::Args)]
 pub(crate) struct Options {
     #[command(flatten)]
-    identity: Identity,
+    pub(crate) identity: Identity,
     /// The server behind it.
     #[arg(long)]
-    upstream: SocketAddr,
+    pub(crate) upstream: SocketAddr,
     /// The CA of that server, PEM.
     #[arg(long)]
     upstream_ca: PathBuf,
@@ -29,8 +29,8 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let relay = Arc::new(Relay {
         acceptor: options.identity.server_config(&[HTTP2, HTTP1])?.into(),
-        http1: connector(options, HTTP1)?,
-        http2: connector(options, HTTP2)?,
+        http1: options.connector(HTTP1)?,
+        http2: options.connector(HTTP2)?,
         upstream: options.upstream,
     });
     process::serve(move |socket| {
@@ -46,10 +46,12 @@ struct Relay {
     upstream: SocketAddr,
 }
 
-/// Upstream sessions are resumed: what a relay gets for nothing belongs to the floor.
-fn connector(options: &Options, alpn: &[u8]) -> anyhow::Result<TlsConnector> {
-    let config = tls::client_config(&options.upstream_ca, alpn, None)?;
-    Ok(Arc::new(config).into())
+impl Options {
+    /// Upstream sessions are resumed: what a relay gets for nothing belongs to the floor.
+    pub(crate) fn connector(&self, alpn: &[u8]) -> anyhow::Result<TlsConnector> {
+        let config = tls::client_config(&self.upstream_ca, alpn, None)?;
+        Ok(Arc::new(config).into())
+    }
 }
 
 impl Relay {

@@ -1,7 +1,7 @@
-//! Measures what Weir adds to a call, interleaved with a direct run, a bare TLS relay and hudsucker.
+//! Measures what Weir adds to a call, interleaved with a direct run, relays that do less, and hudsucker.
 //!
 //! Read in this order: `job` is what one measurement is, `client` makes it, `server` answers it,
-//! `floor` and `hudsucker` stand between them as Weir does, `contenders` starts them all, `measure`
+//! `floor`, `hyper_relay` and `hudsucker` stand between them as Weir does, `contenders` starts them all, `measure`
 //! lets them take turns, `report` compares.
 
 mod job;
@@ -10,6 +10,7 @@ mod traffic;
 mod client;
 mod floor;
 mod hudsucker;
+mod hyper_relay;
 mod server;
 
 mod cells;
@@ -41,6 +42,8 @@ enum Role {
     Server(server::Options),
     /// The bare TLS relay.
     Floor(floor::Options),
+    /// The relay that reads HTTP with hyper.
+    Hyper(floor::Options),
     /// The hudsucker proxy.
     Hudsucker(hudsucker::Options),
     /// The client, told what to do on standard input.
@@ -53,6 +56,7 @@ fn main() -> anyhow::Result<()> {
         None => measure::run(&arguments.options),
         Some(Role::Server(options)) => server::run(&options),
         Some(Role::Floor(options)) => floor::run(&options),
+        Some(Role::Hyper(options)) => hyper_relay::run(&options),
         Some(Role::Hudsucker(options)) => hudsucker::run(&options),
         Some(Role::Client(options)) => client::run(&options),
     }

@@ -170,7 +170,7 @@ impl Bench {
                     // Nobody always comes after the same one.
                     let at = (place + turn) % contenders.len();
                     let contender = contenders.get_mut(at).context("index of a contender")?;
-                    if cell.needs_http2() && contender.way == Way::Hudsucker {
+                    if cell.needs_http2() && !contender.way.speaks_http2() {
                         continue;
                     }
                     let (outcome, cpu_ns) = contender.perform(cell.job)?;
