@@ -413,12 +413,14 @@ fn of_piece(seed: u64, piece: &[u8]) -> u64 {
         low(product) ^ low(product >> 64)
     };
     let words = words.iter().map(|word| u64::from_le_bytes(*word));
-    let hash = words.fold(seed ^ FOLD, fold);
-    let mut last = [0; 8];
-    last.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
+    let mut hash = words.fold(seed ^ FOLD, fold);
+    if !rest.is_empty() {
+        let mut last = [0; 8];
+        last.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
+        hash = fold(hash, u64::from_le_bytes(last));
+    }
     // The length tells a short rest from one that ends in zeros.
-    let length = u64::from(length(piece.len()));
-    fold(fold(hash, u64::from_le_bytes(last)), length ^ seed)
+    fold(hash, u64::from(length(piece.len())) ^ seed)
 }
 
 fn low(hash: u128) -> u64 {
