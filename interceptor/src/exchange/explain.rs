@@ -16,6 +16,7 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use bytes::Bytes;
 use weir_core::cache::{Parting, Replayed, Seen, Sketch};
+use weir_core::catalog::Provider;
 use weir_core::edit;
 use weir_core::prompt::{self, HashKey, Prompt};
 use weir_core::volatile::{Rules, Span};
@@ -23,7 +24,7 @@ use weir_core::volatile::{Rules, Span};
 use super::analyst::{Full, Work};
 use super::entry::Entry;
 use super::judged::Judged;
-use super::rewrite::{Asking, Considered, Measured};
+use super::rewrite::{Asking, Considered, Measured, untouchable};
 use crate::ledger::Journaled;
 use crate::metrics::Bound;
 use crate::process::config::CacheMode;
@@ -77,6 +78,7 @@ struct Looked {
     /// Whether anything of it was done.
     is_rewritten: bool,
     bodies: Option<Bodies>,
+    provider: Provider,
     account: u64,
     route: u64,
     model: u64,
@@ -168,6 +170,7 @@ impl Entry {
             rules: Arc::clone(&self.rules),
             considered,
             is_rewritten,
+            provider: self.session.provider,
             account: memory.name(&identity.key_hash),
             route: memory.name(&self.record.host),
             model: memory.name(&self.record.model_requested),
@@ -332,7 +335,8 @@ impl Looked {
         };
         let plan = considered.map(|considered| &considered.plan);
         let planned = plan.map_or(&[][..], |plan| &plan.edits);
-        let sketch = self.addressed(Sketch::new(sent, prompt, &self.context.cache.key));
+        let sketch = Sketch::new(sent, prompt, &self.context.cache.key);
+        let sketch = self.addressed(sketch, sent, prompt);
         let (sent_as, other) = if planned.is_empty() {
             // What later calls are compared with has to know of this one.
             let has_values = plan.is_some_and(|plan| !plan.spans.is_empty());
@@ -364,10 +368,15 @@ impl Looked {
 
     /// Of what was not sent only the hits are of interest.
     fn outline(&self, body: &[u8], prompt: &Prompt) -> Sketch {
-        self.addressed(Sketch::outline(body, prompt, &self.context.cache.key))
+        let outline = Sketch::outline(body, prompt, &self.context.cache.key);
+        self.addressed(outline, body, prompt)
     }
 
-    const fn addressed(&self, mut sketch: Sketch) -> Sketch {
+    /// With what it is addressed to, and without what its provider takes out by its place.
+    fn addressed(&self, mut sketch: Sketch, body: &[u8], prompt: &Prompt) -> Sketch {
+        if let Some(segment) = untouchable(self.provider, body, prompt) {
+            sketch.take_out(segment);
+        }
         sketch.account = self.account;
         sketch.route = self.route;
         sketch.model = self.model;

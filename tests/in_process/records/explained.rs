@@ -93,6 +93,31 @@ async fn a_lost_prefix_has_a_reason_a_place_a_rule_and_a_price() {
 }
 
 #[tokio::test]
+async fn what_the_provider_takes_out_by_its_place_is_no_reason() {
+    let simulator = Simulator::start(Options::default()).unwrap();
+    let world = World::start(&[simulator.ca_pem()], Config::default());
+    let host = Api::Messages.host();
+    let mut client = Client::connect(&world, simulator.addr(), host, Version::HTTP_11).await;
+    let mut record_of = async |cch: &str, time: &str, turns| {
+        let mut body = at(time, &["Read"], turns);
+        let header = format!("x-anthropic-billing-header: cc_version=2.1.330.a1b; cch={cch};");
+        let system = body["system"].as_array_mut().unwrap();
+        system.insert(0, json!({ "type": "text", "text": header }));
+        record(&world, &mut client, &body).await
+    };
+    record_of("0f3a1", "2026-06-09T09:14:07Z", 1).await;
+    let second = record_of("0f3a2", "2026-06-09T09:14:07Z", 3).await;
+    assert_eq!(second.cache_outcome.as_deref(), Some("hit"));
+    let third = record_of("0f3a3", "2026-06-09T09:15:38Z", 5).await;
+    assert_eq!(third.cache_reason.as_deref(), Some("system_changed"));
+    let place = third.cache_where.clone().unwrap();
+    assert!(
+        place.starts_with("system[1]+13"),
+        "behind the rules: {place}"
+    );
+}
+
+#[tokio::test]
 async fn a_prompt_without_a_marker_is_told_so() {
     let simulator = Simulator::start(Options::default()).unwrap();
     let world = World::start(&[simulator.ca_pem()], Config::default());

@@ -158,6 +158,14 @@ impl Sketch {
         Some(outline)
     }
 
+    /// Leaves out what a segment says, since the provider takes it out before it looks at the prompt.
+    pub fn take_out(&mut self, segment: usize) {
+        if let Some(block) = self.blocks.get_mut(segment) {
+            block.digest = 0;
+            block.bytes = 0;
+        }
+    }
+
     /// Whether it has any breakpoint.
     #[must_use]
     pub fn has_breakpoints(&self) -> bool {

@@ -237,6 +237,34 @@ fn memory_is_bounded_by_families_and_calls() {
 }
 
 #[test]
+fn what_the_provider_takes_out_is_no_reason_and_is_replayed_without() {
+    let header = |cch: &str| {
+        let header =
+            format!(r#"{{"type":"text","text":"x-anthropic-billing-header: cch={cch};"}},"#);
+        let system = format!(r#""system":[{header}"#);
+        body("Read", "", &["Go on."], "").replace(r#""system":["#, &system)
+    };
+    let (before, after) = (header("00001"), header("00002"));
+    let changed = explained(&before, &after, 0);
+    assert_eq!(changed.place.as_deref(), Some("system[0]+9"));
+    let [before, after] = [before, after].map(|body| {
+        let mut sketch = sketch(&body);
+        sketch.take_out(1);
+        sketch
+    });
+    let mut seen = Seen::default();
+    seen.explain(1, made(before.clone(), 0, 4000, 0), MARKERS);
+    let explanation = seen.explain(1, made(after.clone(), 0, 0, 1000), MARKERS);
+    assert_eq!(explanation.reason, Some(Reason::Provider));
+    assert_eq!(seen.size(), (1, 1), "one conversation");
+    let mut replayed = Replayed::default();
+    let mut send =
+        |sketch: &Sketch, now_ms| replayed.send(sketch, 4000, &Usage::default(), MARKERS, now_ms);
+    let written = send(&before, 0).cache_write;
+    assert_eq!(send(&after, 1000).cache_read, written);
+}
+
+#[test]
 fn a_replay_reads_what_would_have_been_written() {
     let mut replayed = Replayed::default();
     let mut send = |body: &str, tokens: u64, rules, now_ms| {
