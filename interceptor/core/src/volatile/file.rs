@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use aho_corasick::{AhoCorasick, AhoCorasickKind};
 use serde::Deserialize;
 
-use super::guard;
+use super::guard::{Guards, Language};
 use super::learned::RULE;
 use super::pattern::Pattern;
 use super::{REACH_BYTES, Rule, Rules, Transform};
@@ -84,6 +84,7 @@ pub enum RulesError {
 pub(super) struct Raw {
     shapes: BTreeMap<String, String>,
     pub(super) rule: Vec<RawRule>,
+    pub(super) guard: Vec<Language>,
 }
 
 /// A rule as it is written.
@@ -144,7 +145,7 @@ pub(super) fn parse(base: &str, more: &str) -> Result<Rules, RulesError> {
     if rules.len() > RULES_MAX {
         return Err(RulesError::TooMany { found: rules.len() });
     }
-    let mut guards = BTreeMap::new();
+    let mut guards = Guards::new(&shapes, &raw.guard);
     let mut hints = Vec::new();
     let mut owners = Vec::new();
     let mut checked = Vec::new();
@@ -155,7 +156,7 @@ pub(super) fn parse(base: &str, more: &str) -> Result<Rules, RulesError> {
         }
         let mut rule = check(rule, &shapes)?;
         if index < built_in {
-            rule.guard = guard::of(&rule, &mut guards, &shapes);
+            rule.guard = guards.of(&rule);
         }
         if index >= tested {
             rule.check_pattern()?;

@@ -133,6 +133,7 @@ impl Rules {
         for rule in &self.rules {
             // One that is none finds nothing, and was told where the rules were read.
             let _ready = rule.pattern.as_ref().map(Pattern::ready);
+            let _ready = rule.guard.as_ref().map(|guard| guard.pattern().ready());
         }
     }
 
@@ -306,7 +307,7 @@ fn window(text: &str, start: usize, back: usize, end: usize, ahead: usize) -> Ra
 
 /// How a reference begins that stands where a value stood: `[see <name> in <context_values>]`.
 pub const REFERENCE_OPEN: &str = "[see <";
-const BUILTIN: &str = include_str!("rules.toml");
+const BUILTIN: &str = concat!(include_str!("rules.toml"), include_str!("guard.toml"));
 /// How far a pattern sees beyond its hint where the rule does not say, in bytes.
 const REACH_BYTES: usize = 320;
 /// How far a pattern sees before its hint, at most to the start of the line, in bytes.

@@ -59,6 +59,10 @@ mod tests {
         rules.make_ready();
         let patterns = rules.all().iter().filter(|rule| rule.pattern.is_some());
         assert_eq!(ready(&rules).len(), patterns.count());
+        let guards = rules.all().iter().filter_map(|rule| rule.guard.as_ref());
+        assert!(guards.count() > 10);
+        let mut guards = rules.all().iter().filter_map(|rule| rule.guard.as_ref());
+        assert!(guards.all(|guard| matches!(guard.pattern().ready.get(), Some(Ok(_)))));
     }
 
     #[test]

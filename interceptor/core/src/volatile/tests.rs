@@ -93,6 +93,57 @@ fn what_stands_beside_a_date_or_a_time_is_no_part_of_it() {
 }
 
 #[test]
+fn a_time_that_its_sentence_is_about_stays_and_the_day_before_it_too() {
+    let rules = Rules::builtin().unwrap();
+    for (text, value) in [
+        ("Today's date: 2026-06-17 12:00 is lunch", None),
+        (
+            "Today's date: 2026-06-17 09:00-17:00 are the office hours",
+            None,
+        ),
+        ("Current time: 14:00 to 16:00, nobody is to be called", None),
+        ("Current time: 22:00 ist Zapfenstreich", None),
+        ("Current time: 14:03:22 and counting", Some("14:03:22")),
+        (
+            "Today's date is 2026-06-17 12:00\nLunch is late.",
+            Some("2026-06-17 12:00"),
+        ),
+        (
+            "Today's date: 2026-06-17 is a Wednesday",
+            Some("2026-06-17"),
+        ),
+    ] {
+        let found = values(&rules, text);
+        assert_eq!(found.first().map(String::as_str), value, "{text}");
+    }
+}
+
+#[test]
+fn words_of_duty_and_limits_guard_a_value_in_every_language() {
+    let raw: file::Raw = toml::from_str(BUILTIN).unwrap();
+    let rules = Rules::builtin().unwrap();
+    let (rules_alone, _) = BUILTIN.split_once("[[guard]]").unwrap();
+    let unguarded = Rules::from_source(rules_alone).unwrap();
+    assert_eq!(raw.guard.len(), 11);
+    for guard in &raw.guard {
+        assert!(guard.left.len() >= 3, "{}", guard.language);
+        for text in &guard.left {
+            assert_eq!(values(&rules, text), [""; 0], "{}: {text}", guard.language);
+            assert_eq!(values(&unguarded, text).len(), 1, "{text} tells nothing");
+        }
+    }
+}
+
+#[test]
+fn a_commit_whose_subject_says_what_to_do_stays() {
+    let rules = Rules::builtin().unwrap();
+    assert_eq!(values(&rules, "HEAD: abc1234 Never push to main"), [""; 0]);
+    assert_eq!(values(&rules, "HEAD: abc1234 Nie direkt pushen"), [""; 0]);
+    let listed = "Recent commits:\nabc1234 Never panic\n";
+    assert_eq!(values(&rules, listed), ["abc1234 Never panic\n"]);
+}
+
+#[test]
 fn a_value_ends_where_what_is_said_about_it_begins() {
     let rules = Rules::builtin().unwrap();
     for (text, value) in [
@@ -119,11 +170,18 @@ fn a_value_ends_where_what_is_said_about_it_begins() {
 #[test]
 fn a_set_from_before_there_were_guards_finds_what_it_found() {
     let guarded = Rules::builtin().unwrap();
-    let old = BUILTIN.lines().filter(|line| !line.starts_with("limit = "));
+    let (rules_alone, _) = BUILTIN.split_once("[[guard]]").unwrap();
+    let old = rules_alone.lines();
+    let old = old.filter(|line| !(line.starts_with("limit = ") || line.starts_with("subject = ")));
     let old = Rules::from_source(&old.collect::<Vec<_>>().join("\n")).unwrap();
-    let text = "Never kill PID 1234";
-    assert_eq!(values(&old, text), ["1234"]);
-    assert_eq!(values(&guarded, text), [""; 0]);
+    for (text, value) in [
+        ("Never kill PID 1234", "1234"),
+        ("Current time: 12:00 is lunch", "12:00"),
+        ("HEAD: abc1234 Never push", "abc1234 Never push"),
+    ] {
+        assert_eq!(values(&old, text), [value]);
+        assert_eq!(values(&guarded, text), [""; 0]);
+    }
 }
 
 #[test]

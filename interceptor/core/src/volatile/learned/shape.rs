@@ -10,6 +10,7 @@
 
 use std::ops::Range;
 
+use super::super::guard::Words;
 use super::words::{
     AUTHORITY, AUTHORITY_SIGNS, COUNTERS, COUNTERS_SIGNS, LABELS, RESOURCES, STATES,
 };
@@ -49,13 +50,16 @@ impl Line<'_> {
 
     /// Whether it is for the model to go by: about money, accounts, limits, roles, duties.
     fn has_authority(&self) -> bool {
+        let guard = Words::builtin();
         let mut words = self.tokens.iter().flat_map(|token| words(token));
         let is_known = |word: &str| {
             let inside = |known: &str| known.len() >= COMPOUND_BYTES_MIN && word.contains(known);
-            all(AUTHORITY).any(|known| known == word || inside(known))
+            all(AUTHORITY).any(|known| known == word || inside(known)) || guard.know(word)
         };
-        let has = |sign| self.text.contains(sign);
-        all(AUTHORITY_SIGNS).any(has) || words.any(|word| is_known(&word))
+        let has = |sign: &str| self.text.contains(sign);
+        all(AUTHORITY_SIGNS).any(has)
+            || guard.signs.iter().any(|sign| has(sign))
+            || words.any(|word| is_known(&word))
     }
 
     /// Whether its numbers are counters of a machine, or figures of its resources.

@@ -318,6 +318,33 @@ fn what_the_model_is_to_go_by_is_never_learned_however_often_it_changes() {
 }
 
 #[test]
+fn nothing_is_learned_in_a_sentence_of_duty_in_any_language() {
+    let learned = |template: &str| {
+        let mut learner = Learner::new();
+        for value in ["k3x9", "p7q2", "z4m1"] {
+            learner.begins(&manual(&template.replace("{}", value)));
+        }
+        learner.found(&manual(&template.replace("{}", "w8r5")))
+    };
+    assert_eq!(learned("Stand {} und so"), ["w8r5"]);
+    for template in [
+        "Stand {} niemals ändern",
+        "Stand {} ne doit pas changer",
+        "Stand {} no debe cambiar",
+        "Stand {} não mude",
+        "Stand {} deve restare",
+        "Stand {} nooit wijzigen",
+        "Stand {} nigdy się zmienia",
+        "Stand {} никогда меняется",
+        "Stand {} 请勿更改",
+        "Stand {} 決して変える",
+        "Stand {} 절대 변경",
+    ] {
+        assert_eq!(learned(template), [""; 0], "{template}");
+    }
+}
+
+#[test]
 fn a_learned_value_goes_when_it_has_stayed_for_a_week() {
     let mut learner = Learner::new();
     let line = |value: &str| manual(&format!("Build: {value}"));
