@@ -57,6 +57,19 @@ pub(crate) enum Job {
     Hold { streams: usize, body_bytes: usize },
 }
 
+impl Job {
+    /// The same with one stream, where it holds many.
+    pub(crate) fn of_one_stream(self) -> Self {
+        match self {
+            Self::Hold { body_bytes, .. } => Self::Hold {
+                streams: 1,
+                body_bytes,
+            },
+            other => other,
+        }
+    }
+}
+
 /// What came of a [`Job`]; of several, after [`Outcome::add`].
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Outcome {

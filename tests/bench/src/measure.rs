@@ -193,7 +193,8 @@ impl Bench {
         Ok(())
     }
 
-    /// Memory is read of processes that have done nothing else.
+    /// Memory is read of processes that have done nothing else, then behind one stream: what the first
+    /// call of all needs is no stream's own.
     fn memory(&self, cell: &Cell, results: &mut Results) -> anyhow::Result<()> {
         for repetition in 0..self.effort.repetitions {
             self.say(cell, repetition)?;
@@ -201,18 +202,23 @@ impl Bench {
                 let mut contender = self.ground.start(way)?;
                 std::thread::sleep(SETTLE);
                 let idle = contender.resident_kib()?;
+                contender.perform(cell.job.of_one_stream())?;
+                std::thread::sleep(SETTLE);
+                let used = contender.resident_kib()?;
                 contender.prepare(cell.job)?;
                 std::thread::sleep(SETTLE);
                 let held = contender.resident_kib()?;
                 let outcome = contender.go()?;
                 contender.end()?;
-                let per_stream = held.saturating_sub(idle) as f64 / HELD_STREAMS as f64;
+                let per_stream = held.saturating_sub(used) as f64 / HELD_STREAMS as f64;
+                let first_call = used.saturating_sub(idle) as f64 / 1024.0;
                 results
                     .entry((cell.name, way))
                     .or_default()
                     .push(Repetition {
                         figures: vec![
                             cells::shown("idle", "MiB", Some(idle as f64 / 1024.0)),
+                            cells::shown("first call", "MiB", Some(first_call)),
                             cells::shown("per stream", "KiB", Some(per_stream)),
                         ],
                         failed: outcome.failed,
