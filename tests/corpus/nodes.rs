@@ -56,23 +56,8 @@ impl Shared {
             tokio::time::sleep(PAUSE).await;
         }
     }
-
-    /// Until what was told is written, which happens behind the calls: it grows no more.
-    pub(crate) async fn written(&self) {
-        let (mut before, mut since) = (0, Instant::now());
-        while since.elapsed() < QUIET {
-            let now = self.server.number(WRITTEN).await;
-            if now != before {
-                (before, since) = (now, Instant::now());
-            }
-            tokio::time::sleep(PAUSE).await;
-        }
-    }
 }
 
 const CONNECTED: &str = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'weir'
     AND state = 'idle' AND query LIKE '%FROM weir.conversation WHERE key%'";
-const WRITTEN: &str =
-    "SELECT coalesce(sum(version), 0)::bigint FROM weir.conversation WHERE length(key) = 16";
 const PAUSE: Duration = Duration::from_millis(20);
-const QUIET: Duration = Duration::from_millis(500);

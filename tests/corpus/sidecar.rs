@@ -65,9 +65,12 @@ impl Weir {
         weir
     }
 
-    /// Has the other sidecar serve what comes next.
-    pub(crate) fn change_places(&mut self) {
+    /// Has the other sidecar serve what comes next, once it can know what was told here.
+    pub(crate) async fn change_places(&mut self) {
         self.clients.clear();
+        if let Node::Here(world) = &self.node {
+            world.told().await;
+        }
         std::mem::swap(&mut self.node, &mut self.other);
     }
 

@@ -174,8 +174,7 @@ async fn what_a_provider_saw_stays_as_it_was_when_all_conversations_move_between
     // Each node knows of its own calls only, as above.
     disturbed(weir, 50, Replay::begin, async |weir, turn| {
         if turn > 0 {
-            shared.written().await;
-            weir.change_places();
+            weir.change_places().await;
         }
     })
     .await;

@@ -6,6 +6,7 @@ use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -223,6 +224,19 @@ impl World {
         assert!(found.is_err(), "expected no record, found {found:?}");
     }
 
+    /// Waits until other nodes can read all that was told in conversations here.
+    ///
+    /// # Panics
+    /// Where that takes too long.
+    pub async fn told(&self) {
+        soon("all to be told to other nodes", async {
+            while !self.sidecar.has_told() {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        })
+        .await;
+    }
+
     /// The rows of the ledger's database, once all that was recorded is in it.
     ///
     /// # Panics
@@ -334,3 +348,6 @@ impl World {
         handshake(tunnel, host, &[b"http/1.1"], ca_pem).await
     }
 }
+
+/// Between two looks at what tells of no change by itself.
+const LOOK_EVERY: Duration = Duration::from_millis(5);

@@ -17,7 +17,7 @@ use weir_tests::{Api, Client, World, request};
 
 const KEY: HashKey = HashKey::new([9; 16]);
 
-fn config(mode: CacheMode, rules: &str) -> Config {
+pub(crate) fn config(mode: CacheMode, rules: &str) -> Config {
     Config {
         cache: Cache {
             mode,

@@ -128,6 +128,11 @@ impl Analyst {
         !waited.timed_out()
     }
 
+    /// Whether somebody waits until all is done.
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.shared.lock().awaited > 0
+    }
+
     /// Has nothing done until what is returned is dropped.
     pub(crate) fn hold(&self) -> Held {
         let mut queue = self.shared.lock();

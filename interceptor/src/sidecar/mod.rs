@@ -424,6 +424,16 @@ impl Sidecar {
         self.context.behind.hold()
     }
 
+    /// Whether other nodes can read all that was told in conversations here: for tests.
+    pub fn has_told(&self) -> bool {
+        self.context.rewriter.has_told()
+    }
+
+    /// Whether somebody waits until all calls are explained: for tests.
+    pub fn awaits_analyst(&self) -> bool {
+        self.context.analyst.is_awaited()
+    }
+
     /// Has no call explained until what is returned is dropped: for tests.
     pub fn hold_analyst(&self) -> impl Drop + use<> {
         self.context.analyst.hold()

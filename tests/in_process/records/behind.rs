@@ -3,6 +3,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use http::{StatusCode, Version};
@@ -123,18 +124,18 @@ async fn what_is_being_found_out_when_weir_ends_is_found_out_first() {
         answered(&mut client, &at("noon", tools, 2 * turn + 1)).await;
     }
     drop(client);
-    let (ended, has_ended) = tokio::sync::oneshot::channel();
+    let has_ended = AtomicBool::new(false);
     let end = async {
         world.sidecar.drain(PATIENCE).await;
-        let reason = last_row(world.state()).cache_reason;
-        // The other side may have stopped to wait for it.
-        let _is_heard = ended.send(());
-        reason
+        has_ended.store(true, Ordering::Release);
+        last_row(world.state()).cache_reason
     };
-    // An end that did not wait would come well within this; one that waits never does.
+    // Only once the end waits for it, all is found out.
     let release = async {
-        let early = tokio::time::timeout(Duration::from_millis(300), has_ended).await;
-        assert!(early.is_err(), "weir ended before all was found out");
+        while !world.sidecar.awaits_analyst() {
+            assert!(!has_ended.load(Ordering::Acquire), "weir does not wait");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
         drop(held);
     };
     let (reason, ()) = tokio::join!(end, release);

@@ -8,20 +8,11 @@ use bytes::Bytes;
 use http::{StatusCode, Version};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use weir::process::config::{Cache, CacheMode, Config};
+use weir::process::config::CacheMode;
 use weir_simulator::{Options, Simulator};
 use weir_tests::{Api, Client, World};
 
-fn config(mode: CacheMode, rules: &str) -> Config {
-    Config {
-        cache: Cache {
-            mode,
-            rules: rules.to_owned(),
-            ..Cache::default()
-        },
-        ..Config::default()
-    }
-}
+use crate::rewrite::config;
 
 /// An agent with a date in its system prompt.
 struct Agent {

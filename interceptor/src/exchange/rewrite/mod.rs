@@ -124,6 +124,11 @@ impl Rewriter {
         }
     }
 
+    /// Whether other nodes can read all that was told here.
+    pub(crate) fn has_told(&self) -> bool {
+        self.nodes.as_ref().is_none_or(Nodes::has_told)
+    }
+
     /// For `weir status`: what was switched for workloads, by what it saves.
     pub(crate) fn status(&self, now_s: i64) -> Vec<serde_json::Value> {
         self.effects.status(now_s)

@@ -8,6 +8,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -33,6 +34,8 @@ pub(super) struct Nodes {
     seen: Mutex<Seen>,
     /// Who writes what was told here; none, after the end of it.
     writer: Mutex<Option<Writing>>,
+    /// How often something was told here that is not written yet.
+    unwritten: Arc<AtomicUsize>,
     /// How often a conversation did not fit what waits to be written.
     untold: IntCounter,
 }
@@ -115,7 +118,9 @@ impl Nodes {
         untold: IntCounter,
     ) -> Self {
         let (changed, waiting) = mpsc::channel(CHANGED_MAX);
+        let unwritten = Arc::<AtomicUsize>::default();
         let writer = Writer {
+            unwritten: Arc::clone(&unwritten),
             table: Arc::clone(&table),
             store,
             turns: Arc::clone(&turns),
@@ -130,6 +135,7 @@ impl Nodes {
             turns,
             seen: Mutex::default(),
             writer: Mutex::new(Some(Writing { changed, task })),
+            unwritten,
             untold,
         }
     }
@@ -153,12 +159,20 @@ impl Nodes {
     /// Has a conversation written that changed. What does not fit is written when it changes again.
     pub(super) fn tell(&self, at: Fingerprint) {
         let writer = self.writer();
-        if let Some(writing) = writer.as_ref()
-            && let Err(error) = writing.changed.try_send(at)
-        {
+        let Some(writing) = writer.as_ref() else {
+            return;
+        };
+        self.unwritten.fetch_add(1, Ordering::AcqRel);
+        if let Err(error) = writing.changed.try_send(at) {
+            self.unwritten.fetch_sub(1, Ordering::AcqRel);
             self.untold.inc();
             tracing::debug!(%error, "a conversation is not told to other nodes now");
         }
+    }
+
+    /// Whether all is written that was told here.
+    pub(super) fn has_told(&self) -> bool {
+        self.unwritten.load(Ordering::Acquire) == 0
     }
 
     /// Takes in what others know of a conversation, where they may know more. None, if not.
@@ -260,6 +274,7 @@ fn take_in(
 
 /// Writes what changed.
 struct Writer {
+    unwritten: Arc<AtomicUsize>,
     table: Arc<Conversations>,
     store: Arc<Store>,
     turns: Arc<Turns>,
@@ -280,6 +295,7 @@ impl Writer {
         }
         let mut pending = HashSet::new();
         let mut told = Vec::new();
+        let mut unwritten = 0_usize;
         loop {
             let receiving = changed.recv_many(&mut told, CHANGED_MAX);
             let is_open = if pending.is_empty() {
@@ -288,8 +304,13 @@ impl Writer {
                 let received = tokio::time::timeout(RETRY_AFTER, receiving).await;
                 received.map_or(true, |count| count > 0)
             };
+            unwritten = unwritten.saturating_add(told.len());
             hold(&mut pending, &mut told, &self.untold);
             pending = self.write(pending).await;
+            if pending.is_empty() {
+                let written = std::mem::take(&mut unwritten);
+                self.unwritten.fetch_sub(written, Ordering::AcqRel);
+            }
             if !is_open {
                 return;
             }

@@ -74,6 +74,7 @@ async fn what_does_not_fit_the_queue_is_counted() {
         nodes.tell(at as Fingerprint);
     }
     assert_eq!(untold.get(), 0);
+    assert!(!nodes.has_told());
     nodes.tell(Fingerprint::MAX);
     assert_eq!(untold.get(), 1);
 }
