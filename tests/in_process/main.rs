@@ -1,4 +1,4 @@
-//! Tier 2: a whole sidecar in this process, between clients and servers of the test. Needs nothing.
+//! The in-process tier: a whole sidecar in this process, between clients and servers of the test.
 
 #[cfg(test)]
 mod replay;
@@ -35,6 +35,8 @@ mod streams;
 mod evasion;
 #[cfg(test)]
 mod rewrite;
+#[cfg(test)]
+mod routing;
 #[cfg(test)]
 mod thinking;
 #[cfg(test)]
