@@ -67,17 +67,7 @@ async fn a_response_that_outgrows_its_cap_ends_in_the_apis_own_events() {
         let pointers = ["/response/error", "/response/status_details/error"];
         let error = pointers.iter().find_map(|pointer| ended.pointer(pointer));
         assert_eq!(error.unwrap()["code"], "insufficient_quota", "{ended}");
-        let error = socket.message().await;
-        assert_eq!(error["type"], "error", "{error}");
-        let message = error["error"]["message"].as_str().unwrap();
-        assert!(message.starts_with("Weir ended this answer: "), "{message}");
-        let (goodbye, _) = socket.application.rest().await;
-        assert_eq!(
-            (goodbye[0], &goodbye[2..4]),
-            (0x88, &1008_u16.to_be_bytes()[..])
-        );
-        // The provider generates no more.
-        assert_eq!(socket.provider.rest().await.0, b"");
+        socket.is_cut_off().await;
         let record = world.record().await;
         let cap = "pocket money".to_owned();
         assert_eq!(record.outcome, Outcome::CutOff { cap });
@@ -105,15 +95,7 @@ async fn a_response_that_nobody_asked_for_ends_too_where_its_cap_is_spent() {
     let ended = socket.message().await;
     assert_eq!(ended["type"], "response.done", "{ended}");
     assert_eq!(ended["response"]["id"], "resp_1", "{ended}");
-    let error = socket.message().await;
-    let message = error["error"]["message"].as_str().unwrap();
-    assert!(message.starts_with("Weir ended this answer: "), "{message}");
-    let (goodbye, _) = socket.application.rest().await;
-    assert_eq!(
-        (goodbye[0], &goodbye[2..4]),
-        (0x88, &1008_u16.to_be_bytes()[..])
-    );
-    assert_eq!(socket.provider.rest().await.0, b"");
+    socket.is_cut_off().await;
     let record = world.record().await;
     let cap = "pocket money".to_owned();
     assert_eq!(record.outcome, Outcome::CutOff { cap });

@@ -116,6 +116,26 @@ impl Socket {
         };
         serde_json::from_slice(&self.application.exactly(length).await).unwrap()
     }
+
+    /// The application is told that its answer was ended, and both sides are closed.
+    async fn is_cut_off(&mut self) {
+        let error = self.message().await;
+        assert_eq!(error["type"], "error", "{error}");
+        let message = error["error"]["message"].as_str().unwrap();
+        assert!(message.starts_with("Weir ended this answer: "), "{message}");
+        self.is_closed().await;
+    }
+
+    /// Both sides are closed, towards the application with 1008, for a violated policy (RFC 6455, 7.4.1).
+    async fn is_closed(&mut self) {
+        let (goodbye, _) = self.application.rest().await;
+        assert_eq!(
+            (goodbye[0], &goodbye[2..4]),
+            (0x88, &1008_u16.to_be_bytes()[..])
+        );
+        // The provider generates no more.
+        assert_eq!(self.provider.rest().await.0, b"");
+    }
 }
 
 /// The record of the socket itself comes first.
@@ -331,13 +351,7 @@ async fn after_a_refusal_only_a_socket_whose_messages_stand_alone_goes_on() {
         .send(&Compressed::new().frame(&create().to_string(), MASK))
         .await;
     assert_eq!(socket.message().await["status"], 402);
-    let (goodbye, _) = socket.application.rest().await;
-    // RFC 6455, section 7.4.1: a close frame with 1008 for a violated policy.
-    assert_eq!(
-        (goodbye[0], &goodbye[2..4]),
-        (0x88, &1008_u16.to_be_bytes()[..])
-    );
-    assert_eq!(socket.provider.rest().await.0, b"");
+    socket.is_closed().await;
 }
 
 #[tokio::test]
