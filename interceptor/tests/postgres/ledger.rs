@@ -192,10 +192,13 @@ async fn a_frozen_server_stops_nobody_and_misses_nothing() {
         ledger.bypass(bypass());
     }
     let took = began.elapsed();
-    assert!(took < Duration::from_secs(2), "{took:?} for 1000 calls");
+    // One that waited for the server would take seconds alone.
+    assert!(took < Duration::from_secs(10), "{took:?} for 1000 calls");
     // A batch is tried, and given up; the server may yet do it when it goes on.
-    tokio::time::sleep(Duration::from_secs(4)).await;
-    assert!(ledger.health().error.is_some(), "{:?}", ledger.health());
+    while ledger.health().error.is_none() {
+        assert!(began.elapsed() < WAIT, "{:?}", ledger.health());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     assert!(ledger.health().journal_bytes > 0);
     server.thaw();
     flush(ledger).await;
