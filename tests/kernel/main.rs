@@ -1,4 +1,4 @@
-//! Tier 3: the eBPF programs in the running kernel, and real programs under `weir run`. Needs root and the packages that
+//! The kernel tier: the eBPF programs in the running kernel, and real programs under `weir run`. Needs root and the packages that
 //! the README lists; fails, and does not skip, without them.
 
 #[cfg(test)]
