@@ -142,12 +142,16 @@ pub(super) struct Unexplained {
 impl Entry {
     /// Keeps the body as it came and as it is sent, both without an encoding, until they are handed over.
     pub(super) fn keep_for_sketch(&mut self, came: Bytes, sent: Bytes) {
-        let is_wanted = self.rules.config.cache.mode != CacheMode::Off;
-        let call = self.call.as_ref();
-        let is_whole = call.is_some_and(|call| !call.previous_response);
-        if is_wanted && is_whole {
+        if self.is_explained() {
             self.to_sketch = Some(Bodies { came, sent });
         }
+    }
+
+    /// Whether its prompt is to be looked at, and is all there.
+    pub(super) fn is_explained(&self) -> bool {
+        let call = self.call.as_ref();
+        let is_whole = call.is_some_and(|call| !call.previous_response);
+        is_whole && self.rules.config.cache.mode != CacheMode::Off
     }
 
     /// Hands over to the analyst what is left to find out about the prompt, and lets go of the bodies.

@@ -420,6 +420,7 @@ impl Caps {
             }
             accounts.advance(now_ms);
             let key = accounts.key(subject);
+            accounts.count_if_shared(&key);
             let amount = accounts.cap.amount(amounts);
             if let Some(exceeded) = accounts.exceeded(&key, amount) {
                 match (accounts.cap.on_exceed, downgraded) {

@@ -208,6 +208,9 @@ impl Heads {
 
     /// Remembers a head.
     pub fn keep(&mut self, name: Fingerprint, head: Arc<Head>) {
+        if head.bytes() > HEADS_BYTES_MAX {
+            return;
+        }
         let bytes = self.bytes.saturating_add(head.bytes());
         if bytes > HEADS_BYTES_MAX && !self.now.is_empty() {
             self.before = std::mem::take(&mut self.now);

@@ -16,6 +16,11 @@ pub enum RulesError {
     /// Not TOML of the expected shape.
     #[error("expected rules as in rules.toml, found: {0}")]
     Format(#[from] toml::de::Error),
+    /// Words that guard values, which only the built-in rules have.
+    #[error(
+        "expected [[rule]] alone, found [[guard]]: what guards values is built in; take it out"
+    )]
+    Guard,
     /// A name that can't stand in a prompt.
     #[error(
         "expected a name of 1 to {NAME_BYTES_MAX} small letters, digits and hyphens, found {name:?}"
@@ -127,6 +132,9 @@ pub(super) fn parse(base: &str, more: &str) -> Result<Rules, RulesError> {
     let examples: Vec<Examples> = added.rule.iter().map(Examples::of).collect();
     rules.extend(raw.rule);
     let built_in = rules.len();
+    if !added.guard.is_empty() {
+        return Err(RulesError::Guard);
+    }
     for rule in added.rule {
         if rule.pattern.is_some() {
             rules.push(rule);

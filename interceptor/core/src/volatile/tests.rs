@@ -276,6 +276,7 @@ fn a_wrong_rule_is_named_with_what_is_wrong() {
             "built-in",
         ),
         ("[[rule]]\nnom = \"x\"", "unknown field"),
+        ("[[guard]]\nlanguage = \"x\"\nleft = []", "[[rule]] alone"),
         (
             "[[rule]]\nname = \"x\"\nhints = [\"abc\"]\npattern = 'abc (?<value>.)'\nleft = [\"abc d\"]",
             "example",

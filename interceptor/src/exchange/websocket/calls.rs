@@ -136,7 +136,7 @@ impl Calls {
         }
         entry.sending();
         // What is asked for in Realtime builds on what was said before it in its socket.
-        if self.api == Api::Responses && !create.call.previous_response {
+        if self.api == Api::Responses && entry.is_explained() {
             let message = Bytes::copy_from_slice(message);
             entry.keep_for_sketch(message.clone(), message);
             entry.hand_over();

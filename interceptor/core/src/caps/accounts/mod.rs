@@ -123,10 +123,16 @@ impl Accounts {
     pub(super) fn key(&mut self, subject: &Subject<'_>) -> String {
         let key = account_key(&self.cap.per, subject);
         if !self.by_key.contains_key(key.as_str()) && self.is_full() {
-            self.shared_calls = self.shared_calls.saturating_add(1);
             return SHARED_KEY.to_owned();
         }
         key
+    }
+
+    /// Counts a call that is asked about where its account is not its own.
+    pub(super) fn count_if_shared(&mut self, key: &str) {
+        if key == SHARED_KEY {
+            self.shared_calls = self.shared_calls.saturating_add(1);
+        }
     }
 
     /// Why a call of some amount does not fit, if it does not.

@@ -233,6 +233,8 @@ fn beyond_the_most_accounts_all_others_share_one() {
         (exceeded.scope.as_str(), exceeded.spent),
         ("all others", Quantity::Money(cents(10)))
     );
+    // A look at the account counts no call.
+    caps.accounts_of(NOON, &subject(&caller("late 11")), amounts(1, 10));
     assert_eq!(caps.take_shared_calls(), 11);
     spend_at(&mut caps, NOON, "user 7", 9);
 
