@@ -4,7 +4,8 @@
 //! most. The system's allocator makes them of memory that was used before, so that all of it stays
 //! resident. Here nothing else uses their pages, and what is never written takes no memory: some
 //! 16 KiB of each open stream. The trade-off: a buffer takes a lock, and a system call where none is
-//! kept; what is written into one stays resident as long as that is kept, 1 MiB at most.
+//! kept; what is written into one stays resident as long as that is kept, 1 MiB at most. Where the system
+//! makes huge pages of whatever it finds (`transparent_hugepage` is `always`), it may fill them in time.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::num::NonZeroUsize;

@@ -293,33 +293,40 @@ impl Observed {
         decoder.sink()?.reader.take()
     }
 
+    /// Whether the call is settled behind its answer: where it is known when the last bytes have gone
+    /// out, which it is not over HTTP/2, and that takes microseconds. What tells of other calls may
+    /// take the database, and is in no journal before.
+    fn settles_behind(&self) -> bool {
+        matches!(self.entry.endpoint, Endpoint::Call(_))
+            && self.entry.session.upstream.protocol() != Protocol::Http2
+    }
+
     /// Whether what is last of the answer may be passed on before it is read.
     fn may_read_behind(&self) -> bool {
-        self.filter.is_none() && self.entry.growth.is_none()
+        self.filter.is_none() && self.entry.growth.is_none() && self.settles_behind()
     }
 
-    /// Ends a whole answer: what it used is read, and its record written, when it has gone out.
-    fn complete(&mut self, data: Bytes) {
+    /// Ends a whole answer, of which `unread` is still to be read: settles the call, or has it settled
+    /// when the answer has gone out.
+    fn complete(&mut self, unread: Bytes) {
         self.ended = true;
-        self.unread = data;
-        self.is_complete = true;
+        if self.settles_behind() {
+            self.unread = unread;
+            self.is_complete = true;
+        } else {
+            self.end(End::Complete);
+        }
     }
 
-    /// Settles the call and has its record written: behind the last bytes, where it is known when they
-    /// have gone out.
+    /// The last bytes are on their way, or never will be.
     fn leave(mut self: Box<Self>) {
         if !self.ended {
             // The application went away, or had read all that it wanted.
             self.end(End::ClientGone);
+        } else if self.is_complete {
+            let context = Arc::clone(&self.entry.context);
+            context.behind.push(self);
         }
-        if !self.is_complete {
-            return;
-        }
-        if self.entry.session.upstream.protocol() == Protocol::Http2 {
-            return self.settle();
-        }
-        let context = Arc::clone(&self.entry.context);
-        context.behind.push(self);
     }
 
     /// Settles the call of an answer that went out whole, and writes its record.

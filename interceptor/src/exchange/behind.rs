@@ -7,7 +7,10 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError, RwLock};
+use std::sync::{Mutex, PoisonError, RwLock, TryLockError};
+
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::task::block_in_place;
 
 use super::answer::Observed;
 
@@ -55,7 +58,15 @@ impl Behind {
     /// Settles what waits, and waits for what others are settling.
     pub(crate) fn finish(&self) {
         self.settle();
-        drop(self.settling.write());
+        let Err(TryLockError::WouldBlock) = self.settling.try_write() else {
+            return;
+        };
+        // Mostly for microseconds; where a database is to be asked, the runtime's other tasks go on.
+        let runtime = Handle::try_current().map(|runtime| runtime.runtime_flavor());
+        match runtime {
+            Ok(RuntimeFlavor::MultiThread) => block_in_place(|| drop(self.settling.write())),
+            _ => drop(self.settling.write()),
+        }
     }
 
     /// Has nothing settled until what is returned is dropped.

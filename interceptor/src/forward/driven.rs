@@ -15,8 +15,8 @@ type Connection = Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>;
 
 /// A connection, and what wakes it.
 pub(super) struct Driven {
-    connection: Connection,
-    is_closed: bool,
+    /// None, once it is over: what was queued in it then comes back to its sender.
+    connection: Option<Connection>,
     bell: Arc<Bell>,
     /// Of `bell`.
     waker: Waker,
@@ -26,8 +26,7 @@ impl Driven {
     pub(super) fn new(connection: Connection) -> Self {
         let bell = Bell::new();
         Self {
-            connection,
-            is_closed: false,
+            connection: Some(connection),
             waker: Waker::from(Arc::clone(&bell)),
             bell,
         }
@@ -38,7 +37,7 @@ impl Driven {
         self.bell.is_of(Waker::noop());
         self.bell.hush();
         self.drive();
-        !self.is_closed
+        self.connection.is_some()
     }
 
     /// Polls what only the connection makes ready, and drives that wherever it was woken. What is
@@ -65,14 +64,16 @@ impl Driven {
 
     /// The connection, unless it is over: then it must not be polled any more.
     pub(super) fn open(self) -> Option<Connection> {
-        (!self.is_closed).then_some(self.connection)
+        self.connection
     }
 
     /// Errors of the connection reach the request or the body that waits on it.
     fn drive(&mut self) {
-        if !self.is_closed {
+        if let Some(connection) = &mut self.connection {
             let mut woken = Context::from_waker(&self.waker);
-            self.is_closed = self.connection.as_mut().poll(&mut woken).is_ready();
+            if connection.as_mut().poll(&mut woken).is_ready() {
+                self.connection = None;
+            }
         }
     }
 }
@@ -115,6 +116,19 @@ mod tests {
         fn wake(self: Arc<Self>) {
             self.0.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    #[test]
+    fn what_is_queued_in_a_connection_that_ends_comes_back_to_its_sender() {
+        let (queued, answer) = tokio::sync::oneshot::channel::<u8>();
+        let mut driven = Driven::new(Box::pin(async move {
+            let _queued = queued;
+            std::future::ready(Ok(())).await
+        }));
+        let mut answer = std::pin::pin!(answer);
+        let cx = Context::from_waker(Waker::noop());
+        let polled = driven.poll(&cx, |cx| answer.as_mut().poll(cx));
+        assert!(matches!(polled, Poll::Ready(Err(_))), "{polled:?}");
     }
 
     #[test]

@@ -66,7 +66,9 @@ impl Http1 {
         request: Outgoing,
         way_back: WayBack,
     ) -> Result<Response<UpstreamBody>, TrySendError> {
-        let mut answer = Box::pin(self.sender.try_send_request(request));
+        // Polled without a waker, it must not be put off by a budget that the task has used up.
+        let answer = tokio::task::unconstrained(self.sender.try_send_request(request));
+        let mut answer = Box::pin(answer);
         let connection = &mut self.connection;
         let response =
             std::future::poll_fn(|cx| connection.poll(cx, |cx| answer.as_mut().poll(cx))).await?;

@@ -29,7 +29,7 @@ impl Journaled {
 }
 
 impl Ledger {
-    /// Writes the record of an exchange; call it before the answer's last bytes are handed over.
+    /// Writes the record of an exchange.
     ///
     /// One `write(2)`; never fails, see `health`.
     pub fn record(&self, record: Record) {

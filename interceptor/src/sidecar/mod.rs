@@ -451,8 +451,8 @@ impl Sidecar {
         self.context.rewriter.close(timeout.min(CLOSE_WAIT)).await;
         let context = Arc::clone(&self.context);
         let settled = tokio::task::spawn_blocking(move || {
-            context.pending.give_up_all(&context);
             context.behind.finish();
+            context.pending.give_up_all(&context);
             let is_explained = context.analyst.finish(timeout);
             context.keep_learned();
             context.ledger.flush(timeout) && is_explained
