@@ -171,8 +171,14 @@ impl Shared {
             let mut queue = self.lock();
             queue.bytes = queue.bytes.saturating_sub(bytes);
             queue.is_busy = false;
+            let is_behind = queue.waiting.len() > UNHURRIED_MAX;
             if queue.waiting.is_empty() {
                 self.done.notify_all();
+            }
+            drop(queue);
+            // A call that waits for this core is not to wait for all that waits here.
+            if !is_behind {
+                thread::yield_now();
             }
         }
     }
@@ -228,6 +234,8 @@ const CALLS_WAITING_MAX: usize = 4096;
 const ALL_WAITING_MAX: usize = 3 * CALLS_WAITING_MAX;
 /// Bytes of the bodies of the calls that wait; one call alone may have more.
 const BYTES_WAITING_MAX: usize = 64 << 20;
+/// Waiting work that is no sign of being behind: other threads come between.
+const UNHURRIED_MAX: usize = 64;
 /// How long work is collected before it is begun: a provider thinks for longer.
 const COLLECT_FOR: Duration = Duration::from_millis(2);
 /// How much the thread gives way to those that serve calls: a tenth of a contended core is left to it.
