@@ -54,7 +54,7 @@ pub(crate) struct Effort {
 }
 
 impl Effort {
-    /// About eight minutes.
+    /// About ten minutes.
     pub(crate) const FULL: Self = Self {
         repetitions: 3,
         turns: 6,
