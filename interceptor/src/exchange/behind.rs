@@ -9,10 +9,8 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock, TryLockError};
 
-use tokio::runtime::{Handle, RuntimeFlavor};
-use tokio::task::block_in_place;
-
 use super::answer::Observed;
+use crate::process::block;
 
 /// Answers that are still to be settled: at most one for each connection of an application.
 #[derive(Default)]
@@ -62,11 +60,7 @@ impl Behind {
             return;
         };
         // Mostly for microseconds; where a database is to be asked, the runtime's other tasks go on.
-        let runtime = Handle::try_current().map(|runtime| runtime.runtime_flavor());
-        match runtime {
-            Ok(RuntimeFlavor::MultiThread) => block_in_place(|| drop(self.settling.write())),
-            _ => drop(self.settling.write()),
-        }
+        block(|| drop(self.settling.write()));
     }
 
     /// Has nothing settled until what is returned is dropped.

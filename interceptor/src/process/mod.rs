@@ -10,6 +10,19 @@ pub mod logging;
 pub(crate) mod prices;
 pub mod state;
 
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::task::block_in_place;
+
+/// Does what may block the thread that calls this, while the runtime's other tasks go on, if it is one
+/// of a runtime that has other threads.
+pub(crate) fn block<T>(act: impl FnOnce() -> T) -> T {
+    let runtime = Handle::try_current().map(|runtime| runtime.runtime_flavor());
+    match runtime {
+        Ok(RuntimeFlavor::MultiThread) => block_in_place(act),
+        _ => act(),
+    }
+}
+
 /// Has the thread that calls this give way to others: its niceness rises by `niceness`. What it does
 /// is late then, at worst.
 pub(crate) fn give_way(niceness: i32) {

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use aws_lc_rs::digest;
 use rusqlite::{Connection, TransactionBehavior};
-use tokio::runtime::{Handle, RuntimeFlavor};
-use tokio::task::block_in_place;
+
+use crate::process::block;
 
 /// What was counted.
 pub(super) struct Counted {
@@ -50,11 +50,7 @@ impl Counted {
         if hashes.is_empty() {
             return Vec::new();
         }
-        let runtime = Handle::try_current().map(|runtime| runtime.runtime_flavor());
-        match runtime {
-            Ok(RuntimeFlavor::MultiThread) => block_in_place(|| self.add_now(hashes)),
-            _ => self.add_now(hashes),
-        }
+        block(|| self.add_now(hashes))
     }
 
     fn add_now(&self, hashes: &[u64]) -> Vec<bool> {
