@@ -34,6 +34,34 @@ fn the_packet_filter_redirects() {
     one_call_is_inspected(NODE_OPENAI, "redirect", Providers::Here);
 }
 
+/// As where an agent that was started with Weir starts another with it.
+#[test]
+fn of_one_weir_inside_another_each_call_counts_once() {
+    installed("nft", "nftables");
+    installation();
+    for (outer, inner) in [("ebpf", "ebpf"), ("redirect", "ebpf"), ("ebpf", "proxy")] {
+        let world = World::new(Setup {
+            config: "",
+            providers: Providers::Here,
+        });
+        let inside = PYTHON_ANTHROPIC.run(&world, &["--mode", inner], "one");
+        let command = [inside.get_program()].into_iter().chain(inside.get_args());
+        let mut outside = world.run(&["--mode", outer], command);
+        for (name, value) in inside.get_envs() {
+            if let Some(value) = value {
+                outside.env(name, value);
+            }
+        }
+        let output = world.output(outside);
+        success(&output);
+        world.books_agree();
+        assert_eq!(world.records().len(), 1, "{outer} around {inner}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(said.matches("weir: 1 LLM call, $").count(), 1, "{said}");
+        assert!(!said.contains("not inspected"), "{said}");
+    }
+}
+
 #[test]
 fn a_program_that_heeds_https_proxy_goes_through_it() {
     one_call_is_inspected(PYTHON_ANTHROPIC, "proxy", Providers::Nowhere4);

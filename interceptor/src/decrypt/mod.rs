@@ -122,6 +122,12 @@ fn judge(
         Listing::Ignored => return Err(BypassReason::Ignored),
         Listing::Unknown => return Err(BypassReason::NotProvider),
     };
+    // One `weir run` inside another: each call has one record.
+    if let Some(pid) = origin.application.identity.pid
+        && context.shares_its_ledger_with(pid)
+    {
+        return Err(BypassReason::InspectedByWeir);
+    }
     if offer == Offer::Unreadable {
         return Err(BypassReason::UnreadableProtocol);
     }
@@ -137,8 +143,8 @@ fn judge(
     Ok(provider)
 }
 
-/// What can't be inspected passes, or is refused where the configuration says so: only a host
-/// that is no provider's, or that is to be left alone, passes always.
+/// What can't be inspected passes, or is refused where the configuration says so: only what is no
+/// blind spot passes always.
 async fn pass_or_refuse(
     context: &Context,
     rules: &Rules,

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::SystemTime;
 
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
@@ -171,6 +172,30 @@ fn clean_up_after(path: &Path) -> Option<String> {
     ))
 }
 
+/// Whether process `pid` is alive and has its list in `directory`.
+#[must_use]
+pub(crate) fn is_of_live_process(directory: &Path, pid: u32) -> bool {
+    let Ok(entries) = std::fs::read_dir(directory) else {
+        return false;
+    };
+    let of_process = format!("{pid}-");
+    entries.flatten().any(|entry| {
+        let name = entry.file_name();
+        name.to_string_lossy().starts_with(&of_process) && is_locked_list(&entry.path())
+    })
+}
+
+fn is_locked_list(path: &Path) -> bool {
+    let is_list = path
+        .extension()
+        .is_some_and(|extension| extension == LIST_EXTENSION);
+    let Some(list) = is_list.then(|| File::open(path).ok()).flatten() else {
+        return false;
+    };
+    let locked = Flock::lock(list, FlockArg::LockSharedNonblock);
+    matches!(locked, Err((_, Errno::EWOULDBLOCK)))
+}
+
 fn undo(made: &[Leftover]) -> Vec<Failure> {
     let undone = made
         .iter()
@@ -295,6 +320,21 @@ mod tests {
         assert!(leftovers.undo().is_empty());
         assert!(!made.exists());
         assert_eq!(std::fs::read_dir(state.run()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_process_is_known_by_its_list_as_long_as_it_lives() {
+        let (_parent, state) = state();
+        let run = state.run();
+        assert!(!is_of_live_process(&run, std::process::id()));
+        let mut leftovers = Leftovers::start(&state).unwrap();
+        assert!(is_of_live_process(&run, std::process::id()));
+        assert!(!is_of_live_process(&run, std::process::id() / 10));
+        let leftover = Leftover::Socket(run.join("never"));
+        leftovers.will_make(leftover).unwrap();
+        let list = kill(leftovers, "");
+        assert!(list.exists());
+        assert!(!is_of_live_process(&run, std::process::id()));
     }
 
     #[test]

@@ -53,7 +53,12 @@ impl StateDirectory {
     /// Sockets and leftover lists of running processes.
     #[must_use]
     pub fn run(&self) -> PathBuf {
-        self.root.join("run")
+        Self::run_in(&self.root)
+    }
+
+    /// The same, by the path of a state directory.
+    pub(crate) fn run_in(root: &Path) -> PathBuf {
+        root.join("run")
     }
 
     /// Log files.

@@ -28,6 +28,7 @@ use crate::metrics::{Bound, Metrics};
 use crate::process;
 use crate::process::clock::Clock;
 use crate::process::config::{Config, Live};
+use crate::process::leftovers;
 use crate::process::limits;
 use crate::process::prices::PriceFiles;
 use crate::process::state::StateDirectory;
@@ -114,6 +115,11 @@ impl Context {
         if let Err(error) = self.rewriter.save(&self.state_dir) {
             tracing::warn!(%error, "expected to keep what rewriting brings");
         }
+    }
+
+    /// Whether process `pid` is another Weir with this state directory.
+    pub(crate) fn shares_its_ledger_with(&self, pid: u32) -> bool {
+        leftovers::is_of_live_process(&StateDirectory::run_in(&self.state_dir), pid)
     }
 
     pub(crate) fn prices(&self) -> Arc<PriceTable> {
