@@ -19,12 +19,13 @@ use weir_core::cache::{Parting, Replayed, Seen, Sketch};
 use weir_core::catalog::Provider;
 use weir_core::edit;
 use weir_core::prompt::{self, HashKey, Prompt};
+use weir_core::rewrite::Measured;
 use weir_core::volatile::{Rules, Span};
 
 use super::analyst::{Full, Work};
 use super::entry::Entry;
 use super::judged::Judged;
-use super::rewrite::{Asking, Considered, Measured, untouchable};
+use super::rewrite::{Asking, Considered, untouchable};
 use crate::ledger::Journaled;
 use crate::metrics::Bound;
 use crate::process::config::CacheMode;

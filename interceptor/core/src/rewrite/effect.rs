@@ -20,6 +20,7 @@ use crate::prompt::HashKey;
 use crate::volatile::{Rules, Span, Transform};
 
 use super::breakpoints::BREAKPOINT;
+use super::current::Current;
 use super::warm::LIFETIME_SECONDS;
 
 /// What is known of all workloads. Bounded: [`WORKLOADS_MAX`], [`VALUES_MAX`].
@@ -35,9 +36,6 @@ struct Workload {
     /// When it was called last, in seconds since the Unix epoch.
     seen_s: i64,
     values: Vec<Effect>,
-    /// How often what is done about one of its values was changed.
-    #[serde(default)]
-    epoch: u32,
 }
 
 /// A workload in words, for whoever is told about it.
@@ -59,9 +57,6 @@ struct Effect {
     /// The hash of the value that was seen last.
     last: u64,
     standing: Standing,
-    /// The epoch of the workload that this standing began.
-    #[serde(default)]
-    since: u32,
     /// Calls since it was judged last.
     calls: u32,
     /// What they saved; below zero, what they cost.
@@ -87,7 +82,7 @@ pub enum Standing {
     },
 }
 
-/// What is done about the values of a conversation that begins: those named nowhere are kept.
+/// What is done about the values of a conversation: those named nowhere are kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Standings {
     /// Values that are moved, if their rule says so.
@@ -102,6 +97,30 @@ impl Standings {
         Self {
             moved: spans.iter().map(|span| span.name.clone()).collect(),
             off: Vec::new(),
+        }
+    }
+
+    /// What is done about the values that a prompt has now.
+    pub(super) fn of(found: &[Current]) -> Self {
+        let mut standings = Self::default();
+        for now in found {
+            match now.transform {
+                Transform::Relocate => standings.moved.push(now.value.name.clone()),
+                Transform::Pin | Transform::Coarsen => {}
+                Transform::Strip | Transform::Keep => standings.off.push(now.value.name.clone()),
+            }
+        }
+        standings
+    }
+
+    /// Whether they do about a value what its standing says.
+    fn are_those_of(&self, effect: &Effect) -> bool {
+        let name = &effect.name;
+        match effect.standing {
+            Standing::Kept { .. } => !(self.moved.contains(name) || self.off.contains(name)),
+            Standing::Moved => self.moved.contains(name),
+            // Nothing is done, so that nothing comes of it.
+            Standing::Off { .. } => false,
         }
     }
 }
@@ -143,9 +162,19 @@ pub struct Shown {
     pub unmarked: bool,
     /// What is done otherwise from now on.
     pub switched: Vec<Switched>,
-    /// The epoch of the workload that the call was planned in: what it saves counts for the standings
-    /// of then, however late that is known.
-    pub epoch: u32,
+}
+
+/// A call, for when it is known what it cost.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Measured {
+    /// The name of the workload.
+    pub workload: u64,
+    /// The values in its prompt, and breakpoints, if some were added.
+    pub names: Vec<String>,
+    /// What its conversation does about them, as [`Plan::standings`](super::Plan::standings) tells it.
+    pub standings: Standings,
+    /// What it showed.
+    pub shown: Shown,
 }
 
 /// A value about which something else is done from now on.
@@ -249,7 +278,6 @@ impl Workloads {
             about: call.about.clone(),
             seen_s: i64::MIN,
             values: Vec::new(),
-            epoch: 0,
         };
         let workload = self.known.entry(call.workload).or_insert_with(new);
         let mut shown = Shown {
@@ -269,11 +297,11 @@ impl Workloads {
             if let Standing::Off { until_s } = effect.standing
                 && until_s <= call.now_s
             {
-                effect.switch(Standing::Kept { until_s: 0 }, &mut workload.epoch);
+                effect.switch(Standing::Kept { until_s: 0 });
                 shown.switched.push(effect.switched(&workload.about));
             }
             if begins && is_warm && effect.would_pay(value, call.now_s) {
-                effect.switch(Standing::Moved, &mut workload.epoch);
+                effect.switch(Standing::Moved);
                 shown.switched.push(effect.switched(&workload.about));
             }
             if effect.last != value.hash {
@@ -282,7 +310,6 @@ impl Workloads {
             }
         }
         workload.seen_s = call.now_s;
-        shown.epoch = workload.epoch;
         let marks = workload.effect(BREAKPOINT);
         shown.unmarked = marks.is_some_and(|it| matches!(it.standing, Standing::Off { .. }));
         let mut values = workload.values.iter();
@@ -290,33 +317,21 @@ impl Workloads {
         shown
     }
 
-    /// Adds what a call saved, or cost, to the values of its prompt, `names`: to those that had
-    /// changed as it has `shown`, if any had, since without the edit of each of them the prefix would
-    /// have been another; and to breakpoints, if they are among `names`. What has another standing by
-    /// now than the call was planned under learns nothing of it. Gives what is done otherwise from now on.
-    pub fn learn(
-        &mut self,
-        workload: u64,
-        names: &[String],
-        shown: &Shown,
-        saved: Money,
-        now_s: i64,
-    ) -> Vec<Switched> {
-        let Some(Workload {
-            about,
-            values,
-            epoch,
-            ..
-        }) = self.known.get_mut(&workload)
-        else {
+    /// Adds what a call saved, or cost, to the values of its prompt: to those that had changed, if any
+    /// had, since without the edit of each of them the prefix would have been another; and to
+    /// breakpoints, if there are some. A value about which the call's conversation does something else
+    /// than its standing says, since it began under another, learns nothing of it. Gives what is done
+    /// otherwise from now on.
+    pub fn learn(&mut self, call: &Measured, saved: Money, now_s: i64) -> Vec<Switched> {
+        let Some(Workload { about, values, .. }) = self.known.get_mut(&call.workload) else {
             return Vec::new();
         };
-        let changed = &shown.changed;
+        let changed = &call.shown.changed;
         let mut switched = Vec::new();
         let until_s = now_s.saturating_add(RECONSIDERED_SECONDS);
         for effect in values {
-            let is_off = matches!(effect.standing, Standing::Off { .. });
-            if is_off || effect.since > shown.epoch || !names.contains(&effect.name) {
+            let is_done = call.standings.are_those_of(effect);
+            if !(is_done && call.names.contains(&effect.name)) {
                 continue;
             }
             effect.calls = effect.calls.saturating_add(1);
@@ -337,7 +352,7 @@ impl Workloads {
             let saved = effect.saved;
             match next {
                 Some(next) => {
-                    effect.switch(next, epoch);
+                    effect.switch(next);
                     switched.push(Switched {
                         saved,
                         ..effect.switched(about)
@@ -414,7 +429,6 @@ impl Effect {
             name: value.name.clone(),
             last: value.hash,
             standing: Standing::Kept { until_s: 0 },
-            since: 0,
             calls: 0,
             saved: Money::ZERO,
         }
@@ -430,10 +444,7 @@ impl Effect {
         may_move && value.is_movable && value.hash != self.last
     }
 
-    /// Begins a standing, and with it an epoch.
-    const fn switch(&mut self, standing: Standing, epoch: &mut u32) {
-        *epoch = epoch.saturating_add(1);
-        self.since = *epoch;
+    const fn switch(&mut self, standing: Standing) {
         self.standing = standing;
         self.count_anew();
     }

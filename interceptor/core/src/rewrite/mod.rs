@@ -40,8 +40,8 @@ use crate::volatile::{Rules, Span};
 pub use again::{Form, may_be_bound, refuses_history};
 pub use breakpoints::{BREAKPOINT, Markable, breakpoints, routing};
 pub use effect::{
-    About, Called, JUDGED_CALLS, RECONSIDERED_SECONDS, Shown, Standing, Standings, Switched,
-    VALUES_MAX, Valued, WORKLOADS_MAX, Workloads, values,
+    About, Called, JUDGED_CALLS, Measured, RECONSIDERED_SECONDS, Shown, Standing, Standings,
+    Switched, VALUES_MAX, Valued, WORKLOADS_MAX, Workloads, values,
 };
 pub use head::{HEADS_BYTES_MAX, Head, Heads};
 pub use memory::{NODES_MAX, RulesId, TREE_BYTES_MAX, Tree, Value};
@@ -118,6 +118,9 @@ pub struct Plan {
     pub spans: Vec<Span>,
     /// The rules that found them.
     pub rules: Option<Arc<Rules>>,
+    /// What the conversation does about them. All are moved where its start was not seen: only by having
+    /// moved them can edits have hurt it.
+    pub standings: Standings,
     /// Whether the edits are to be made. Where not, they are what would have been done.
     pub applied: bool,
     /// Whether the conversation began edited or only watched; none, if its start was not seen.

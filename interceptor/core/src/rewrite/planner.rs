@@ -252,6 +252,7 @@ impl<'a> Planner<'a> {
         let Some(chosen) = choose(self.request, known, rank, current, rule_set) else {
             self.plan.withheld = Some(Withheld::NotFromStart);
             self.find(&current.rules, &[]);
+            self.plan.standings = Standings::all_moved(&self.plan.spans);
             return;
         };
         let Some((node, found)) = self.go_by(chosen.start, chosen.rules, chosen.found) else {
@@ -388,6 +389,7 @@ impl<'a> Planner<'a> {
 
     /// Replaces the values in the prefix; `kept` is what those that stay there were first.
     fn replace(&mut self, found: &[Current], kept: &[Value]) {
+        self.plan.standings = Standings::of(found);
         for now in found {
             let mut range = Some(now.span.range.clone());
             let replacement = match now.transform {

@@ -117,9 +117,24 @@ impl Workload {
         (self.known.standings(&called), self.known.note(&called))
     }
 
+    /// A call is over whose conversation does about the values `names` what their standing says.
     fn learns(&mut self, shown: &Shown, names: &[String], saved: i64) -> Vec<Standing> {
+        let standings = if shown.moves {
+            Standings {
+                moved: names.to_vec(),
+                off: Vec::new(),
+            }
+        } else {
+            Standings::default()
+        };
+        let call = Measured {
+            workload: 1,
+            names: names.to_vec(),
+            standings,
+            shown: shown.clone(),
+        };
         let saved = crate::money::Money::from_nanos(saved);
-        let switched = self.known.learn(1, names, shown, saved, self.now_s);
+        let switched = self.known.learn(&call, saved, self.now_s);
         switched.into_iter().map(|one| one.standing).collect()
     }
 

@@ -7,11 +7,11 @@ use weir_core::call::Call;
 use weir_core::catalog::Provider;
 use weir_core::edit::Edit;
 use weir_core::prompt::Prompt;
-use weir_core::rewrite::{self, About, Plan, Withheld};
+use weir_core::rewrite::{self, About, Measured, Plan, Withheld};
 
 use super::super::credential::Kind;
 use super::super::entry::Entry;
-use super::{Asked, Failed, Measured, Planned, Read, Rewriter};
+use super::{Asked, Failed, Planned, Read, Rewriter};
 use crate::metrics::Metrics;
 use crate::process::config::{self, CacheMode};
 use crate::sidecar::Context;

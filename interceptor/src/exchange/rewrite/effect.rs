@@ -9,7 +9,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use weir_core::money::Money;
-use weir_core::rewrite::{Called, Shown, Standing, Standings, Switched, Withheld, Workloads};
+use weir_core::rewrite::{
+    Called, Measured, Shown, Standing, Standings, Switched, Withheld, Workloads,
+};
 
 use super::{Considered, Rewriter};
 use crate::metrics::Metrics;
@@ -20,15 +22,6 @@ pub(super) struct Effects {
     workloads: Mutex<Workloads>,
     /// Whether something is done otherwise than the file says.
     switched: AtomicBool,
-}
-
-/// The workload of a call, until it is known what the call cost.
-#[derive(Clone, Debug, Default)]
-pub(in crate::exchange) struct Measured {
-    pub(super) workload: u64,
-    /// The values in its prompt.
-    pub(super) names: Vec<String>,
-    pub(super) shown: Shown,
 }
 
 impl Effects {
@@ -82,14 +75,7 @@ impl Effects {
     }
 
     fn learn(&self, measured: &Measured, saved: Money, now_s: i64, metrics: &Metrics) {
-        let Measured {
-            workload,
-            names,
-            shown,
-        } = measured;
-        let mut workloads = self.lock();
-        let switched = workloads.learn(*workload, names, shown, saved, now_s);
-        drop(workloads);
+        let switched = self.lock().learn(measured, saved, now_s);
         self.tell(&switched, metrics);
     }
 

@@ -24,8 +24,8 @@ use weir_core::edit::Edit;
 use weir_core::json::Malformed;
 use weir_core::prompt::{self, Fingerprint, HashKey, Prompt};
 use weir_core::rewrite::{
-    self, About, BREAKPOINT, Called, Heads, Learning, Markable, Plan, Recent, Request, RuleSet,
-    Thread, Valued, Warmth,
+    self, About, BREAKPOINT, Called, Heads, Learning, Markable, Measured, Plan, Recent, Request,
+    RuleSet, Thread, Valued, Warmth,
 };
 use weir_core::volatile::Span;
 use weir_core::volatile::learned::Observed;
@@ -38,7 +38,6 @@ pub(super) use again::Forms;
 use considered::Only;
 pub(super) use considered::{Asking, Considered};
 use effect::Effects;
-pub(super) use effect::Measured;
 use learn::Learner;
 use nodes::Nodes;
 pub(crate) use prefix::untouchable;
@@ -313,6 +312,7 @@ impl Rewriter {
         Measured {
             workload,
             names,
+            standings: plan.standings.clone(),
             shown,
         }
     }
