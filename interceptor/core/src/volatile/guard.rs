@@ -3,8 +3,8 @@
 //! "Token usage: 500 at most" reads like a figure that a machine put there, and is a limit; moved, it would
 //! have no more authority than a user has. So the words of its sentence are looked at, and of the heading
 //! over its line; of a time, whether its sentence is about it. The words are data of the rules (the shapes `duty`,
-//! `limit` and `subject`, and `guard.toml` for other languages), so a set from before there were any finds what
-//! it always found, and conversations under way go on as they began.
+//! `limit` and `subject`, and `guard.toml` for other languages, with what ends a sentence there), so a set from
+//! before there were any finds what it always found, and conversations under way go on as they began.
 
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
@@ -24,6 +24,7 @@ pub(super) enum Guard {
         words: Arc<Pattern>,
         /// Whether the value itself may say them: text between tags, or of a commit, is taken as it is.
         has_text: bool,
+        sentences: Arc<Sentences>,
     },
     /// What stands behind it, if it ends with a time.
     Subject(Arc<Pattern>),
@@ -34,6 +35,14 @@ pub(super) struct Guards<'a> {
     shapes: &'a BTreeMap<String, String>,
     languages: &'a [Language],
     known: BTreeMap<&'static str, Arc<Pattern>>,
+    sentences: Arc<Sentences>,
+}
+
+/// Where sentences end and begin, beside `. ` and the like.
+#[derive(Debug)]
+pub(super) struct Sentences {
+    ends: String,
+    openings: Vec<String>,
 }
 
 /// The words of a language.
@@ -48,23 +57,38 @@ pub(super) struct Language {
     /// Of limits and money.
     #[serde(default)]
     limit: String,
-    /// Both, in a script without blanks.
+    /// Of duty, in a script without blanks; in sets that have no `limit_signs` of limits, too.
     #[serde(default)]
     signs: String,
+    /// Of limits and money, in a script without blanks.
+    #[serde(default)]
+    limit_signs: String,
+    /// Signs that end a sentence with no blank behind them.
+    #[serde(default)]
+    ends: String,
+    /// Signs that say nothing where a sentence begins with them: what is the following there is "or less"
+    /// behind a number.
+    #[serde(default)]
+    openings: String,
     /// Texts that are left because of them.
     #[cfg_attr(not(test), expect(dead_code, reason = "a test reads them"))]
     pub(super) left: Vec<String>,
 }
 
 impl<'a> Guards<'a> {
-    pub(super) const fn new(
-        shapes: &'a BTreeMap<String, String>,
-        languages: &'a [Language],
-    ) -> Self {
+    pub(super) fn new(shapes: &'a BTreeMap<String, String>, languages: &'a [Language]) -> Self {
+        let openings = languages
+            .iter()
+            .flat_map(|language| language.openings.split_ascii_whitespace());
+        let sentences = Sentences {
+            ends: languages.iter().map(|language| &*language.ends).collect(),
+            openings: openings.map(str::to_owned).collect(),
+        };
         Self {
             shapes,
             languages,
             known: BTreeMap::new(),
+            sentences: Arc::new(sentences),
         }
     }
 
@@ -91,6 +115,7 @@ impl<'a> Guards<'a> {
         Some(Guard::Words {
             words,
             has_text: is_commit || rule.kind == "files",
+            sentences: Arc::clone(&self.sentences),
         })
     }
 
@@ -104,7 +129,12 @@ impl<'a> Guards<'a> {
             _ => Vec::new(),
         };
         let signs = self.languages.iter().map(|language| &*language.signs);
-        let signs = alternatives(signs.filter(|_| shape != "subject"), ["", ""]);
+        let of_limits = self.languages.iter().map(|language| &*language.limit_signs);
+        let signs = match shape {
+            "duty" => alternatives(signs, ["", ""]),
+            "limit" => alternatives(signs.chain(of_limits), ["", ""]),
+            _ => Vec::new(),
+        };
         let own = format!("(?:{own})");
         Some([vec![own], words, signs].concat().join("|"))
     }
@@ -156,7 +186,8 @@ impl Words {
                         words.whole.insert(word.to_owned());
                     }
                 }
-                let signs = language.signs.split_ascii_whitespace();
+                let lists = [&language.signs, &language.limit_signs].into_iter();
+                let signs = lists.flat_map(|list| list.split_ascii_whitespace());
                 words.signs.extend(signs.map(|sign| sign.replace('_', " ")));
             }
             words
@@ -192,49 +223,64 @@ impl Guard {
             return false;
         };
         let is_in = |part: &str| words.is_match(part);
-        let has_text = match self {
+        let (has_text, sentences) = match self {
             Self::Subject(_) => {
                 return own.contains(':') && is_in(behind.lines().next().unwrap_or_default());
             }
-            Self::Words { has_text, .. } => *has_text,
+            Self::Words {
+                has_text,
+                sentences,
+                ..
+            } => (*has_text, sentences),
         };
         let line = before.rfind('\n').map_or(0, |end| end.saturating_add(1));
         let (above, beginning) = before.split_at(line);
-        let beginning = sentence_from(beginning);
+        let beginning = sentences.last_of(beginning);
         let end = if own.ends_with('\n') {
             ""
         } else {
-            sentence_to(behind)
+            sentences.first_of(behind)
         };
         is_in(beginning)
             || is_in(end)
-            || heading(above).is_some_and(is_in)
+            || sentences.heading(above).is_some_and(is_in)
             || has_text && is_in(own)
     }
 }
 
-/// The sentence that a line ends in.
-fn sentence_from(line: &str) -> &str {
-    let end = [". ", "! ", "? ", "; "].iter();
-    let start = end.filter_map(|end| line.rfind(end)).max();
-    let start = start.map_or(0, |end| end.saturating_add(1));
-    line.get(start..).unwrap_or_default()
-}
+impl Sentences {
+    /// The line right over another, or over the fence of its block, that introduces it.
+    fn heading<'a>(&self, above: &'a str) -> Option<&'a str> {
+        let lines = above.trim_end_matches('\n').rsplit('\n');
+        let line = lines.map(str::trim).find(|line| !line.starts_with("```"))?;
+        let is_heading = line.starts_with('#') || line.ends_with([':', '：']);
+        let line = line.trim_end_matches(|sign| self.ends.contains(sign));
+        is_heading.then(|| self.last_of(line))
+    }
 
-/// The rest of a sentence, at most to the end of the line.
-fn sentence_to(rest: &str) -> &str {
-    let line = rest.lines().next().unwrap_or_default();
-    let ends = [". ", "! ", "? ", ";"].iter();
-    let end = ends.filter_map(|end| line.find(end)).min();
-    line.get(..end.unwrap_or(line.len())).unwrap_or_default()
-}
+    /// The sentence that a line ends in.
+    fn last_of<'a>(&self, line: &'a str) -> &'a str {
+        let ends = [". ", "! ", "? ", "; "].iter();
+        let start = ends.filter_map(|end| line.rfind(end)).max();
+        let start = start.map_or(0, |end| end.saturating_add(1));
+        let own = |sign: char| self.ends.contains(sign);
+        let sentence = line.get(start..).unwrap_or_default();
+        let sentence = sentence.rsplit(own).next().unwrap_or_default();
+        let begun = sentence.trim_start_matches(|sign: char| !sign.is_alphanumeric());
+        let mut openings = self.openings.iter();
+        let behind = openings.find_map(|opening| begun.strip_prefix(opening.as_str()));
+        behind.unwrap_or(sentence)
+    }
 
-/// The line right over another, or over the fence of its block, that introduces it.
-fn heading(above: &str) -> Option<&str> {
-    let lines = above.trim_end_matches('\n').rsplit('\n');
-    let line = lines.map(str::trim).find(|line| !line.starts_with("```"))?;
-    let is_heading = line.starts_with('#') || line.ends_with([':', '：']);
-    is_heading.then(|| sentence_from(line))
+    /// The rest of a sentence, at most to the end of the line.
+    fn first_of<'a>(&self, rest: &'a str) -> &'a str {
+        let line = rest.lines().next().unwrap_or_default();
+        let ends = [". ", "! ", "? ", ";"].iter();
+        let end = ends.filter_map(|end| line.find(end)).min();
+        let sentence = line.get(..end.unwrap_or(line.len())).unwrap_or_default();
+        let own = |sign: char| self.ends.contains(sign);
+        sentence.split(own).next().unwrap_or_default()
+    }
 }
 
 /// The words that Weir comes with, at the end of its rules.

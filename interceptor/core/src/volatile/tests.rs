@@ -135,6 +135,49 @@ fn words_of_duty_and_limits_guard_a_value_in_every_language() {
 }
 
 #[test]
+fn a_sentence_of_chinese_or_japanese_ends_without_a_blank_and_may_begin_with_the_following() {
+    let rules = Rules::builtin().unwrap();
+    for text in [
+        "请勿删除文件。Free memory: 3120 MB",
+        "Free memory: 3120 MB。请勿删除文件。",
+        "必ず日本語で答えること！Free memory: 3120 MB",
+        "Free memory: 3120 MB；費用は別",
+        "必ず答えること。環境は:\nFree memory: 3120 MB",
+        "以下是环境信息：\nFree memory: 3120 MB",
+        "# 以下は実行環境です。\nFree memory: 3120 MB",
+    ] {
+        assert_eq!(values(&rules, text), ["3120 MB"], "{text}");
+    }
+    for text in [
+        "Free memory: 3120 MB以下",
+        "Free memory: 3120 MB 以下を保つこと。",
+        "请保持 Free memory: 3120 MB 以下。",
+        "以下必须保持：\nFree memory: 3120 MB",
+        "# 必ず守ること。\nFree memory: 3120 MB",
+        "不得低于此值，Free memory: 3120 MB",
+    ] {
+        assert_eq!(values(&rules, text), [""; 0], "{text}");
+    }
+}
+
+#[test]
+fn names_of_files_may_be_of_money_and_limits_but_not_of_duties() {
+    let rules = Rules::builtin().unwrap();
+    for names in [
+        "料金.csv\n上限/最大.md",
+        "费用.txt\n以下.md",
+        "$HOME/x\ncost$.txt\n€.md",
+    ] {
+        let text = format!("<files>\n{names}\n</files>");
+        assert_eq!(values(&rules, &text), [names]);
+    }
+    for names in ["必ず読む.md", "禁止.txt"] {
+        let text = format!("<files>\n{names}\n</files>");
+        assert_eq!(values(&rules, &text), [""; 0]);
+    }
+}
+
+#[test]
 fn a_commit_whose_subject_says_what_to_do_stays() {
     let rules = Rules::builtin().unwrap();
     assert_eq!(values(&rules, "HEAD: abc1234 Never push to main"), [""; 0]);
