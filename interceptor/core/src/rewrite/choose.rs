@@ -35,10 +35,20 @@ pub(super) fn choose(
             continue;
         };
         let mut fit = Fit::of(node, found, now);
+        let is_taken = |at: usize| tree.node(at).is_some_and(|node| node.edited.is_some());
+        let mut parent = *start;
         for (message, at) in path(request, index, *start) {
             fit.path = fit.path.saturating_add(1);
-            if tree.node(at).is_some_and(|node| node.edited.is_some()) {
+            if is_taken(at) {
                 fit.taken = message;
+            }
+            parent = at;
+        }
+        // The new turn itself, where it is made again.
+        if let Some(last) = request.thread.turns.last() {
+            let mut attempts = index.at(Some(parent), last.at).iter();
+            if attempts.any(|at| is_taken(*at)) {
+                fit.taken = last.message;
             }
         }
         if fit.is_enough(node, now) {

@@ -141,6 +141,8 @@ fn a_conversation_that_is_taken_for_another_goes_on_as_it_began_and_stays_so() {
     let taken = engine.again(&body, Form::Another(1)).unwrap();
     assert_continues(&first, &taken);
     assert_eq!(engine.again(&body, Form::Another(2)), None);
+    // The same turn once more is not refused.
+    assert_eq!(engine.send(Api::Messages, &body), taken);
     // What was planned before it was refused is a turn of the other one.
     goes_on(
         &mut engine,
