@@ -41,6 +41,8 @@ pub(super) struct Kept {
     came: Bytes,
     /// The edits that have nothing to do with the prompt.
     own: Vec<Edit>,
+    /// Whether breakpoints cost more than they save.
+    unmarked: bool,
 }
 
 /// A request that is sent again.
@@ -160,6 +162,7 @@ impl Entry {
             trailers: trailers.cloned().map(Box::new),
             came,
             own: own.collect(),
+            unmarked: considered.measured.shown.unmarked,
         }));
     }
 
@@ -180,7 +183,7 @@ impl Entry {
             }
         };
         let sent = edit::apply(&plain, &mut self.edits.clone()).ok()?;
-        let forms = self.forms(&plain, &sent)?;
+        let forms = self.forms(&plain, &sent, kept.unmarked)?;
         Some(Again {
             kept,
             encoding,
@@ -195,7 +198,7 @@ impl Entry {
         if again.tries == TRIES_MAX {
             return None;
         }
-        let (form, plan) = self.next_form(&mut again.forms, &again.plain)?;
+        let other = self.next_form(&mut again.forms, &again.plain)?;
         again.tries = again.tries.saturating_add(1);
         let Again {
             kept,
@@ -203,7 +206,7 @@ impl Entry {
             plain,
             ..
         } = again;
-        let mut edits = [&kept.own[..], &plan.edits].concat();
+        let mut edits = [&kept.own[..], &other.planned, &other.marks].concat();
         let body = if edits.is_empty() {
             Edited {
                 body: kept.came.clone(),
@@ -213,10 +216,10 @@ impl Entry {
             edited(plain, &mut edits, *encoding).ok()?
         };
         Some(Attempt {
-            form,
+            form: other.form,
             body,
             edits,
-            planned: plan.edits,
+            planned: other.planned,
         })
     }
 

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::{StatusCode, Version};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use weir::ledger;
 use weir::process::config::CacheMode;
 use weir_simulator::{Options, Simulator};
 use weir_tests::{Api, Client, World};
@@ -319,4 +320,41 @@ async fn a_conversation_whose_memory_is_lost_and_that_is_taken_for_another_goes_
         assert_eq!(sent_again(&world, "anew"), 1);
         world.no_more_records().await;
     }
+}
+
+#[tokio::test]
+async fn the_form_that_is_taken_has_breakpoints_and_a_turn_that_is_made_again_takes_it_at_once() {
+    let simulator = Simulator::start(Options::default()).unwrap();
+    let world = World::start(&[simulator.ca_pem()], config(CacheMode::Rewrite, ""));
+    let mut client = client(&world, &simulator).await;
+    let mut agent = Agent::new("claude-opus-5-5", "Begin.");
+    let mut other = Agent::new("claude-opus-5-5", "Begin.");
+    for (one, date) in [(&mut agent, "2026-06-15"), (&mut other, "2026-06-16")] {
+        assert_eq!(one.turn(&mut client, date).await.0, StatusCode::OK);
+        world.record().await;
+    }
+    // Nothing that it says now tells which of the two it is.
+    let body = agent.body(DATE);
+    let before = simulator.received().len();
+    for again in [true, false] {
+        let (status, _) = client.ask(Api::Messages, &body).await;
+        assert_eq!(status, StatusCode::OK);
+        let record = world.record().await;
+        let said = record.reasons.contains(&"sent_again_another".to_owned());
+        assert_eq!(said, again, "{:?}", record.reasons);
+        let is_set = |edit: &ledger::Edit| edit.rule == "cache-breakpoint";
+        assert!(record.edits.iter().any(is_set), "{:?}", record.edits);
+    }
+    let received = simulator.received().split_off(before);
+    // As the other one, as it came, as what it is, and that once more.
+    assert_eq!(received.len(), 4);
+    assert_eq!(received[2].body, received[3].body);
+    // What the turn that was sent again wrote is read when it is made again.
+    let usage = &simulator.bill().pop().unwrap().usage;
+    assert_eq!(
+        (usage.cache_write_short, usage.input_uncached),
+        (0, 0),
+        "{usage:?}"
+    );
+    world.no_more_records().await;
 }

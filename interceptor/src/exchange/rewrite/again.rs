@@ -12,7 +12,13 @@ use super::{Asked, Failed, Read, Rewriter};
 use crate::process::config;
 
 /// Another form of a call.
-type Other = (Form, Plan);
+pub(in crate::exchange) struct Other {
+    pub(in crate::exchange) form: Form,
+    /// What makes it of the prompt that came.
+    pub(in crate::exchange) planned: Vec<Edit>,
+    /// What is set beside that, as in any other call.
+    pub(in crate::exchange) marks: Vec<Edit>,
+}
 
 /// The forms in which a call may still be sent that was refused.
 pub(in crate::exchange) struct Forms {
@@ -22,6 +28,8 @@ pub(in crate::exchange) struct Forms {
     tried: Vec<Seen>,
     left: slice::Iter<'static, Form>,
     were_refused: bool,
+    /// Whether no breakpoints are added.
+    unmarked: bool,
 }
 
 /// A prompt as its provider sees it.
@@ -42,7 +50,12 @@ impl Forms {
 
 impl Rewriter {
     /// The forms of a call but the one in which it was `sent`; none, if nothing is said in its prompt.
-    fn forms(&self, asked: &Asked<'_>, sent: &[u8]) -> Result<Option<Forms>, Failed> {
+    fn forms(
+        &self,
+        asked: &Asked<'_>,
+        sent: &[u8],
+        unmarked: bool,
+    ) -> Result<Option<Forms>, Failed> {
         let read = self.read(asked.body, &asked.scope())?;
         let tried = vec![self.seen(asked, sent)?];
         Ok(read.map(|read| Forms {
@@ -50,6 +63,7 @@ impl Rewriter {
             tried,
             left: Form::ALL.iter(),
             were_refused: false,
+            unmarked,
         }))
     }
 
@@ -77,7 +91,13 @@ impl Rewriter {
                 continue;
             }
             forms.tried.push(seen);
-            return Ok(Some((form, plan)));
+            let request = self.request(asked, &forms.read.prompt, &forms.read.thread);
+            let marks = self.marks(asked, &request, &plan, forms.unmarked);
+            return Ok(Some(Other {
+                form,
+                marks: marks.set(asked, &plan),
+                planned: plan.edits,
+            }));
         }
         Ok(None)
     }
@@ -145,9 +165,17 @@ impl Rewriter {
 }
 
 impl Entry {
-    /// The other forms of a call whose body reads `plain` and that was refused as it was `sent`.
-    pub(in crate::exchange) fn forms(&self, plain: &[u8], sent: &[u8]) -> Option<Forms> {
-        self.about_form(plain, |rewriter, asked, _| rewriter.forms(asked, sent))
+    /// The other forms of a call whose body reads `plain` and that was refused as it was `sent`. None of
+    /// them gets breakpoints, if it is `unmarked`.
+    pub(in crate::exchange) fn forms(
+        &self,
+        plain: &[u8],
+        sent: &[u8],
+        unmarked: bool,
+    ) -> Option<Forms> {
+        self.about_form(plain, |rewriter, asked, _| {
+            rewriter.forms(asked, sent, unmarked)
+        })
     }
 
     /// The one to try next.

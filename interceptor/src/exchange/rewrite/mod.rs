@@ -5,6 +5,7 @@ mod again;
 mod considered;
 mod effect;
 mod learn;
+mod marks;
 mod nodes;
 mod prefix;
 mod refusals;
@@ -24,8 +25,8 @@ use weir_core::edit::Edit;
 use weir_core::json::Malformed;
 use weir_core::prompt::{self, Fingerprint, HashKey, Prompt};
 use weir_core::rewrite::{
-    self, About, BREAKPOINT, Called, Heads, Learning, Markable, Measured, Plan, Recent, Request,
-    RuleSet, Thread, Valued, Warmth,
+    self, About, BREAKPOINT, Called, Heads, Learning, Measured, Plan, Recent, Request, RuleSet,
+    Thread, Valued,
 };
 use weir_core::volatile::Span;
 use weir_core::volatile::learned::Observed;
@@ -173,37 +174,13 @@ impl Rewriter {
             edits.clone_from(&plan.edits);
         }
         let mut measured = self.measure(asked, &request, &plan);
-        let sent = self.warmth(&request, &plan, asked);
-        let warm = if measured.shown.unmarked {
-            Warmth::default()
-        } else {
-            sent
-        };
-        let markable = Markable {
-            api: asked.api,
-            provider: asked.provider,
-            model: &asked.about.model,
-            body: asked.body,
-            prompt: &prompt,
-            thread: &thread,
-            minimum_bytes: asked.minimum_bytes,
-            warm,
-            edits: &plan.edits,
-        };
-        let marks = rewrite::breakpoints(&markable);
-        let routes = rewrite::routing(&markable, asked.host, &plan.spans, &self.key);
-        if asked.only.is_none() {
-            edits.extend_from_slice(&marks);
-        }
-        if !marks.is_empty() {
+        let marks = self.marks(asked, &request, &plan, measured.shown.unmarked);
+        edits.extend(marks.set(asked, &plan));
+        if !marks.breakpoints.is_empty() {
             measured.names.push(BREAKPOINT.to_owned());
         }
-        // A key that goes away in the middle of a conversation is a cache that is not found.
-        if plan.began == Some(true) {
-            edits.extend_from_slice(&routes);
-        }
-        plan.edits.extend(marks);
-        plan.edits.extend(routes);
+        plan.edits.extend(marks.breakpoints);
+        plan.edits.extend(marks.routes);
         if learns {
             let more = self.learn(&request, &plan, &current, asked);
             plan.spans.extend(more);
