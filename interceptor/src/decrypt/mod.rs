@@ -159,6 +159,7 @@ async fn pass_or_refuse(
             .inc();
         let (host, reason) = (passed.host.unwrap_or_default(), passed.reason.as_str());
         tracing::warn!(host, reason, "refused a connection that can't be inspected");
+        accept::report(context, origin, passed.host, passed.reason);
         tunnel::reset(passed.stream);
         return Ok(());
     }
