@@ -141,19 +141,13 @@ impl Request<'_> {
     /// The units of its system prompt, in which `known` are the values that rules know.
     #[must_use]
     pub fn units<'a>(&'a self, known: &'a [Span]) -> Units<'a> {
-        let Self {
-            body,
-            prompt,
-            key,
-            untouchable,
-            ..
-        } = *self;
-        let read = || Units::of(body, prompt, untouchable, known, key);
+        let of = (self.body, self.prompt);
+        let read = || Units::of(self.body, self.prompt, self.untouchable, known, self.key);
         let Some(head) = self.head_with(known.iter()) else {
             return read();
         };
         match head.units.get() {
-            Some(units) => Units::again(Arc::clone(units), (body, prompt), untouchable, known, key),
+            Some(units) => Units::again(Arc::clone(units), of, self.untouchable, known, self.key),
             None => {
                 let units = read();
                 let _hashes = head.units.get_or_init(|| Arc::clone(units.hashes()));
@@ -165,14 +159,7 @@ impl Request<'_> {
     /// The prompt of its workload: tools and system prompt without the values that change.
     #[must_use]
     pub fn family(&self, spans: &[Span]) -> u128 {
-        let Self {
-            body,
-            prompt,
-            key,
-            untouchable,
-            ..
-        } = *self;
-        let read = || family((body, prompt), untouchable, spans, key);
+        let read = || family((self.body, self.prompt), self.untouchable, spans, self.key);
         match self.head_with(spans.iter()) {
             Some(head) => *head.family.get_or_init(read),
             None => read(),
@@ -189,43 +176,58 @@ fn placed(prompt: &Prompt, span: &Span) -> Option<Range<usize>> {
 /// The heads that were read lately: two generations, each of at most [`HEADS_BYTES_MAX`].
 #[derive(Debug, Default)]
 pub struct Heads {
-    now: HashMap<Fingerprint, Arc<Head>>,
-    before: HashMap<Fingerprint, Arc<Head>>,
-    /// Of those of now.
+    now: HashMap<Fingerprint, Kept>,
+    before: HashMap<Fingerprint, Kept>,
+    /// Of those of now, as they are counted.
+    bytes: usize,
+}
+
+/// A head, and the bytes that it held when it was kept last.
+#[derive(Debug)]
+struct Kept {
+    head: Arc<Head>,
     bytes: usize,
 }
 
 impl Heads {
     /// The head with a name, if it is remembered.
-    pub fn get(&mut self, name: Fingerprint) -> Option<Arc<Head>> {
-        if let Some(head) = self.now.get(&name) {
-            return Some(Arc::clone(head));
-        }
-        let head = self.before.remove(&name)?;
-        self.keep(name, Arc::clone(&head));
-        Some(head)
+    #[must_use]
+    pub fn get(&self, name: Fingerprint) -> Option<Arc<Head>> {
+        let kept = match self.now.get(&name) {
+            Some(kept) => kept,
+            None => self.before.get(&name)?,
+        };
+        Some(Arc::clone(&kept.head))
     }
 
-    /// Remembers a head.
+    /// Remembers a head as it is once a call is done with it: then all is read that was asked for.
     pub fn keep(&mut self, name: Fingerprint, head: Arc<Head>) {
-        if head.bytes() > HEADS_BYTES_MAX {
+        let bytes = head.bytes();
+        if let Some(kept) = self.now.get_mut(&name)
+            && kept.bytes == bytes
+        {
             return;
         }
-        let bytes = self.bytes.saturating_add(head.bytes());
-        if bytes > HEADS_BYTES_MAX && !self.now.is_empty() {
-            self.before = std::mem::take(&mut self.now);
-            self.bytes = head.bytes();
-        } else {
-            self.bytes = bytes;
+        self.before.remove(&name);
+        let counted = self.now.remove(&name).map_or(0, |kept| kept.bytes);
+        self.bytes = self.bytes.saturating_sub(counted);
+        if bytes > HEADS_BYTES_MAX {
+            return;
         }
-        self.now.insert(name, head);
+        if self.bytes.saturating_add(bytes) > HEADS_BYTES_MAX {
+            self.before = std::mem::take(&mut self.now);
+            self.bytes = 0;
+        }
+        self.bytes = self.bytes.saturating_add(bytes);
+        self.now.insert(name, Kept { head, bytes });
     }
 
     /// Bytes that all of them hold, about.
     #[must_use]
     pub fn bytes(&self) -> usize {
         let all = self.now.values().chain(self.before.values());
-        all.map(|head| head.bytes()).fold(0, usize::saturating_add)
+        let all = all.map(|kept| kept.head.bytes());
+        all.fold(0, usize::saturating_add)
     }
 }
 

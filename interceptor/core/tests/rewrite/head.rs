@@ -6,7 +6,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use weir_core::api::Api;
-use weir_core::prompt;
+use weir_core::prompt::{self, Prompt};
 use weir_core::rewrite::{
     self, HEADS_BYTES_MAX, Head, Heads, Plan, Prefixes, Recent, Request, RuleSet, Thread,
 };
@@ -46,6 +46,27 @@ fn head_of(heads: &Mutex<Heads>, request: &Request<'_>, current: &RuleSet) -> Ar
     })
 }
 
+/// A call of which nothing is remembered.
+fn request<'a>(
+    (body, prompt, thread): (&'a str, &'a Prompt, &'a Thread),
+    untouchable: Option<usize>,
+    now_s: i64,
+) -> Request<'a> {
+    Request {
+        api: Api::Messages,
+        model: "m",
+        body: body.as_bytes(),
+        prompt,
+        thread,
+        key: &KEY,
+        untouchable,
+        head: None,
+        held_by_provider: false,
+        begin: true,
+        now_s,
+    }
+}
+
 /// All that is found out about a call, with or without what is remembered.
 struct Findings {
     prompts: Prompts,
@@ -63,19 +84,7 @@ impl Findings {
         let current = compiled("");
         let prompt = prompt::read(body.as_bytes()).unwrap();
         let thread = Thread::of(&prompt, body.as_bytes(), &KEY, &[b"caller"]).unwrap();
-        let request = Request {
-            api: Api::Messages,
-            model: "m",
-            body: body.as_bytes(),
-            prompt: &prompt,
-            thread: &thread,
-            key: &KEY,
-            untouchable: skip,
-            head: None,
-            held_by_provider: false,
-            begin: true,
-            now_s,
-        };
+        let request = request((body, &prompt, &thread), skip, now_s);
         let head = self.heads.as_ref();
         let head = head.map(|heads| head_of(heads, &request, &current));
         let request = Request {
@@ -175,30 +184,20 @@ fn a_head_is_read_once_for_all_that_have_the_same_and_memory_is_bounded() {
         let (body, skip) = body(&[system.to_owned()], &[1, 2], true, turns, true);
         let prompt = prompt::read(body.as_bytes()).unwrap();
         let thread = Thread::of(&prompt, body.as_bytes(), &KEY, &[]).unwrap();
-        let request = Request {
-            api: Api::Messages,
-            model: "m",
-            body: body.as_bytes(),
-            prompt: &prompt,
-            thread: &thread,
-            key: &KEY,
-            untouchable: skip,
-            head: None,
-            held_by_provider: false,
-            begin: true,
-            now_s: 0,
-        };
+        let request = request((&body, &prompt, &thread), skip, 0);
         let name = Head::name(&request, current.id);
         let known = heads.get(name);
         let is_known = known.is_some();
         let head = known.unwrap_or_else(|| Arc::new(Head::read(&request, &current.rules)));
+        // What is read later counts as well, and what is kept again counts once.
+        heads.keep(name, Arc::clone(&head));
         let with = Request {
             head: Some(&head),
             ..request
         };
         let _units = with.units(&rewrite::plan(&with, None, &current, |_| None).spans);
-        if !is_known {
-            heads.keep(name, head);
+        for _ in 0..100 {
+            heads.keep(name, Arc::clone(&head));
         }
         is_known
     };

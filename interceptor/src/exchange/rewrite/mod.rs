@@ -163,7 +163,7 @@ impl Rewriter {
             current.learned = Some(self.learning(asked));
         }
         let request = self.request(asked, &prompt, &thread);
-        let (name, head, is_new) = self.head(&request, &current);
+        let (name, head) = self.head(&request, &current);
         let request = Request {
             head: Some(&head),
             ..request
@@ -185,9 +185,7 @@ impl Rewriter {
             let more = self.learn(&request, &plan, &current, asked);
             plan.spans.extend(more);
         }
-        if is_new {
-            self.heads().keep(name, head);
-        }
+        self.heads().keep(name, head);
         Ok(Some(Planned {
             plan,
             edits,

@@ -9,18 +9,13 @@ use weir_core::rewrite::{Head, Heads, Plan, Prefixes, Request, RuleSet, Warmth};
 use super::{Asked, Rewriter};
 
 impl Rewriter {
-    /// What the tools and the system prompt of a call show, and whether that was read anew. It is read
-    /// once for all calls that have the same.
-    pub(super) fn head(
-        &self,
-        call: &Request<'_>,
-        rules: &RuleSet,
-    ) -> (Fingerprint, Arc<Head>, bool) {
+    /// What the tools and the system prompt of a call show. It is read once for all calls that have the
+    /// same, of each part when that is first asked for.
+    pub(super) fn head(&self, call: &Request<'_>, rules: &RuleSet) -> (Fingerprint, Arc<Head>) {
         let name = Head::name(call, rules.id);
         let known = self.heads().get(name);
-        let is_new = known.is_none();
         let head = known.unwrap_or_else(|| Arc::new(Head::read(call, &rules.rules)));
-        (name, head, is_new)
+        (name, head)
     }
 
     pub(super) fn heads(&self) -> MutexGuard<'_, Heads> {

@@ -32,9 +32,11 @@ impl Rewriter {
                 learned: None,
             });
         }
-        let set = RuleSet::new(Rules::parse(&config.rules).ok()?, &self.key);
+        let mut set = RuleSet::new(Rules::parse(&config.rules).ok()?, &self.key);
         sets.configured = Some((config.rules.clone(), set.id));
-        sets.known.insert(set.id, Arc::clone(&set.rules));
+        // One that was in force before is the same: heads are remembered by it.
+        let known = sets.known.entry(set.id).or_insert(set.rules);
+        set.rules = Arc::clone(known);
         Some(set)
     }
 
@@ -54,3 +56,28 @@ impl Rewriter {
 
 /// Sets of rules held at the same time: that in force, and those of conversations from before.
 const RULE_SETS_MAX: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use prometheus::IntCounter;
+
+    use super::*;
+
+    #[test]
+    fn rules_that_come_back_are_those_that_were_in_force() {
+        let state = tempfile::tempdir().unwrap();
+        let untold = IntCounter::new("untold", "untold").unwrap();
+        let rewriter = Rewriter::open(state.path(), None, None, untold).unwrap();
+        let by = |rules: &str| {
+            let config = config::Cache {
+                rules: rules.to_owned(),
+                ..config::Cache::default()
+            };
+            rewriter.configured(&config).unwrap().rules
+        };
+        let first = by("");
+        let other = by("[[rule]]\nname = \"current-date\"\ntransform = \"keep\"");
+        assert!(!Arc::ptr_eq(&first, &other));
+        assert!(Arc::ptr_eq(&first, &by("")));
+    }
+}
