@@ -56,7 +56,7 @@ impl Rewriter {
         sent: &[u8],
         unmarked: bool,
     ) -> Result<Option<Forms>, Failed> {
-        let read = self.read(asked.body, &asked.scope())?;
+        let read = self.read(asked.body, &asked.call.scope())?;
         let tried = vec![self.seen(asked, sent)?];
         Ok(read.map(|read| Forms {
             read,
@@ -86,7 +86,7 @@ impl Rewriter {
             if tried.any(|tried| tried.prefixes == seen.prefixes) {
                 continue;
             }
-            if self.refusals.know(&seen.histories, asked.now_s) {
+            if self.refusals.know(&seen.histories, asked.call.now_s) {
                 forms.were_refused = true;
                 continue;
             }
@@ -105,8 +105,10 @@ impl Rewriter {
     fn seen(&self, asked: &Asked<'_>, body: &[u8]) -> Result<Seen, Failed> {
         let prompt = prompt::read(body).map_err(Failed::Unreadable)?;
         let prefixes = prompt.fingerprints(body, &self.key);
-        let [caller, host] = asked.scope();
-        let whose = self.key.hash(&[caller, host, asked.about.model.as_bytes()]);
+        let [caller, host] = asked.call.scope();
+        let whose = self
+            .key
+            .hash(&[caller, host, asked.call.about.model.as_bytes()]);
         let own = prompt.histories(body, &self.key, whose);
         // Those are without what stands before the messages, and prefixes without what is beside contents.
         let histories = prompt.messages.iter().zip(own).map(|(message, own)| {
@@ -128,7 +130,7 @@ impl Rewriter {
         let latest = forms.tried.last();
         let history = latest.and_then(|seen| seen.histories.get(seen.answer?));
         if let Some(history) = history {
-            self.refusals.note(*history, asked.now_s);
+            self.refusals.note(*history, asked.call.now_s);
         }
     }
 
@@ -146,7 +148,10 @@ impl Rewriter {
         let request = self.request(asked, prompt, thread);
         let at = thread.first.at;
         let _alone = self.turns.alone(at);
-        let known = self.store.get(at, asked.now_s).map_err(Failed::Memory)?;
+        let known = self
+            .store
+            .get(at, asked.call.now_s)
+            .map_err(Failed::Memory)?;
         let mut plan = rewrite::plan_again(
             &request,
             known.tree.as_deref(),
@@ -158,7 +163,7 @@ impl Rewriter {
             && taken.is_some_and(|taken| taken == plan.edits)
             && let Some(tree) = plan.tree.take()
         {
-            self.remember((at, tree), &known, &current, asked.now_s)?;
+            self.remember((at, tree), &known, &current, asked.call.now_s)?;
         }
         Ok(plan)
     }
@@ -213,7 +218,11 @@ impl Entry {
         act: impl FnOnce(&Rewriter, &Asked<'_>, &config::Cache) -> Result<Option<T>, Failed>,
     ) -> Option<T> {
         let asking = self.asking(self.call.as_ref()?);
-        let asked = asking.asked(plain, &self.context.metrics);
+        let asked = Asked {
+            call: &asking,
+            body: plain,
+            metrics: &self.context.metrics,
+        };
         let (rewriter, config) = (&self.context.rewriter, &self.rules.config.cache);
         let done = catch_unwind(AssertUnwindSafe(|| act(rewriter, &asked, config)));
         match done.unwrap_or(Err(Failed::Panicked)) {

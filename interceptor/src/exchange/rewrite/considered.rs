@@ -7,7 +7,7 @@ use weir_core::call::Call;
 use weir_core::catalog::Provider;
 use weir_core::edit::Edit;
 use weir_core::prompt::Prompt;
-use weir_core::rewrite::{self, About, Measured, Plan, Withheld};
+use weir_core::rewrite::{self, About, Called, Measured, Plan, Valued, Withheld};
 
 use super::super::credential::Kind;
 use super::super::entry::Entry;
@@ -57,31 +57,36 @@ pub(in crate::exchange) struct Considered {
 pub(in crate::exchange) struct Asking {
     /// Of its record.
     id: String,
-    api: Api,
-    provider: Provider,
-    caller: String,
-    about: About,
-    only: Option<Only>,
-    previous_response: bool,
+    pub(super) api: Api,
+    pub(super) provider: Provider,
+    pub(super) caller: String,
+    pub(super) about: About,
+    pub(super) only: Option<Only>,
+    pub(super) previous_response: bool,
     /// Whether it goes as it came, whatever its conversation was given before.
     is_fixed: bool,
-    minimum_bytes: usize,
-    now_s: i64,
+    /// The shortest prefix that is cached, about.
+    pub(super) minimum_bytes: usize,
+    pub(super) now_s: i64,
 }
 
 impl Asking {
-    pub(super) fn asked<'a>(&'a self, body: &'a [u8], metrics: &'a Metrics) -> Asked<'a> {
-        Asked {
-            api: self.api,
-            body,
-            provider: self.provider,
-            host: &self.about.host,
-            caller: &self.caller,
+    /// What callers and APIs are told apart by that share no cache.
+    pub(super) const fn scope(&self) -> [&[u8]; 2] {
+        [self.caller.as_bytes(), self.about.host.as_bytes()]
+    }
+
+    pub(super) const fn called<'a>(
+        &'a self,
+        workload: u64,
+        values: &'a [Valued],
+        begins: bool,
+    ) -> Called<'a> {
+        Called {
+            workload,
             about: &self.about,
-            metrics,
-            only: self.only,
-            previous_response: self.previous_response,
-            minimum_bytes: self.minimum_bytes,
+            values,
+            begins,
             now_s: self.now_s,
         }
     }
@@ -99,7 +104,11 @@ impl Rewriter {
         read: Option<Read>,
     ) -> Option<Considered> {
         let count = |result| metrics.rewritten.with_label_values(&[result]).inc();
-        let asked = asking.asked(body, metrics);
+        let asked = Asked {
+            call: asking,
+            body,
+            metrics,
+        };
         let planned = catch_unwind(AssertUnwindSafe(|| self.plan(&asked, cache, read)));
         let Planned {
             plan,

@@ -23,19 +23,19 @@ impl Rewriter {
     ) -> Marks {
         let sent = self.warmth(request, plan, asked);
         let call = Markable {
-            api: asked.api,
-            provider: asked.provider,
+            api: asked.call.api,
+            provider: asked.call.provider,
             model: request.model,
             body: request.body,
             prompt: request.prompt,
             thread: request.thread,
-            minimum_bytes: asked.minimum_bytes,
+            minimum_bytes: asked.call.minimum_bytes,
             warm: if unmarked { Warmth::default() } else { sent },
             edits: &plan.edits,
         };
         Marks {
             breakpoints: rewrite::breakpoints(&call),
-            routes: rewrite::routing(&call, asked.host, &plan.spans, &self.key),
+            routes: rewrite::routing(&call, &asked.call.about.host, &plan.spans, &self.key),
         }
     }
 }
@@ -43,7 +43,10 @@ impl Rewriter {
 impl Marks {
     /// Those that are set.
     pub(super) fn set(&self, asked: &Asked<'_>, plan: &Plan) -> Vec<Edit> {
-        let breakpoints = self.breakpoints.iter().filter(|_| asked.only.is_none());
+        let breakpoints = self
+            .breakpoints
+            .iter()
+            .filter(|_| asked.call.only.is_none());
         // A key that goes away in the middle of a conversation is a cache that is not found.
         let routes = self.routes.iter().filter(|_| plan.began == Some(true));
         breakpoints.chain(routes).cloned().collect()

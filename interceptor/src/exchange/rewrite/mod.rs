@@ -19,14 +19,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use prometheus::IntCounter;
-use weir_core::api::Api;
-use weir_core::catalog::Provider;
 use weir_core::edit::Edit;
 use weir_core::json::Malformed;
 use weir_core::prompt::{self, Fingerprint, HashKey, Prompt};
 use weir_core::rewrite::{
-    self, About, BREAKPOINT, Called, Heads, Learning, Measured, Plan, Recent, Request, RuleSet,
-    Thread, Valued,
+    self, BREAKPOINT, Heads, Learning, Measured, Plan, Recent, Request, RuleSet, Thread,
 };
 use weir_core::volatile::Span;
 use weir_core::volatile::learned::Observed;
@@ -36,7 +33,6 @@ use crate::ledger::Conversations;
 use crate::metrics::Metrics;
 use crate::process::config::{self, CacheMode};
 pub(super) use again::Forms;
-use considered::Only;
 pub(super) use considered::{Asking, Considered};
 use effect::Effects;
 use learn::Learner;
@@ -152,7 +148,7 @@ impl Rewriter {
     ) -> Result<Option<Planned>, Failed> {
         let read = match read {
             Some(read) => Some(read),
-            None => self.read(asked.body, &asked.scope())?,
+            None => self.read(asked.body, &asked.call.scope())?,
         };
         let Some(Read { prompt, thread }) = read else {
             return Ok(None);
@@ -201,17 +197,17 @@ impl Rewriter {
         thread: &'a Thread,
     ) -> Request<'a> {
         Request {
-            api: asked.api,
-            model: &asked.about.model,
+            api: asked.call.api,
+            model: &asked.call.about.model,
             body: asked.body,
             prompt,
             thread,
             key: &self.key,
-            untouchable: untouchable(asked.provider, asked.body, prompt),
+            untouchable: untouchable(asked.call.provider, asked.body, prompt),
             head: None,
-            held_by_provider: asked.previous_response,
-            begin: asked.only.is_none(),
-            now_s: asked.now_s,
+            held_by_provider: asked.call.previous_response,
+            begin: asked.call.only.is_none(),
+            now_s: asked.call.now_s,
         }
     }
 
@@ -219,16 +215,22 @@ impl Rewriter {
     fn learning(&self, asked: &Asked<'_>) -> Learning {
         let prompts = self.prompts_of(asked);
         Learning {
-            prompts: self.learner.prompts(&self.store, prompts, asked.now_s),
-            now_s: asked.now_s,
+            prompts: self.learner.prompts(&self.store, prompts, asked.call.now_s),
+            now_s: asked.call.now_s,
         }
     }
 
     /// What prompts are compared with each other.
     fn prompts_of(&self, asked: &Asked<'_>) -> Fingerprint {
-        let model = asked.about.model.as_str();
-        let parts = [asked.caller, asked.host, asked.api.as_str(), model];
-        self.key.hash(&parts.map(str::as_bytes))
+        let model = asked.call.about.model.as_str();
+        let [caller, host] = asked.call.scope();
+        let parts = [
+            caller,
+            host,
+            asked.call.api.as_str().as_bytes(),
+            model.as_bytes(),
+        ];
+        self.key.hash(&parts)
     }
 
     /// Learns from a prompt. Gives the learned values in it that its conversation does not go by, so
@@ -252,24 +254,24 @@ impl Rewriter {
         let observed = Observed {
             conversation: request.thread.first.at,
             is_start: request.thread.is_start,
-            now_s: asked.now_s,
+            now_s: asked.call.now_s,
         };
         let workload = self.prompts_of(asked);
         let prompts = self
             .learner
             .observe(&self.store, workload, &units, &observed);
-        if plan.applied || !mine.is_empty() || prompts.is_empty(asked.now_s) {
+        if plan.applied || !mine.is_empty() || prompts.is_empty(asked.call.now_s) {
             return Vec::new();
         }
-        units.find(&prompts.learned(&units, asked.now_s), rule)
+        units.find(&prompts.learned(&units, asked.call.now_s), rule)
     }
 
     /// The name of a workload: of a caller's calls to a model with the same tools and system prompt,
     /// values apart.
     fn workload(&self, asked: &Asked<'_>, request: &Request<'_>, spans: &[Span]) -> u64 {
         let family = request.family(spans).to_be_bytes();
-        let scope = asked.scope();
-        let parts = [&scope[..], &[asked.about.model.as_bytes(), &family]].concat();
+        let scope = asked.call.scope();
+        let parts = [&scope[..], &[asked.call.about.model.as_bytes(), &family]].concat();
         u64::try_from(self.key.hash(&parts) >> 64).unwrap_or(0)
     }
 
@@ -280,8 +282,8 @@ impl Rewriter {
             rewrite::values(asked.body, &plan.spans, rules, &self.key)
         });
         let workload = self.workload(asked, request, &plan.spans);
-        let begins = request.thread.is_start || asked.previous_response;
-        let called = asked.called(workload, &values, begins);
+        let begins = request.thread.is_start || asked.call.previous_response;
+        let called = asked.call.called(workload, &values, begins);
         let shown = self.effects.note(&called, asked.metrics);
         let names = plan.spans.iter().map(|span| span.name.clone()).collect();
         Measured {
@@ -307,37 +309,11 @@ struct Planned {
     prompt: Prompt,
 }
 
-/// A call, as far as its prompt goes.
+/// A call, with its body as it reads.
 struct Asked<'a> {
-    api: Api,
+    call: &'a Asking,
     body: &'a [u8],
-    provider: Provider,
-    host: &'a str,
-    caller: &'a str,
-    about: &'a About,
     metrics: &'a Metrics,
-    only: Option<Only>,
-    previous_response: bool,
-    /// The shortest prefix that is cached, about.
-    minimum_bytes: usize,
-    now_s: i64,
-}
-
-impl Asked<'_> {
-    /// What callers and APIs are told apart by that share no cache.
-    const fn scope(&self) -> [&[u8]; 2] {
-        [self.caller.as_bytes(), self.host.as_bytes()]
-    }
-
-    fn called<'a>(&'a self, workload: u64, values: &'a [Valued], begins: bool) -> Called<'a> {
-        Called {
-            workload,
-            about: self.about,
-            values,
-            begins,
-            now_s: self.now_s,
-        }
-    }
 }
 
 /// Why there is no plan.

@@ -24,13 +24,13 @@ impl Rewriter {
 
     /// What of a call was sent so lately that it would be read.
     pub(super) fn warmth(&self, request: &Request<'_>, plan: &Plan, asked: &Asked<'_>) -> Warmth {
-        let is_made = plan.applied || asked.only.is_some();
+        let is_made = plan.applied || asked.call.only.is_some();
         let edits = if is_made { &plan.edits[..] } else { &[] };
-        let [caller, host] = asked.scope();
-        let scope = [caller, host, asked.about.model.as_bytes()];
+        let [caller, host] = asked.call.scope();
+        let scope = [caller, host, asked.call.about.model.as_bytes()];
         let prefixes = Prefixes::of(request, edits, &scope);
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        recent.note(&prefixes, asked.now_s)
+        recent.note(&prefixes, asked.call.now_s)
     }
 }
 

@@ -41,14 +41,14 @@ impl Rewriter {
     ) -> Result<Plan, Failed> {
         let at = request.thread.first.at;
         let _alone = self.turns.alone(at);
-        let get = || self.store.get(at, asked.now_s);
+        let get = || self.store.get(at, asked.call.now_s);
         let known = get().or_else(|_busy| get()).map_err(Failed::Memory)?;
         let standings = |spans: &[Span]| self.standings(request, current, asked, spans);
         let find = |id| self.rules(id);
         let tree = known.tree.as_deref();
         let mut plan = rewrite::plan_measured(request, tree, current, find, standings);
         if let Some(tree) = plan.tree.take() {
-            match self.remember((at, tree), &known, current, asked.now_s) {
+            match self.remember((at, tree), &known, current, asked.call.now_s) {
                 // What was edited so far goes on: what is told now will be told anew at the next turn.
                 Err(error) if !request.thread.is_start => {
                     tracing::warn!(%error, "what a conversation is told now is not remembered");
@@ -70,7 +70,7 @@ impl Rewriter {
         let values = rewrite::values(asked.body, spans, &current.rules, &self.key);
         let workload = self.workload(asked, request, spans);
         self.effects
-            .standings(&asked.called(workload, &values, true))
+            .standings(&asked.call.called(workload, &values, true))
     }
 
     pub(super) fn remember(
