@@ -1,16 +1,15 @@
 //! Measures what Weir adds to a call, interleaved with a direct run, relays that do less, and hudsucker.
 //!
 //! Read in this order: `job` is what one measurement is, `client` makes it, `server` answers it,
-//! `floor`, `hyper_relay` and `hudsucker` stand between them as Weir does, `contenders` starts them all, `measure`
-//! lets them take turns, `report` compares.
+//! `relay` and `hudsucker` stand between them as Weir does, `contenders` starts them all, `measure` lets them take
+//! turns, `report` compares.
 
 mod job;
 mod traffic;
 
 mod client;
-mod floor;
 mod hudsucker;
-mod hyper_relay;
+mod relay;
 mod server;
 
 mod cells;
@@ -41,9 +40,9 @@ enum Role {
     /// The simulated provider.
     Server(server::Options),
     /// The bare TLS relay.
-    Floor(floor::Options),
+    Floor(relay::Options),
     /// The relay that reads HTTP with hyper.
-    Hyper(floor::Options),
+    Hyper(relay::Options),
     /// The hudsucker proxy.
     Hudsucker(hudsucker::Options),
     /// The client, told what to do on standard input.
@@ -55,8 +54,8 @@ fn main() -> anyhow::Result<()> {
     match arguments.role {
         None => measure::run(&arguments.options),
         Some(Role::Server(options)) => server::run(&options),
-        Some(Role::Floor(options)) => floor::run(&options),
-        Some(Role::Hyper(options)) => hyper_relay::run(&options),
+        Some(Role::Floor(options)) => relay::run(&options, relay::Way::Floor),
+        Some(Role::Hyper(options)) => relay::run(&options, relay::Way::Hyper),
         Some(Role::Hudsucker(options)) => hudsucker::run(&options),
         Some(Role::Client(options)) => client::run(&options),
     }
