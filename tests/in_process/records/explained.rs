@@ -35,6 +35,23 @@ pub(super) fn at(time: &str, tools: &[&str], turns: usize) -> Value {
     })
 }
 
+/// A provider, Weir, and an application between them.
+async fn start(mode: CacheMode, version: Version) -> (Simulator, World, Client) {
+    let simulator = Simulator::start(Options::default()).unwrap();
+    let cache = Cache {
+        mode,
+        ..Cache::default()
+    };
+    let config = Config {
+        cache,
+        ..Config::default()
+    };
+    let world = World::start(&[simulator.ca_pem()], config);
+    let host = Api::Messages.host();
+    let client = Client::connect(&world, simulator.addr(), host, version).await;
+    (simulator, world, client)
+}
+
 pub(super) async fn record(world: &World, client: &mut Client, body: &Value) -> Arc<Record> {
     let (status, answer) = client.ask(Api::Messages, body).await;
     assert_eq!(status, 200, "{}", String::from_utf8_lossy(&answer));
@@ -43,10 +60,7 @@ pub(super) async fn record(world: &World, client: &mut Client, body: &Value) -> 
 
 #[tokio::test]
 async fn a_lost_prefix_has_a_reason_a_place_a_rule_and_a_price() {
-    let simulator = Simulator::start(Options::default()).unwrap();
-    let world = World::start(&[simulator.ca_pem()], Config::default());
-    let host = Api::Messages.host();
-    let mut client = Client::connect(&world, simulator.addr(), host, Version::HTTP_11).await;
+    let (_simulator, world, mut client) = start(CacheMode::Observe, Version::HTTP_11).await;
     let tools = ["Read", "Edit"];
     let first = record(&world, &mut client, &at("2026-06-09T09:14:07Z", &tools, 1)).await;
     assert_eq!((&first.cache_reason, first.missed), (&None, None));
@@ -94,10 +108,7 @@ async fn a_lost_prefix_has_a_reason_a_place_a_rule_and_a_price() {
 
 #[tokio::test]
 async fn what_the_provider_takes_out_by_its_place_is_no_reason() {
-    let simulator = Simulator::start(Options::default()).unwrap();
-    let world = World::start(&[simulator.ca_pem()], Config::default());
-    let host = Api::Messages.host();
-    let mut client = Client::connect(&world, simulator.addr(), host, Version::HTTP_11).await;
+    let (_simulator, world, mut client) = start(CacheMode::Observe, Version::HTTP_11).await;
     let mut record_of = async |cch: &str, time: &str, turns| {
         let mut body = at(time, &["Read"], turns);
         let header = format!("x-anthropic-billing-header: cc_version=2.1.330.a1b; cch={cch};");
@@ -119,10 +130,7 @@ async fn what_the_provider_takes_out_by_its_place_is_no_reason() {
 
 #[tokio::test]
 async fn a_prompt_without_a_marker_is_told_so() {
-    let simulator = Simulator::start(Options::default()).unwrap();
-    let world = World::start(&[simulator.ca_pem()], Config::default());
-    let host = Api::Messages.host();
-    let mut client = Client::connect(&world, simulator.addr(), host, Version::HTTP_2).await;
+    let (_simulator, world, mut client) = start(CacheMode::Observe, Version::HTTP_2).await;
     let mut record_of = async |turns| {
         let mut body = at("noon", &["Read"], turns);
         body["system"][0]
@@ -140,18 +148,7 @@ async fn a_prompt_without_a_marker_is_told_so() {
 /// What rewriting saves of three calls between which the time changes, in nano-dollars, and what
 /// the bill of the simulator comes to.
 async fn saved(mode: CacheMode) -> (Vec<Option<i64>>, i64) {
-    let simulator = Simulator::start(Options::default()).unwrap();
-    let cache = Cache {
-        mode,
-        ..Cache::default()
-    };
-    let config = Config {
-        cache,
-        ..Config::default()
-    };
-    let world = World::start(&[simulator.ca_pem()], config);
-    let host = Api::Messages.host();
-    let mut client = Client::connect(&world, simulator.addr(), host, Version::HTTP_11).await;
+    let (simulator, world, mut client) = start(mode, Version::HTTP_11).await;
     let mut saved = Vec::new();
     for (turn, time) in ["09:14:07Z", "09:15:38Z", "09:17:01Z"].iter().enumerate() {
         let body = at(&format!("2026-06-09T{time}"), &["Read"], 2 * turn + 1);
@@ -183,18 +180,7 @@ async fn what_rewriting_would_save_is_what_it_then_saves() {
 /// What was found out about calls whose bodies come in an encoding, between which the time changes, and
 /// then the order of the tools.
 async fn found(mode: CacheMode, encoding: &str) -> Vec<impl PartialEq + std::fmt::Debug> {
-    let simulator = Simulator::start(Options::default()).unwrap();
-    let cache = Cache {
-        mode,
-        ..Cache::default()
-    };
-    let config = Config {
-        cache,
-        ..Config::default()
-    };
-    let world = World::start(&[simulator.ca_pem()], config);
-    let host = Api::Messages.host();
-    let mut client = Client::connect(&world, simulator.addr(), host, Version::HTTP_11).await;
+    let (_simulator, world, mut client) = start(mode, Version::HTTP_11).await;
     let mut found = Vec::new();
     for (time, tools, turns) in [
         ("09:14:07Z", ["Read", "Edit"], 1),
