@@ -64,18 +64,31 @@ impl Client {
     /// # Panics
     /// Where HTTP can't be spoken on it.
     pub async fn on(stream: TlsStream<TcpStream>, host: &'static str) -> Self {
-        let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-        let sender = if http2 {
-            let shaken = http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
-            let (sender, connection) = Box::pin(shaken).await.unwrap();
-            tokio::spawn(connection);
-            Sender::Http2(sender)
-        } else {
-            let shaken = http1::handshake(TokioIo::new(stream));
-            let (sender, connection) = Box::pin(shaken).await.unwrap();
-            tokio::spawn(connection);
-            Sender::Http1(sender)
-        };
+        if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+            return Self::with_window(stream, host, WINDOW_BYTES).await;
+        }
+        let shaken = http1::handshake(TokioIo::new(stream));
+        let (sender, connection) = Box::pin(shaken).await.unwrap();
+        tokio::spawn(connection);
+        let sender = Sender::Http1(sender);
+        Self { sender, host }
+    }
+
+    /// Speaks HTTP/2 to `host`, and takes no more than `window_bytes` of an answer until it is read.
+    ///
+    /// # Panics
+    /// Where HTTP/2 can't be spoken on it.
+    pub async fn with_window(
+        stream: TlsStream<TcpStream>,
+        host: &'static str,
+        window_bytes: u32,
+    ) -> Self {
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder.initial_stream_window_size(window_bytes);
+        let shaken = builder.handshake(TokioIo::new(stream));
+        let (sender, connection) = Box::pin(shaken).await.unwrap();
+        tokio::spawn(connection);
+        let sender = Sender::Http2(sender);
         Self { sender, host }
     }
 
@@ -123,6 +136,9 @@ impl Client {
         (answer.status, answer.whole().await.unwrap())
     }
 }
+
+/// What is taken of an answer over HTTP/2 before it is read: hyper's own.
+const WINDOW_BYTES: u32 = 2 << 20;
 
 /// The key of [`Client`]'s calls.
 pub const KEY: &str = "sk-test-CANARY-KEY-0123456789abcdef";

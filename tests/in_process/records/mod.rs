@@ -4,6 +4,7 @@ mod behind;
 mod canaries;
 mod explained;
 mod ways_out;
+mod window;
 
 use http::Version;
 use serde_json::Value;
