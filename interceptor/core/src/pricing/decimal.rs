@@ -48,7 +48,7 @@ impl Serialize for Piece {
 pub(super) enum Rate {
     Flat(u64),
     /// Steps as (prompt tokens, pico-dollars), in ascending order; the first counts from zero.
-    Steps(Vec<(u64, u64)>),
+    Steps(Box<[(u64, u64)]>),
 }
 
 impl Rate {
@@ -67,7 +67,7 @@ impl Rate {
     pub(super) fn steps(&self) -> Vec<(u64, u64)> {
         match self {
             Self::Flat(picos) => vec![(0, *picos)],
-            Self::Steps(steps) => steps.clone(),
+            Self::Steps(steps) => steps.to_vec(),
         }
     }
 
@@ -76,7 +76,9 @@ impl Rate {
         steps.sort_unstable();
         match steps.as_slice() {
             [(0, picos)] => Some(Self::Flat(*picos)),
-            [(0, _), ..] if steps.is_sorted_by(|(a, _), (b, _)| a < b) => Some(Self::Steps(steps)),
+            [(0, _), ..] if steps.is_sorted_by(|(a, _), (b, _)| a < b) => {
+                Some(Self::Steps(steps.into()))
+            }
             _ => None,
         }
     }
@@ -90,7 +92,7 @@ impl<'de> Deserialize<'de> for Rate {
         }
         let steps: Vec<(u64, Micros)> =
             serde_json::from_str(raw.get()).map_err(D::Error::custom)?;
-        let steps: Vec<(u64, u64)> = steps
+        let steps: Box<[(u64, u64)]> = steps
             .into_iter()
             .map(|(above, usd)| (above, usd.0))
             .collect();

@@ -8,8 +8,6 @@
 //! pieces (`per_1k`), a number, or a list of `[prompt tokens, USD]`, of which the last whose count is
 //! **below** the prompt's applies to every token of the call.
 
-use std::collections::BTreeMap;
-
 use jiff::civil::{Date, Time};
 use jiff::tz::TimeZone;
 use serde::de::{Deserializer, Error as _};
@@ -17,8 +15,9 @@ use serde::ser::Serializer;
 use serde::{Deserialize, Serialize};
 
 use super::Kind;
-use super::decimal::{Micros, Piece, Rate};
+use super::decimal::{Micros, Piece};
 use super::model_name::Rule;
+use super::per_mtok::PerMtok;
 
 /// Why a text is not a price table.
 #[derive(Debug, thiserror::Error)]
@@ -46,7 +45,7 @@ pub(super) fn parse(text: &str) -> Result<File, PriceTableError> {
         } else if model
             .prices
             .first()
-            .is_none_or(|price| !price.per_mtok.contains_key(&Kind::Input))
+            .is_none_or(|price| price.per_mtok.get(Kind::Input).is_none())
         {
             "a first price with an input rate"
         } else {
@@ -65,6 +64,7 @@ pub(super) fn parse(text: &str) -> Result<File, PriceTableError> {
 #[serde(deny_unknown_fields)]
 pub(super) struct File {
     pub(super) version: String,
+    #[serde(deserialize_with = "exactly")]
     pub(super) models: Vec<Model>,
 }
 
@@ -160,9 +160,6 @@ pub(super) struct When {
 pub(super) enum Processing {
     Batch,
 }
-
-/// Dollars per million tokens, by the kind of token.
-pub(super) type PerMtok = BTreeMap<Kind, Rate>;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -90,7 +90,8 @@ impl PriceList {
     /// The model in the list of `provider` itself.
     pub(super) fn of_provider(&self, provider: &str, spellings: &[Spelling]) -> Option<Found<'_>> {
         let provider = self.providers.get(provider)?;
-        let (at, fast) = provider.names.find(spellings)?;
+        let models = self.models.get(provider.range.clone())?;
+        let (at, fast) = provider.names.find(models, spellings)?;
         let at = provider.range.start.saturating_add(at);
         self.at(at, fast, false)
     }

@@ -16,6 +16,7 @@ mod import;
 mod layer;
 mod model_name;
 mod negotiated;
+mod per_mtok;
 mod rates;
 mod show;
 

@@ -149,8 +149,9 @@ fn of_bedrock(id: &str) -> Option<(&'static str, &str, &str)> {
 /// The names of some models: those that are spelled out in an index, and the patterns.
 #[derive(Debug, Default)]
 pub(super) struct Names {
-    exact: HashMap<String, usize>,
-    patterns: Vec<(usize, Rule)>,
+    exact: HashMap<Box<str>, usize>,
+    /// Which model has one, and as which of its rules.
+    patterns: Vec<(usize, usize)>,
 }
 
 impl Names {
@@ -158,10 +159,10 @@ impl Names {
     pub(super) fn of(models: &[Model]) -> Self {
         let mut names = Self::default();
         for (at, model) in models.iter().enumerate() {
-            for rule in &model.rules {
+            for (number, rule) in model.rules.iter().enumerate() {
                 match rule.spelled_out() {
                     Some(name) => names.spell(name, at),
-                    None => names.patterns.push((at, rule.clone())),
+                    None => names.patterns.push((at, number)),
                 }
                 if let Some(name) = &rule.dated {
                     names.spell(name, at);
@@ -177,19 +178,22 @@ impl Names {
     }
 
     fn spell(&mut self, name: &str, at: usize) {
-        self.exact.entry(name.to_ascii_lowercase()).or_insert(at);
+        let name = name.to_ascii_lowercase().into();
+        self.exact.entry(name).or_insert(at);
     }
 
-    /// Which model is meant, and whether its fast mode is. A name that is spelled out goes before
-    /// any pattern.
-    pub(super) fn find(&self, spellings: &[Spelling]) -> Option<(usize, bool)> {
+    /// Which of the `models` that they are the names of is meant, and whether its fast mode is. A name
+    /// that is spelled out goes before any pattern.
+    pub(super) fn find(&self, models: &[Model], spellings: &[Spelling]) -> Option<(usize, bool)> {
         let spelled_out = spellings
             .iter()
-            .find_map(|spelling| Some((*self.exact.get(&spelling.name)?, spelling.fast)));
+            .find_map(|spelling| Some((*self.exact.get(spelling.name.as_str())?, spelling.fast)));
         spelled_out.or_else(|| {
             spellings.iter().find_map(|spelling| {
-                let is_of = |(_, rule): &&(usize, Rule)| rule.matches(&spelling.name);
-                let (at, _) = self.patterns.iter().find(is_of)?;
+                let (at, _) = self.patterns.iter().find(|(at, number)| {
+                    let rule = models.get(*at).and_then(|model| model.rules.get(*number));
+                    rule.is_some_and(|rule| rule.matches(&spelling.name))
+                })?;
                 Some((*at, spelling.fast))
             })
         })
@@ -201,26 +205,26 @@ impl Names {
 #[serde(deny_unknown_fields)]
 pub(super) struct Rule {
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) equals: Option<String>,
+    pub(super) equals: Option<Box<str>>,
     /// The name itself, or with the date or number of a revision behind it: `-20261014`,
     /// `@20261014`, `-2026-10-14`, `-0309`, `-001`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) dated: Option<String>,
+    pub(super) dated: Option<Box<str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) starts_with: Option<String>,
+    pub(super) starts_with: Option<Box<str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) ends_with: Option<String>,
+    pub(super) ends_with: Option<Box<str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) contains: Option<String>,
+    pub(super) contains: Option<Box<str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) without: Option<String>,
+    pub(super) without: Option<Box<str>>,
 }
 
 impl Rule {
     /// A rule for one name.
     pub(super) fn equals(name: &str) -> Self {
         Self {
-            equals: Some(name.to_owned()),
+            equals: Some(name.into()),
             ..Self::default()
         }
     }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::file::PerMtok;
+use super::per_mtok::PerMtok;
 use crate::money::Money;
 use crate::usage::Usage;
 
@@ -186,7 +186,7 @@ impl Rates {
 
     /// Takes over the rates for a prompt of that many tokens, in the place of those before.
     pub(super) fn take(&mut self, rates: &PerMtok, prompt_tokens: u64) {
-        for (kind, rate) in rates {
+        for (kind, rate) in rates.iter() {
             if let Some(own) = self.per_token.get_mut(kind.index()) {
                 *own = Some(rate.at(prompt_tokens));
             }

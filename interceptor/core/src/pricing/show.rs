@@ -3,8 +3,9 @@
 use serde::Serialize;
 
 use super::decimal::{self, Micros, Piece, Rate};
-use super::file::{Model, PerMtok, PerThousand, Price};
+use super::file::{Model, PerThousand, Price};
 use super::layer::Found;
+use super::per_mtok::PerMtok;
 use super::rates::NO_SURCHARGE_PPM;
 use super::{Context, PriceList, PriceTable, listed_as, model_name};
 
@@ -136,7 +137,7 @@ fn standard(price: &Price, in_force: bool) -> Entry {
 }
 
 fn tokens(per_mtok: &PerMtok) -> Vec<Step> {
-    let steps = |(kind, rate): (&super::Kind, &Rate)| {
+    let steps = |(kind, rate): (super::Kind, &Rate)| {
         let kind = kind.as_str();
         rate.steps().into_iter().map(move |(above, picos)| Step {
             kind: kind.to_owned(),

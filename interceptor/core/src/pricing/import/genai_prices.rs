@@ -10,10 +10,9 @@ use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use super::super::decimal::{Piece, Rate, scaled};
-use super::super::file::{
-    Day, Hours, Model, PerMtok, PerThousand, Price, Processing, Variant, When,
-};
+use super::super::file::{Day, Hours, Model, PerThousand, Price, Processing, Variant, When};
 use super::super::model_name::Rule;
+use super::super::per_mtok::PerMtok;
 use super::{Kind, is_maker, provider_id};
 
 /// The models, and how many rows there are.
@@ -84,7 +83,7 @@ enum Clause {
 
 impl Clause {
     fn rules(&self) -> Vec<Rule> {
-        let some = |text: &String| Some(text.clone());
+        let some = |text: &String| Some(text.as_str().into());
         let rule = match self {
             Self::Equals(text) => Rule::equals(text),
             Self::StartsWith(text) => Rule {
@@ -116,7 +115,7 @@ fn dated(regex: &str) -> Option<Rule> {
     let name = name.replace(r"\.", ".").replace(r"\-", "-");
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-./_:".contains(&byte);
     name.bytes().all(is_plain).then(|| Rule {
-        dated: Some(name),
+        dated: Some(name.into()),
         ..Rule::default()
     })
 }
@@ -135,9 +134,7 @@ impl Listed {
         };
         let prices = conditional.into_iter().map(Conditional::read);
         let prices: Vec<Price> = prices.collect::<Option<_>>()?;
-        if !prices.first()?.per_mtok.contains_key(&Kind::Input) {
-            return None;
-        }
+        prices.first()?.per_mtok.get(Kind::Input)?;
         let variants = self.price_variants.unwrap_or_default();
         let variants = variants.into_iter().filter_map(ListedVariant::read);
         Some(Model {
@@ -214,7 +211,7 @@ fn time(text: &str) -> Option<Time> {
 
 /// The rates that are known; others are for what Weir does not tell apart.
 fn rates(prices: &Rates) -> (PerMtok, PerThousand) {
-    let mut per_mtok = PerMtok::new();
+    let mut per_mtok = BTreeMap::new();
     let mut per_1k = PerThousand::default();
     for (name, raw) in prices {
         if let Some(kind) = name.strip_suffix("_mtok").and_then(kind) {
@@ -231,7 +228,7 @@ fn rates(prices: &Rates) -> (PerMtok, PerThousand) {
             _ => {}
         }
     }
-    (per_mtok, per_1k)
+    (per_mtok.into(), per_1k)
 }
 
 fn kind(name: &str) -> Option<Kind> {

@@ -17,9 +17,10 @@ use std::collections::btree_map::Entry;
 use serde_json::value::RawValue;
 
 use super::decimal::Rate;
-use super::file::{self, File, Model, PerMtok, PerThousand, Price, Processing, Variant, When};
+use super::file::{self, File, Model, PerThousand, Price, Processing, Variant, When};
 use super::layer::PriceList;
 use super::model_name::{self, Rule};
+use super::per_mtok::PerMtok;
 use super::{Kind, PriceTable};
 
 /// Whose price file it is.
@@ -340,7 +341,9 @@ impl Row {
             rates.insert(when, rated.collect());
         }
         let standard = rates.remove(&Circumstance::Standard)?;
-        if !standard.contains_key(&Kind::Input) || !standard.values().any(is_something) {
+        if standard.get(Kind::Input).is_none()
+            || !standard.iter().any(|(_, rate)| is_something(rate))
+        {
             return None;
         }
         let variants = rates.into_iter().map(|(when, per_mtok)| Variant {

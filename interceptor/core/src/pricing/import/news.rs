@@ -6,9 +6,8 @@
 use std::collections::BTreeSet;
 
 use super::super::decimal::{Micros, Rate};
-use super::super::file::{
-    Day, Hours, Model, PerMtok, PerThousand, Price, Processing, Scope, Variant,
-};
+use super::super::file::{Day, Hours, Model, PerThousand, Price, Processing, Scope, Variant};
+use super::super::per_mtok::PerMtok;
 use super::super::{FILE_SEARCH_PICOS, Kind, WEB_SEARCH_PICOS};
 use super::Change;
 
@@ -70,9 +69,9 @@ fn differences(before: &Model, after: &Model, now_unix: i64) -> Differences {
 
 impl Differences {
     fn in_price(&mut self, old: Option<&Price>, new: &Price, when: &str) {
-        for (kind, rate) in &new.per_mtok {
+        for (kind, rate) in new.per_mtok.iter() {
             if is_other(old.and_then(|old| old.per_mtok.get(kind)), rate) {
-                self.standard |= STANDARD.contains(kind);
+                self.standard |= STANDARD.contains(&kind);
                 self.names.insert(format!("{}{when}", kind.as_str()));
             }
         }
@@ -182,7 +181,7 @@ fn kinds_that_differ(before: &Model, after: &Model, variant: &Variant, at_unix: 
         speed: when.speed.as_deref(),
     };
     let has_begun = variant.effective_from.is_none_or(|day| day.0 <= at_unix);
-    let kinds = variant.per_mtok.keys().copied();
+    let kinds = variant.per_mtok.iter().map(|(kind, _)| kind);
     kinds
         .filter(|kind| {
             let new = rate_in(after, &scope, *kind).filter(|_| has_begun);
@@ -192,9 +191,9 @@ fn kinds_that_differ(before: &Model, after: &Model, variant: &Variant, at_unix: 
 }
 
 fn rate_in<'a>(model: &'a Model, scope: &Scope<'_>, kind: Kind) -> Option<&'a Rate> {
-    let standard = || model.all_day(scope.at_unix)?.per_mtok.get(&kind);
+    let standard = || model.all_day(scope.at_unix)?.per_mtok.get(kind);
     let mut variants = model.variants_of(scope);
-    let own = variants.find_map(|rates| rates.get(&kind));
+    let own = variants.find_map(|rates| rates.get(kind));
     own.or_else(standard)
 }
 
@@ -213,11 +212,10 @@ fn fill(after: &mut Model, before: &Model, now_unix: i64) {
     for told in told {
         for price in &mut after.prices {
             let others = told.per_mtok.iter().filter(|(kind, rate)| {
-                is_other(known.and_then(|known| known.per_mtok.get(kind)), rate)
+                is_other(known.and_then(|known| known.per_mtok.get(*kind)), rate)
             });
-            price
-                .per_mtok
-                .extend(others.map(|(kind, rate)| (*kind, rate.clone())));
+            let rates = price.per_mtok.iter().chain(others);
+            price.per_mtok = rates.map(|(kind, rate)| (kind, rate.clone())).collect();
             let pieces = &mut price.per_1k;
             pieces.web_searches = told.per_1k.web_searches.or(pieces.web_searches);
             pieces.file_searches = told.per_1k.file_searches.or(pieces.file_searches);
@@ -234,15 +232,15 @@ fn fill(after: &mut Model, before: &Model, now_unix: i64) {
 /// Which kinds have a price of their own, and which circumstances.
 fn told(model: &Model, now_unix: i64) -> BTreeSet<String> {
     let per_mtok = model.all_day(now_unix).map(|price| &price.per_mtok);
-    let kinds = per_mtok.into_iter().flat_map(PerMtok::keys);
-    let kinds = kinds.map(|kind| kind.as_str().to_owned());
+    let kinds = per_mtok.into_iter().flat_map(PerMtok::iter);
+    let kinds = kinds.map(|(kind, _)| kind.as_str().to_owned());
     let variants = model.variants.iter().map(|variant| variant.when.name());
     kinds.chain(variants).collect()
 }
 
 fn shown(model: &Model, now_unix: i64) -> String {
     let per_mtok = model.all_day(now_unix).map(|price| &price.per_mtok);
-    let rates = STANDARD.iter().filter_map(|kind| per_mtok?.get(kind));
+    let rates = STANDARD.iter().filter_map(|kind| per_mtok?.get(*kind));
     let texts = rates.map(|rate| serde_json::to_string(rate).unwrap_or_default());
     texts.collect::<Vec<_>>().join(" ")
 }
