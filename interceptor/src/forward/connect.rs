@@ -277,8 +277,8 @@ pub(crate) fn roots(extra_pem: &[Vec<u8>]) -> Result<RootCertStore, String> {
     use rustls::pki_types::CertificateDer;
     use rustls::pki_types::pem::PemObject as _;
 
+    let compiled_in = webpki_roots::TLS_SERVER_ROOTS;
     let mut store = RootCertStore::empty();
-    store.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     for pem in extra_pem {
         for certificate in CertificateDer::pem_slice_iter(pem) {
@@ -289,5 +289,30 @@ pub(crate) fn roots(extra_pem: &[Vec<u8>]) -> Result<RootCertStore, String> {
                 .map_err(|error| format!("expected a root certificate: {error}"))?;
         }
     }
+    // Most systems have Mozilla's, which take no memory of their own as compiled in.
+    store.roots.retain(|root| !compiled_in.contains(root));
+    store.roots.shrink_to_fit();
+    store.extend(compiled_in.iter().cloned());
     Ok(store)
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::PublicKeyData as _;
+    use rustls::pki_types::TrustAnchor;
+
+    use super::*;
+
+    #[test]
+    fn each_root_that_is_compiled_in_is_trusted_once_beside_those_of_the_configuration() {
+        let own = rcgen::generate_simple_self_signed(["corp.example".to_owned()]).unwrap();
+        let store = roots(&[own.cert.pem().into_bytes()]).unwrap();
+        for root in webpki_roots::TLS_SERVER_ROOTS {
+            let times = store.roots.iter().filter(|other| *other == root).count();
+            assert_eq!(times, 1, "{root:?}");
+        }
+        let key = own.signing_key.subject_public_key_info();
+        let is_own = |root: &&TrustAnchor<'_>| key.ends_with(&root.subject_public_key_info);
+        assert_eq!(store.roots.iter().filter(is_own).count(), 1);
+    }
 }
