@@ -66,14 +66,14 @@ fn debians_store_is_after_an_uninstall_what_it_was_before_the_install() {
     assert!(trusts(&own, &hashed) && !trusts(&ca, &hashed));
 
     assert_eq!(
-        store::install(&root, ca.trusted_pem()).unwrap(),
+        store::install(&root, &ca.trusted_pem()).unwrap(),
         Change::Made
     );
     assert!(trusts(&own, &hashed) && trusts(&ca, &hashed));
     let bundle = fs::read_to_string(hashed.join("ca-certificates.crt")).unwrap();
-    assert!(bundle.contains(ca.certificate_pem()), "{bundle}");
+    assert!(bundle.contains(&ca.certificate_pem()), "{bundle}");
     assert_eq!(
-        store::install(&root, ca.trusted_pem()).unwrap(),
+        store::install(&root, &ca.trusted_pem()).unwrap(),
         Change::None
     );
 

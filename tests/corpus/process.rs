@@ -51,7 +51,7 @@ impl Process {
         let authority = Authority::open_or_create(&state.authority(), &hosts).unwrap();
         let stream = soon("a connection", TcpStream::connect(self.proxy)).await;
         let tunnel = ask_for_tunnel(stream.unwrap(), provider).await;
-        let stream = handshake(tunnel, host, &[b"http/1.1"], authority.certificate_pem()).await;
+        let stream = handshake(tunnel, host, &[b"http/1.1"], &authority.certificate_pem()).await;
         Client::on(stream.unwrap(), host).await
     }
 }

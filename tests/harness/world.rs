@@ -91,7 +91,7 @@ impl World {
             &Catalog::builtin().permitted_subtrees(),
         )
         .unwrap();
-        let ca_pem = authority.certificate_pem().to_owned();
+        let ca_pem = authority.certificate_pem();
         let request = capture::Request {
             mode: Some(Mode::Proxy),
             command: Command::Descendants {

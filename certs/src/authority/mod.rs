@@ -26,8 +26,8 @@ use file::Contents;
 #[derive(Debug)]
 pub struct Authority {
     certificate: CertificateDer<'static>,
-    certificate_pem: String,
-    trusted_pem: String,
+    /// Those before it that are still valid.
+    previous: Vec<CertificateDer<'static>>,
     issuer: Issuer<'static, KeyPair>,
     permitted: Vec<String>,
     not_before: OffsetDateTime,
@@ -120,15 +120,16 @@ impl Authority {
 
     /// The certificate of the CA, as PEM.
     #[must_use]
-    pub fn certificate_pem(&self) -> &str {
-        &self.certificate_pem
+    pub fn certificate_pem(&self) -> String {
+        file::certificate_pem(&self.certificate)
     }
 
     /// What programs should trust, as PEM: the certificate of the CA, followed by the one before
     /// it where the CA was rotated and the old one is still valid.
     #[must_use]
-    pub fn trusted_pem(&self) -> &str {
-        &self.trusted_pem
+    pub fn trusted_pem(&self) -> String {
+        let trusted = std::iter::once(&self.certificate).chain(&self.previous);
+        trusted.map(file::certificate_pem).collect()
     }
 
     /// SHA-256 of the certificate's DER, lower-case hexadecimal, 64 digits.
@@ -206,17 +207,11 @@ impl Authority {
         }
         let issuer = Issuer::from_ca_cert_der(&contents.certificate, key)
             .map_err(|_rejected| malformed("a certificate that cannot issue"))?;
-        let certificate_pem = file::certificate_pem(&contents.certificate);
-        let trusted_pem = contents
-            .previous
-            .iter()
-            .filter(|previous| issue::inspect(previous).is_ok_and(|old| now <= old.not_after))
-            .map(file::certificate_pem)
-            .fold(certificate_pem.clone(), |pem, previous| pem + &previous);
+        let mut previous = contents.previous;
+        previous.retain(|old| issue::inspect(old).is_ok_and(|old| now <= old.not_after));
         Ok(Self {
             certificate: contents.certificate,
-            certificate_pem,
-            trusted_pem,
+            previous,
             issuer,
             permitted: root.permitted,
             not_before: root.not_before,

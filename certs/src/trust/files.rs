@@ -29,7 +29,7 @@ impl Files {
     /// # Errors
     /// [`TrustError::Unwritable`].
     pub fn open(directory: &Path, authority: &Authority) -> Result<Self, TrustError> {
-        Self::with_certificates(directory, authority.trusted_pem())
+        Self::with_certificates(directory, &authority.trusted_pem())
     }
 
     pub(super) fn with_certificates(directory: &Path, pem: &str) -> Result<Self, TrustError> {

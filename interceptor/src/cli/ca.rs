@@ -84,14 +84,14 @@ pub(super) fn run(arguments: &Arguments, out: &mut impl Write) -> anyhow::Result
                 Some(path) => std::fs::read(&path).with_context(|| path.display().to_string())?,
                 None => vec![],
             };
-            out.write_all(bundle::merged(&roots, authority.trusted_pem()).as_bytes())?;
+            out.write_all(bundle::merged(&roots, &authority.trusted_pem()).as_bytes())?;
         }
         Action::Env(Shown { places, json }) => environment(places, *json, out)?,
         Action::Install(Placed { places }) => {
             let directory = places.open_state()?.authority();
             let authority = Authority::open_or_create(&directory, &permitted(places)?)?;
             say(
-                store::install(Path::new("/"), authority.trusted_pem())?,
+                store::install(Path::new("/"), &authority.trusted_pem())?,
                 "installed",
                 out,
             )?;

@@ -274,11 +274,11 @@ fn a_host_list_that_outgrew_the_ca_is_said_and_a_rotation_follows_it() {
 
     let second = Authority::rotate(&directory, &wanted).unwrap();
     assert!(second.missing(&wanted).is_empty());
-    let both = second.certificate_pem().to_owned() + first.certificate_pem();
+    let both = second.certificate_pem() + &first.certificate_pem();
     assert_eq!(second.trusted_pem(), both);
 
     let third = Authority::rotate(&directory, &wanted).unwrap();
-    let both = third.certificate_pem().to_owned() + second.certificate_pem();
+    let both = third.certificate_pem() + &second.certificate_pem();
     assert_eq!(third.trusted_pem(), both, "only one generation is kept");
     let opened = Authority::open(&directory).unwrap();
     assert_eq!(opened.trusted_pem(), third.trusted_pem());
