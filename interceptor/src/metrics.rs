@@ -25,6 +25,8 @@ pub enum BypassReason {
     BrokenHello,
     /// The client waits for the server to speak first.
     SilentClient,
+    /// The client takes no certificate of ECDSA with P-256, or no suite that goes with it.
+    NoCommonTls,
     /// The client offers only application protocols that are not HTTP.
     UnreadableProtocol,
     /// The client refused our certificate: it does not trust the local CA, or pins another.
@@ -51,6 +53,7 @@ impl BypassReason {
             Self::NoServerName => "no_server_name",
             Self::BrokenHello => "broken_hello",
             Self::SilentClient => "silent_client",
+            Self::NoCommonTls => "no_common_tls",
             Self::UnreadableProtocol => "unreadable_protocol",
             Self::ClientRejectsCa => "client_rejects_ca",
             Self::CaDoesNotCover => "ca_does_not_cover",

@@ -5,7 +5,7 @@ use std::{fs, path::Path, process::Command};
 use http::Version;
 
 use crate::sdks::installation;
-use crate::world::{Setup, World, installed, success};
+use crate::world::{Providers, Setup, World, installed, success};
 
 /// A call for the shell: `$BODY` is what is sent.
 fn call(script: &str, world: &World) -> String {
@@ -55,6 +55,64 @@ fn curl_gets_the_http_version_that_it_asks_for_and_so_does_the_provider() {
         assert_eq!(world.simulator.received()[0].version, version);
         world.books_agree();
     }
+}
+
+/// As a VPN does, which has no default route.
+#[test]
+fn an_ipv6_route_that_comes_later_is_noticed() {
+    installed("curl", "curl");
+    installation();
+    let world = World::new(Setup {
+        providers: Providers::Unreachable6,
+        ..Setup::default()
+    });
+    let script = r#"
+        call() { curl -sS --max-time 10 -H 'x-api-key: k' -H 'anthropic-version: 2023-06-01' \
+               -H 'content-type: application/json' -d "$BODY" https://api.anthropic.com/v1/messages; }
+        call 2>/dev/null || echo unreachable
+        ip link add vpn type veth peer name far
+        ip link set vpn up
+        ip link set far up
+        ip -6 route add 2000::/3 dev vpn
+        sleep 1
+        call"#;
+    let said = call(script, &world);
+    assert!(said.starts_with("unreachable"), "{said}");
+    assert!(said.contains("\"type\":\"message\""), "{said}");
+    world.books_agree();
+    assert_eq!(world.records().len(), 1);
+}
+
+/// An interpreter runs many programs: the first of these brings roots of its own.
+#[test]
+fn what_one_script_trusts_says_nothing_about_another() {
+    installation();
+    let world = World::new(Setup::default());
+    fs::write(world.path("pins.py"), PINS).unwrap();
+    fs::write(world.path("calls.py"), CALLS).unwrap();
+    let script = format!(
+        "cd '{}'; python pins.py; python pins.py; python calls.py",
+        world.path("").display()
+    );
+    assert_eq!(call(&script, &world), "rejected\nrejected\ncalled\n");
+    world.books_agree();
+    assert_eq!(world.records().len(), 1);
+}
+
+/// It passes, and no cap counts it: so it is told.
+#[test]
+fn a_call_that_cannot_be_read_is_in_the_report_of_what_was_not_inspected() {
+    installed("curl", "curl");
+    installation();
+    let world = World::new(Setup::default());
+    let script = r#"curl -sS -o /dev/null -H 'content-type: application/json' -d "$BODY x" https://api.anthropic.com/v1/messages"#;
+    call(script, &world);
+    let mut report = world.weir("report");
+    report.args(["bypass", "--json"]);
+    let said = success(&world.output(report));
+    let report: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(report["total"]["count"], 1, "{said}");
+    assert!(said.contains("request_unreadable"), "{said}");
 }
 
 /// What the other tests of this tier rest on.
@@ -204,4 +262,22 @@ class Call {
         System.out.println(HttpClient.newHttpClient().send(request, HttpResponse.BodyHandlers.ofString()).body());
     }
 }
+"#;
+
+/// Trusts nobody.
+const PINS: &str = r#"
+import socket, ssl
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+try:
+    context.wrap_socket(socket.create_connection(("api.anthropic.com", 443)), server_hostname="api.anthropic.com")
+except ssl.SSLCertVerificationError:
+    print("rejected")
+"#;
+
+const CALLS: &str = r#"
+import os, urllib.request
+fields = {"content-type": "application/json", "x-api-key": "k", "anthropic-version": "2023-06-01"}
+url = "https://api.anthropic.com/v1/messages"
+urllib.request.urlopen(urllib.request.Request(url, os.environ["BODY"].encode(), fields)).read()
+print("called")
 "#;

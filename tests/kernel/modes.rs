@@ -1,5 +1,8 @@
 //! The steps down the ladder: the packet filter, and a proxy that the command is told of.
 
+use std::ffi::OsStr;
+use std::process::{Command, Stdio};
+
 use crate::sdks::{
     NODE_OPENAI, PYTHON_ANTHROPIC, PYTHON_BEDROCK, PYTHON_OPENAI, Sdk, installation,
 };
@@ -34,6 +37,42 @@ fn the_packet_filter_redirects() {
     one_call_is_inspected(NODE_OPENAI, "redirect", Providers::Here);
 }
 
+fn words(command: &Command) -> impl Iterator<Item = &OsStr> {
+    [command.get_program()]
+        .into_iter()
+        .chain(command.get_args())
+}
+
+fn take_environment(command: &mut Command, from: &Command) {
+    let set = from
+        .get_envs()
+        .filter_map(|(name, value)| Some((name, value?)));
+    command.envs(set);
+}
+
+/// As in a container, where the kernel knows processes by other numbers than `/proc`.
+#[test]
+fn in_a_namespace_of_its_own_the_program_is_known_all_the_same() {
+    installed("unshare", "util-linux");
+    installation();
+    let world = World::new(Setup {
+        config: "",
+        providers: Providers::Here,
+    });
+    let weir = PYTHON_ANTHROPIC.run(&world, &["--mode", "ebpf"], "one");
+    let mut inside = Command::new("unshare");
+    inside
+        .args(["--pid", "--fork", "--mount-proc"])
+        .args(words(&weir));
+    inside.env_clear().stdin(Stdio::null());
+    take_environment(&mut inside, &weir);
+    success(&world.output(inside));
+    world.books_agree();
+    let records = world.records();
+    assert_eq!(records.len(), 1, "{records:?}");
+    assert!(records[0].program.starts_with("python"), "{records:?}");
+}
+
 /// As where an agent that was started with Weir starts another with it.
 #[test]
 fn of_one_weir_inside_another_each_call_counts_once() {
@@ -45,13 +84,8 @@ fn of_one_weir_inside_another_each_call_counts_once() {
             providers: Providers::Here,
         });
         let inside = PYTHON_ANTHROPIC.run(&world, &["--mode", inner], "one");
-        let command = [inside.get_program()].into_iter().chain(inside.get_args());
-        let mut outside = world.run(&["--mode", outer], command);
-        for (name, value) in inside.get_envs() {
-            if let Some(value) = value {
-                outside.env(name, value);
-            }
-        }
+        let mut outside = world.run(&["--mode", outer], words(&inside));
+        take_environment(&mut outside, &inside);
         let output = world.output(outside);
         success(&output);
         world.books_agree();

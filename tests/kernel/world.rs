@@ -50,6 +50,8 @@ pub(crate) enum Providers {
     Nowhere4,
     /// An IPv6 address behind a default route to nobody.
     Nowhere6,
+    /// The same address, to which there is no route yet.
+    Unreachable6,
     /// An IPv4 address of the namespace itself, for tests that listen there.
     Here,
 }
@@ -61,7 +63,7 @@ impl World {
         let none: Option<&str> = None;
         mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none).unwrap();
         ip(match setup.providers {
-            Providers::Nowhere4 => "",
+            Providers::Nowhere4 | Providers::Unreachable6 => "",
             Providers::Nowhere6 => ROUTE6,
             Providers::Here => "addr add 192.0.2.7/32 dev lo",
         });
@@ -69,7 +71,7 @@ impl World {
         // Other users' programs run here too.
         set_mode(directory.path(), 0o755);
         let address = match setup.providers {
-            Providers::Nowhere6 => "2001:db8::7",
+            Providers::Nowhere6 | Providers::Unreachable6 => "2001:db8::7",
             Providers::Nowhere4 | Providers::Here => "192.0.2.7",
         };
         // sudo looks the machine up.

@@ -130,7 +130,7 @@ impl Redirect {
 
     /// Redirects the connections of a network namespace to 127.0.0.1:`port4`, and native IPv6 to `[::1]:port6`.
     ///
-    /// Leave `port6` out where the namespace has no IPv6 default route: a listener on loopback would make every
+    /// Leave `port6` out where the namespace has no IPv6 route that leads out: a listener on loopback would make every
     /// IPv6 connect succeed and so defeat the client's fall-back to IPv4. Calling it again replaces the ports.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
 
+use super::script;
 use crate::capture::Flow;
 use crate::ledger::Identity;
 
@@ -14,8 +15,9 @@ use crate::ledger::Identity;
 #[derive(Clone, Debug)]
 pub(crate) struct Application {
     pub(crate) identity: Identity,
-    /// Path of the executable; empty where it is not known. Trust is remembered by it.
-    pub(crate) executable: Arc<str>,
+    /// Path of the executable, empty where it is not known; of an interpreter, with what tells its
+    /// script from others. Trust is remembered by it.
+    pub(crate) runs: Arc<str>,
 }
 
 /// Looks up what the kernel's numbers stand for. Reads a few files of `/proc`, which take some
@@ -38,6 +40,14 @@ pub(crate) async fn identify(flow: &Flow) -> Application {
         .rsplit('/')
         .next()
         .filter(|name| !name.is_empty());
+    let script = flow
+        .pid
+        .zip(program)
+        .and_then(|(pid, program)| script_of(pid, program));
+    let runs = match script {
+        Some(script) => format!("{executable} {script:016x}"),
+        None => executable.clone(),
+    };
     let user = match flow.uid {
         Some(uid) => NAMES.of(uid, user_name).await,
         None => None,
@@ -52,7 +62,7 @@ pub(crate) async fn identify(flow: &Flow) -> Application {
             container: container_id(&cgroups),
             ..Identity::default()
         },
-        executable: Arc::from(executable),
+        runs: Arc::from(runs),
     }
 }
 
@@ -117,6 +127,13 @@ const NAME_AGE_MAX: Duration = Duration::from_secs(60);
 fn user_name(uid: u32) -> Option<String> {
     let user = nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(uid)).ok()??;
     Some(user.name)
+}
+
+/// What an interpreter runs.
+fn script_of(pid: u32, program: &str) -> Option<u64> {
+    let command_line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let directory = fs::read_link(format!("/proc/{pid}/cwd")).unwrap_or_default();
+    script::of(program, &command_line, &directory)
 }
 
 /// The path in the cgroup2 hierarchy, of `/proc/PID/cgroup` (cgroups(7): `0::PATH`).

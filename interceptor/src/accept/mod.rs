@@ -2,6 +2,7 @@
 
 mod identity;
 mod proxy_request;
+mod script;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -112,7 +113,7 @@ async fn flow(
 ) -> Result<(Option<Flow>, TcpStream), JoinError> {
     use std::os::fd::AsFd as _;
 
-    if capture.mode() == Mode::Ebpf {
+    if !capture.reads_proc() {
         return Ok((capture.flow(stream.as_fd(), peer), stream));
     }
     let capture = Arc::clone(capture);
@@ -175,13 +176,25 @@ pub(crate) fn report(context: &Context, origin: &Origin, host: Option<&str>, rea
     if reason.is_blind_spot() {
         context.count_not_inspected(reason.as_str());
     }
+    write_down(context, origin, host, reason.as_str());
+}
+
+/// The same of a call on a connection that is inspected, as a whole or in part.
+pub(crate) fn report_unread(context: &Context, origin: &Origin, host: &str, reason: &str) {
+    let unreadable = &context.metrics.unreadable;
+    unreadable.with_label_values(&[reason]).inc();
+    context.count_not_inspected(reason);
+    write_down(context, origin, Some(host), reason);
+}
+
+fn write_down(context: &Context, origin: &Origin, host: Option<&str>, reason: &str) {
     let program = &origin.application.identity.program;
     context.ledger.bypass(Bypass {
         at_unix_ms: unix_ms(),
         program: program.clone().unwrap_or_default(),
         host: host.unwrap_or_default().to_owned(),
         destination: origin.destination.to_string(),
-        reason: reason.as_str().to_owned(),
+        reason: reason.to_owned(),
         count: 1,
     });
 }

@@ -5,8 +5,9 @@ use std::net::TcpListener;
 use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
 
-use super::owner::Members;
+use super::owner::{self, Members};
 use super::packet_filter::{PacketFilter, PacketFilterError, Plan};
 use super::{Capture, Command, Mode, Way, listen};
 use crate::process::config::Fail;
@@ -80,7 +81,12 @@ fn open_one(
     request: &Request,
     leftovers: &mut Leftovers,
 ) -> Result<Capture, CaptureError> {
-    let v6 = mode != Mode::Proxy && listen::has_ipv6_default_route();
+    let v6 = match mode {
+        // Used as soon as there is a route.
+        Mode::Ebpf => true,
+        Mode::Redirect => listen::has_ipv6_route(),
+        Mode::Proxy => false,
+    };
     let listeners = listen::loopback(v6).map_err(CaptureError::Listen)?;
     let way = match mode {
         Mode::Ebpf => ebpf(request, &listeners, leftovers)?,
@@ -139,10 +145,15 @@ fn ebpf(
         .map(port)
         .transpose()
         .map_err(CaptureError::Listen)?;
-    redirect.enroll(netns_cookie, port4, port6)?;
+    let has_route = listen::has_ipv6_route();
+    redirect.enroll(netns_cookie, port4, port6.filter(|_| has_route))?;
     Ok(Way::Ebpf {
         redirect,
         netns_cookie,
+        port4,
+        port6,
+        has_ipv6_route: AtomicBool::new(has_route),
+        members: (!owner::knows_process_ids()).then(|| Members::new(request.command.clone())),
     })
 }
 

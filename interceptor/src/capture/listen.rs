@@ -82,23 +82,26 @@ fn parse_range(text: &str) -> Option<RangeInclusive<u16>> {
     }
 }
 
-/// Whether this network namespace has an IPv6 default route. Where it has none, a listener on ::1
-/// would make connections succeed that must fail so that the client falls back to IPv4.
-pub(super) fn has_ipv6_default_route() -> bool {
-    std::fs::read_to_string("/proc/thread-self/net/ipv6_route")
-        .is_ok_and(|text| default_route_in(&text))
+/// Whether this network namespace has a route to IPv6 addresses of the internet: a default route, or as
+/// of a VPN one for a part of them. Where it has none, a listener on ::1 would make connections succeed
+/// that must fail so that the client falls back to IPv4.
+pub(super) fn has_ipv6_route() -> bool {
+    std::fs::read_to_string("/proc/thread-self/net/ipv6_route").is_ok_and(|text| leads_out(&text))
 }
 
 /// The table holds destination, its prefix length, source, its prefix length, next hop, metric,
 /// references, uses, flags and device; the kernel's own "unreachable" default routes are on `lo`.
-fn default_route_in(table: &str) -> bool {
+fn leads_out(table: &str) -> bool {
     table.lines().any(|line| {
         let mut fields = line.split_ascii_whitespace();
         let (destination, prefix) = (fields.next(), fields.next());
         let device = fields.next_back();
-        destination.is_some_and(|address| address.bytes().all(|digit| digit == b'0'))
-            && prefix == Some("00")
-            && device.is_some_and(|device| device != "lo")
+        let bits = prefix.and_then(|bits| u8::from_str_radix(bits, 16).ok());
+        let is_default = bits == Some(0);
+        // 2000::/3 is all that is given out (RFC 4291, section 2.4); a route to one address is no way out.
+        let is_global = destination.is_some_and(|address| address.starts_with(['2', '3']))
+            && bits.is_some_and(|bits| bits < 128);
+        (is_default || is_global) && device.is_some_and(|device| device != "lo")
     })
 }
 
@@ -151,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_default_route_through_a_device_counts() {
+    fn only_a_route_that_leads_out_through_a_device_counts() {
         let zero = "0".repeat(32);
         let unreachable =
             format!("{zero} 00 {zero} 00 {zero} ffffffff 00000001 00000000 00200200       lo\n");
@@ -163,9 +166,17 @@ mod tests {
             "{zero} 00 {zero} 00 fe80{}1 400 1 0 00450003 eth0\n",
             "0".repeat(27)
         );
-        assert!(!default_route_in(""));
-        assert!(!default_route_in(&(unreachable.clone() + &link)));
-        assert!(default_route_in(&(unreachable + &link + &default)));
+        let elsewhere = unreachable + &link;
+        assert!(!leads_out(""));
+        assert!(!leads_out(&elsewhere));
+        assert!(leads_out(&(elsewhere.clone() + &default)));
+        // 2000::/3, as a VPN sets it; 2001:db8::1/128 is an address of this machine.
+        let part = |address: &str, bits: u8| {
+            format!("{address:0<32} {bits:02x} {zero} 00 {zero} 400 1 0 00000001 tun0\n")
+        };
+        assert!(leads_out(&(elsewhere.clone() + &part("2", 3))));
+        assert!(!leads_out(&(elsewhere.clone() + &part("20010db8", 128))));
+        assert!(!leads_out(&(elsewhere + &part("fd00", 64))));
     }
 
     #[test]

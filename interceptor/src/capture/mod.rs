@@ -17,6 +17,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use std::{fmt, io};
 
@@ -80,6 +81,14 @@ enum Way {
     Ebpf {
         redirect: Box<weir_probes::Redirect>,
         netns_cookie: u64,
+        port4: u16,
+        /// Of the listener on ::1, where there is one.
+        port6: Option<u16>,
+        /// Whether IPv6 connections are redirected.
+        has_ipv6_route: AtomicBool,
+        /// Set where the kernel's process ids are not those of this process: it is in a namespace of
+        /// its own, as in a container.
+        members: Option<Members>,
     },
     Redirect {
         filter: PacketFilter,
@@ -115,16 +124,31 @@ impl Capture {
     /// What is known of an accepted connection, `peer` being its remote address. `None`: it did
     /// not come through the redirect, or not from the command, and must be refused.
     ///
-    /// To be called once per connection. One or two system calls in [`Mode::Ebpf`]; in the other
-    /// modes it reads `/proc`, which takes milliseconds on a machine with many sockets: not for a
-    /// runtime's worker thread.
+    /// To be called once per connection. One or two system calls, unless it
+    /// [reads `/proc`](Self::reads_proc).
     #[must_use]
     pub fn flow(&self, stream: BorrowedFd<'_>, peer: SocketAddr) -> Option<Flow> {
         match &self.way {
             Way::Ebpf {
                 redirect,
                 netns_cookie,
-            } => redirect.take_flow(*netns_cookie, peer).map(Flow::from),
+                members,
+                ..
+            } => {
+                let flow = redirect.take_flow(*netns_cookie, peer).map(Flow::from)?;
+                let Some(members) = members else {
+                    return Some(flow);
+                };
+                let local = socket2::SockRef::from(&stream).local_addr().ok();
+                let local = local.and_then(|local| local.as_socket());
+                let socket = local.and_then(|local| owner::socket(peer, local));
+                let found = members.flow(socket, flow.destination);
+                Some(Flow {
+                    pid: found.pid,
+                    uid: found.uid.or(flow.uid),
+                    ..flow
+                })
+            }
             Way::Redirect { members, .. } => {
                 let destination = packet_filter::original_destination(stream, peer)?;
                 let is_direct = self.listeners.iter().any(|listener| {
@@ -150,6 +174,13 @@ impl Capture {
         }
     }
 
+    /// Whether [`Self::flow`] looks for the owner of a socket, which takes milliseconds on a machine with
+    /// many: not for a runtime's worker thread.
+    #[must_use]
+    pub fn reads_proc(&self) -> bool {
+        !matches!(self.way, Way::Ebpf { members: None, .. })
+    }
+
     /// Marks a socket as Weir's own before it connects, so that it is never redirected.
     ///
     /// # Errors
@@ -162,7 +193,7 @@ impl Capture {
         }
     }
 
-    /// Tells the kernel that Weir is alive; due each
+    /// Tells the kernel that Weir is alive, and whether there is a way out by IPv6; due each
     /// [`crate::process::limits::HEARTBEAT_INTERVAL`], from a task of the runtime that serves
     /// connections, so that it stops when they do.
     ///
@@ -170,7 +201,22 @@ impl Capture {
     /// The kernel refused; connections go direct, or are refused, within a second.
     pub fn heartbeat(&self) -> io::Result<()> {
         match &self.way {
-            Way::Ebpf { redirect, .. } => redirect.heartbeat().map_err(io::Error::other)?,
+            Way::Ebpf {
+                redirect,
+                netns_cookie,
+                port4,
+                port6,
+                has_ipv6_route,
+                ..
+            } => {
+                redirect.heartbeat().map_err(io::Error::other)?;
+                let has_route = listen::has_ipv6_route();
+                if has_ipv6_route.swap(has_route, Ordering::Relaxed) != has_route {
+                    redirect
+                        .enroll(*netns_cookie, *port4, port6.filter(|_| has_route))
+                        .map_err(io::Error::other)?;
+                }
+            }
             Way::Redirect { filter, .. } => filter.heartbeat()?,
             Way::Proxy { .. } => {}
         }

@@ -83,6 +83,15 @@ fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
+/// Whether the ids by which the kernel knows processes are those of `/proc`: not where this process is
+/// in a namespace of its own (pid_namespaces(7)), as in a container.
+pub(super) fn knows_process_ids() -> bool {
+    std::fs::metadata("/proc/self/ns/pid").is_ok_and(|file| file.ino() == FIRST_NAMESPACE)
+}
+
+/// The inode of the first namespace of processes (`PROC_PID_INIT_INO` in linux/proc_ns.h).
+const FIRST_NAMESPACE: u64 = 0xEFFF_FFFC;
+
 /// The processes of the command.
 #[derive(Debug)]
 pub(super) struct Members {

@@ -1,13 +1,16 @@
 //! A ClientHello in the bytes of a connection, however they were cut. The fuzz target takes in this file by
 //! itself, so that it is built without the rest.
 
-use rustls::server::{Accepted, Acceptor};
+use rustls::server::{Accepted, Acceptor, ClientHello as Hello};
+use rustls::{CipherSuite, NamedGroup, SignatureScheme};
 
 /// A ClientHello and the bytes that it came in.
 pub(crate) struct ClientHello {
     /// Lower case, without a trailing dot.
     pub(crate) server_name: String,
     pub(crate) offer: Offer,
+    /// Whether our answer would be one that the client can take.
+    pub(crate) is_answerable: bool,
     /// Continues the handshake, when we are the server.
     pub(crate) accepted: Accepted,
     /// Continues the connection, when we are not.
@@ -23,14 +26,41 @@ impl ClientHello {
         };
         let server_name = name.trim_end_matches('.').to_ascii_lowercase();
         let offer = Offer::of(hello.alpn());
+        let is_answerable = is_answerable(&hello);
         Ok(Self {
             server_name,
             offer,
+            is_answerable,
             accepted,
             bytes,
         })
     }
 }
+
+/// Whether the client takes what we answer with: a certificate of ECDSA with P-256, and the suites and
+/// groups of rustls. A client of another kind may still have TLS in common with the provider.
+fn is_answerable(hello: &Hello<'_>) -> bool {
+    let groups = hello.named_groups().unwrap_or_default();
+    hello.cipher_suites().iter().any(|one| SUITES.contains(one))
+        && groups.iter().any(|one| GROUPS.contains(one))
+        && (hello.signature_schemes()).contains(&SignatureScheme::ECDSA_NISTP256_SHA256)
+}
+
+/// Of TLS 1.3, and of TLS 1.2 those for such a certificate.
+const SUITES: [CipherSuite; 6] = [
+    CipherSuite::TLS13_AES_128_GCM_SHA256,
+    CipherSuite::TLS13_AES_256_GCM_SHA384,
+    CipherSuite::TLS13_CHACHA20_POLY1305_SHA256,
+    CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+    CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+    CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+];
+const GROUPS: [NamedGroup; 4] = [
+    NamedGroup::X25519MLKEM768,
+    NamedGroup::X25519,
+    NamedGroup::secp256r1,
+    NamedGroup::secp384r1,
+];
 
 /// Why bytes are no hello that names a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,6 +190,58 @@ mod tests {
             assert_eq!(classify([one, two], BYTES_MAX), named, "cut at {at}");
             assert_eq!(classify([one], BYTES_MAX), None, "cut at {at}");
         }
+    }
+
+    /// What we answer with is what rustls has, as it is set up here.
+    #[test]
+    fn what_can_be_answered_is_what_we_answer_with() {
+        let provider = rustls::crypto::aws_lc_rs::default_provider();
+        let ours = provider.cipher_suites.iter().map(|suite| suite.suite());
+        let ours: Vec<_> = ours
+            .filter(|suite| !format!("{suite:?}").contains("_RSA_"))
+            .collect();
+        assert_eq!(ours.len(), SUITES.len());
+        assert!(ours.iter().all(|suite| SUITES.contains(suite)), "{ours:?}");
+        let groups: Vec<_> = provider
+            .kx_groups
+            .iter()
+            .map(|group| group.name())
+            .collect();
+        assert_eq!(groups.len(), GROUPS.len());
+        assert!(
+            groups.iter().all(|group| GROUPS.contains(group)),
+            "{groups:?}"
+        );
+    }
+
+    fn accepted(config: ClientConfig) -> ClientHello {
+        let name = ServerName::try_from("api.anthropic.com").unwrap();
+        let mut connection = ClientConnection::new(Arc::new(config), name).unwrap();
+        let mut reader = Reader::default();
+        connection.write_tls(&mut reader.bytes).unwrap();
+        let accepted = reader.look(0, BYTES_MAX).unwrap().unwrap();
+        ClientHello::of(*accepted, reader.bytes).unwrap()
+    }
+
+    #[test]
+    fn a_client_that_takes_only_certificates_of_rsa_is_told_apart() {
+        let of = |keep: fn(CipherSuite) -> bool| {
+            let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+            provider.cipher_suites.retain(|suite| keep(suite.suite()));
+            let config = ClientConfig::builder_with_provider(Arc::new(provider))
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_root_certificates(RootCertStore::empty())
+                .with_no_client_auth();
+            accepted(config).is_answerable
+        };
+        assert!(of(|_| true));
+        assert!(of(
+            |suite| format!("{suite:?}").starts_with("TLS_ECDHE_ECDSA")
+        ));
+        assert!(!of(
+            |suite| format!("{suite:?}").starts_with("TLS_ECDHE_RSA")
+        ));
     }
 
     #[test]

@@ -51,7 +51,7 @@ pub(crate) async fn decide(
     hello: Box<ClientHello>,
 ) -> anyhow::Result<Option<(Session, Decrypted)>> {
     let host: Arc<str> = Arc::from(hello.server_name.as_str());
-    let provider = match judge(context, rules, origin, &host, hello.offer) {
+    let provider = match judge(context, rules, origin, &host, &hello) {
         Ok(provider) => provider,
         Err(reason) => {
             let head = &hello.bytes;
@@ -115,7 +115,7 @@ fn judge(
     rules: &Rules,
     origin: &Origin,
     host: &Arc<str>,
-    offer: Offer,
+    hello: &ClientHello,
 ) -> Result<Provider, BypassReason> {
     let provider = match rules.catalog.lookup(host) {
         Listing::Provider(provider) => provider,
@@ -128,15 +128,18 @@ fn judge(
     {
         return Err(BypassReason::InspectedByWeir);
     }
-    if offer == Offer::Unreadable {
+    if hello.offer == Offer::Unreadable {
         return Err(BypassReason::UnreadableProtocol);
+    }
+    if !hello.is_answerable {
+        return Err(BypassReason::NoCommonTls);
     }
     if !context.leaves.covers(host) {
         return Err(BypassReason::CaDoesNotCover);
     }
     if context
         .rejections
-        .contains(&origin.application.executable, host, Instant::now())
+        .contains(&origin.application.runs, host, Instant::now())
     {
         return Err(BypassReason::ClientRejectsCa);
     }
@@ -176,7 +179,7 @@ async fn terminate(
 ) -> anyhow::Result<Decrypted> {
     let (host, program) = (
         &session.upstream.route().host,
-        &session.origin.application.executable,
+        &session.origin.application.runs,
     );
     let config = context
         .leaves
@@ -186,7 +189,8 @@ async fn terminate(
     let handshake = StartHandshake::from_parts(hello.accepted, stream).into_stream(config);
     match tokio::time::timeout(limits::TLS_HANDSHAKE_TIMEOUT, handshake).await? {
         Ok(stream) => {
-            context.rejections.succeeded(program, host);
+            let now = Instant::now();
+            context.rejections.succeeded(program, host, now);
             Ok(Box::new(stream))
         }
         Err(error) => {

@@ -3,7 +3,8 @@
 //! A program that pins its provider's certificate, or brings its own roots, can't be inspected. The
 //! first refusal costs it one failed connection; from then on it is passed through, or refused,
 //! for a while. An alert says plainly that the CA is not trusted. A bare close during the handshake
-//! may also be a client that changed its mind, so that counts from the second time in a row.
+//! may also be a client that changed its mind: that counts from the second time in a row, and of a program
+//! that was seen to trust the CA not at all.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -58,9 +59,19 @@ impl Refusal {
     }
 }
 
+/// What the last handshakes of a program with a host said.
+#[derive(Clone, Copy)]
+enum Seen {
+    /// That it trusts the CA.
+    Trusts,
+    /// Nothing certain: so many ended without a word in a row.
+    Closed(u32),
+    /// That it does not.
+    Rejects,
+}
+
 struct Entry {
-    closes: u32,
-    rejected: bool,
+    seen: Seen,
     until: Instant,
 }
 
@@ -76,7 +87,7 @@ impl Rejections {
         let key = (Arc::clone(program), Arc::clone(host));
         self.lock()
             .get(&key)
-            .is_some_and(|entry| entry.rejected && now < entry.until)
+            .is_some_and(|entry| matches!(entry.seen, Seen::Rejects) && now < entry.until)
     }
 
     /// Notes a failed handshake; true when the program counts as refusing from now on.
@@ -89,33 +100,42 @@ impl Rejections {
     ) -> bool {
         let mut entries = self.lock();
         let key = (Arc::clone(program), Arc::clone(host));
-        if entries.len() >= ENTRIES_MAX && !entries.contains_key(&key) {
-            let first = entries.iter().min_by_key(|(_, entry)| entry.until);
-            let first = first.map(|(key, _)| key.clone());
-            first.and_then(|first| entries.remove(&first));
-        }
-        let entry = entries.entry(key).or_insert(Entry {
-            closes: 0,
-            rejected: false,
-            until: now,
-        });
-        entry.closes = entry.closes.saturating_add(1);
-        entry.rejected = refusal == Refusal::Alert || entry.closes >= CLOSES_MAX;
-        entry.until = now + REMEMBERED;
-        entry.rejected
+        let before = entries.get(&key).filter(|entry| now < entry.until);
+        let seen = match (refusal, before.map(|entry| entry.seen)) {
+            (Refusal::Alert, _) | (Refusal::Close, Some(Seen::Rejects)) => Seen::Rejects,
+            (Refusal::Close, Some(Seen::Trusts)) => return false,
+            (Refusal::Close, Some(Seen::Closed(closes)))
+                if closes.saturating_add(1) < CLOSES_MAX =>
+            {
+                Seen::Closed(closes.saturating_add(1))
+            }
+            (Refusal::Close, Some(Seen::Closed(_))) => Seen::Rejects,
+            (Refusal::Close, None) => Seen::Closed(1),
+        };
+        note(&mut entries, key, seen, now);
+        matches!(seen, Seen::Rejects)
     }
 
     /// Notes a handshake that succeeded.
-    pub(crate) fn succeeded(&self, program: &Arc<str>, host: &Arc<str>) {
-        let mut entries = self.lock();
-        if !entries.is_empty() {
-            entries.remove(&(Arc::clone(program), Arc::clone(host)));
-        }
+    pub(crate) fn succeeded(&self, program: &Arc<str>, host: &Arc<str>, now: Instant) {
+        let key = (Arc::clone(program), Arc::clone(host));
+        note(&mut self.lock(), key, Seen::Trusts, now);
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Key, Entry>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What is remembered of a program and a host; what expires first makes room.
+fn note(entries: &mut HashMap<Key, Entry>, key: Key, seen: Seen, now: Instant) {
+    if entries.len() >= ENTRIES_MAX && !entries.contains_key(&key) {
+        let first = entries.iter().min_by_key(|(_, entry)| entry.until);
+        let first = first.map(|(key, _)| key.clone());
+        first.and_then(|first| entries.remove(&first));
+    }
+    let until = now + REMEMBERED;
+    entries.insert(key, Entry { seen, until });
 }
 
 #[cfg(test)]
@@ -141,9 +161,27 @@ mod tests {
         let (program, host) = names();
         let (memory, now) = (Rejections::default(), Instant::now());
         assert!(!memory.failed(&program, &host, Refusal::Close, now));
-        memory.succeeded(&program, &host);
-        assert!(!memory.failed(&program, &host, Refusal::Close, now));
         assert!(memory.failed(&program, &host, Refusal::Close, now));
+        assert!(memory.contains(&program, &host, now));
+        memory.succeeded(&program, &host, now);
+        assert!(!memory.contains(&program, &host, now));
+    }
+
+    #[test]
+    fn what_trusts_the_ca_may_close_as_often_as_it_likes() {
+        let (program, host) = names();
+        let (memory, now) = (Rejections::default(), Instant::now());
+        memory.succeeded(&program, &host, now);
+        for _ in 0..10 {
+            assert!(!memory.failed(&program, &host, Refusal::Close, now));
+        }
+        assert!(!memory.contains(&program, &host, now));
+        assert!(memory.failed(&program, &host, Refusal::Alert, now));
+        // It was started again without the CA, long after.
+        memory.succeeded(&program, &host, now);
+        let later = now + REMEMBERED;
+        assert!(!memory.failed(&program, &host, Refusal::Close, later));
+        assert!(memory.failed(&program, &host, Refusal::Close, later));
     }
 
     #[test]

@@ -24,6 +24,7 @@ use super::growth::Growth;
 use super::priced::{Priced, Terms};
 use super::resend::Kept;
 use super::rewrite::{Considered, Read};
+use crate::accept;
 use crate::decrypt::Session;
 use crate::forward::SendError;
 use crate::ledger::{Cost, Outcome, Record, new_id};
@@ -238,11 +239,8 @@ impl Entry {
 
     /// Notes that the request is forwarded without being understood.
     pub(super) fn unread(&mut self, reason: &'static str) {
-        self.context
-            .metrics
-            .unreadable
-            .with_label_values(&[reason])
-            .inc();
+        let origin = &self.session.origin;
+        accept::report_unread(&self.context, origin, &self.record.host, reason);
         self.record.reasons.push(reason.to_owned());
         self.call = None;
     }
@@ -360,9 +358,6 @@ impl Entry {
         let Endpoint::Call(_) = self.endpoint else {
             return;
         };
-        if record.outcome == Outcome::Unread {
-            self.context.count_not_inspected("unread_call");
-        }
         let mut totals = self.context.totals();
         let refused = u64::from(matches!(record.outcome, Outcome::Refused { .. }));
         totals.refused = totals.refused.saturating_add(refused);

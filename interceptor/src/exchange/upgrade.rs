@@ -55,7 +55,6 @@ pub(super) async fn forward(
         }
         if compression.is_none() {
             entry.unread("socket_extension");
-            entry.context.count_not_inspected("unread_socket");
         }
         calls = compression.map(|compression| (Calls::new(&entry, api, &uri), compression));
     }

@@ -74,7 +74,7 @@ impl Totals for BypassTotals {
 }
 
 /// What to do about a reason, where something can be done or asked.
-const ADVICE: [(&str, &str); 5] = [
+const ADVICE: [(&str, &str); 7] = [
     (
         "ca_does_not_cover",
         "the CA is older than this host: weir ca rotate, then restart",
@@ -86,6 +86,14 @@ const ADVICE: [(&str, &str); 5] = [
     (
         "not_provider",
         "no LLM host, as far as is known: else put it into intercept.hosts",
+    ),
+    (
+        "request_too_long",
+        "calls beyond 32 MiB pass uncapped: intercept.fail = \"closed\" refuses them",
+    ),
+    (
+        "request_unreadable",
+        "calls that pass uncapped: the log says what is unreadable; intercept.fail = \"closed\" refuses them",
     ),
     (
         "upstream_untrusted",

@@ -55,6 +55,8 @@ async fn a_call_that_cannot_be_read_is_forwarded_unread_and_counted() {
             world.metric("weir_unreadable_total{what=\"request_unreadable\"}"),
             number
         );
+        let told = world.sidecar.summary().not_inspected;
+        assert_eq!(told, [("request_unreadable".to_owned(), number)]);
     }
     assert_eq!(
         world.metric("weir_bounds_reached_total{bound=\"decoded_body\"}"),

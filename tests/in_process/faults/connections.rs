@@ -19,7 +19,13 @@ async fn spliced(world: &World, listener: &TcpListener, first: &[u8]) -> [Wire<T
 
 /// A ClientHello of rustls for `name`.
 fn hello(name: &str) -> Vec<u8> {
-    let config = rustls::ClientConfig::builder()
+    hello_by(rustls::crypto::aws_lc_rs::default_provider(), name)
+}
+
+fn hello_by(provider: rustls::crypto::CryptoProvider, name: &str) -> Vec<u8> {
+    let config = rustls::ClientConfig::builder_with_provider(provider.into())
+        .with_safe_default_protocol_versions()
+        .unwrap()
         .with_root_certificates(rustls::RootCertStore::empty())
         .with_no_client_auth();
     let name = rustls::pki_types::ServerName::try_from(name.to_owned()).unwrap();
@@ -75,6 +81,27 @@ async fn what_is_not_tls_to_a_provider_is_spliced_byte_by_byte_and_counted() {
     }
     world.no_more_records().await;
     assert_eq!(world.stored(), []);
+}
+
+#[tokio::test]
+async fn a_client_that_can_take_no_certificate_of_ours_is_left_to_its_provider() {
+    let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+    let is_for_rsa = |suite: &rustls::SupportedCipherSuite| {
+        format!("{:?}", suite.suite()).starts_with("TLS_ECDHE_RSA_")
+    };
+    provider.cipher_suites.retain(is_for_rsa);
+    let hello = hello_by(provider, HOST);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let world = World::start(&[], Config::default());
+    let [_client, mut server] = spliced(&world, &listener, &hello).await;
+    assert_eq!(server.exactly(hello.len()).await, hello);
+    assert_eq!(world.bypassed("no_common_tls"), 1);
+    let world = World::start(&[], closed());
+    let target = listener.local_addr().unwrap();
+    let mut client = Wire::new(world.tunnel(target).await);
+    client.send(&hello).await;
+    assert_eq!(client.rest().await.0, b"");
+    assert_eq!(world.refused("no_common_tls"), 1);
 }
 
 #[tokio::test]

@@ -14,6 +14,7 @@ use weir_core::socket::{self, Create, Said, Step};
 
 use super::super::credential::Kind;
 use super::super::entry::{End, Entry};
+use crate::accept;
 use crate::decrypt::Session;
 use crate::ledger::Record;
 use crate::sidecar::{Context, Rules};
@@ -88,9 +89,8 @@ impl Calls {
 
     /// Counts what passes without being read.
     pub(super) fn unread(&self, what: &str) {
-        let unreadable = &self.context.metrics.unreadable;
-        unreadable.with_label_values(&[what]).inc();
-        self.context.count_not_inspected("unread_socket");
+        let (origin, route) = (&self.session.origin, self.session.upstream.route());
+        accept::report_unread(&self.context, origin, &route.host, what);
     }
 
     /// Judges a message of the application.
@@ -99,8 +99,8 @@ impl Calls {
             Ok(None) => Verdict::Forward,
             Ok(Some(create)) => self.create(create, message),
             Err(unreadable) => {
-                self.unread("socket_message");
                 if !self.fails_closed() {
+                    self.unread("socket_message");
                     return Verdict::Forward;
                 }
                 let detail = unreadable.to_string();
