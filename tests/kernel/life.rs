@@ -77,6 +77,18 @@ fn killed_in_a_stream_weir_lets_the_next_connection_go_direct_and_has_every_call
 }
 
 #[test]
+fn what_becomes_of_processes_that_outlive_the_command_is_said() {
+    let world = World::new(Setup::default());
+    let command = ["sh", "-c", "sleep 5 >/dev/null 2>&1 & exit 3"];
+    let output = world.output(world.run(&[], command));
+    assert_eq!(output.status.code(), Some(3));
+    let said = String::from_utf8(output.stderr).unwrap();
+    let expected =
+        "weir: 1 of the command's processes live on: new connections of theirs go direct";
+    assert!(said.contains(expected), "{said}");
+}
+
+#[test]
 fn killed_where_it_must_fail_closed_weir_leaves_connections_refused_at_once() {
     let (world, mut program) = start("[intercept]\nfail = \"closed\"\n");
     assert_eq!(program.ask("stream"), "streaming");

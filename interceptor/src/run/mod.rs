@@ -5,6 +5,7 @@
 
 mod child;
 mod invoker;
+mod proxies;
 mod session;
 mod signals;
 pub mod summary;
@@ -100,7 +101,13 @@ pub fn run_watched(
     let signals = Signals::block().map_err(RunError::Signals)?;
     let open_files = raise_open_files();
     let cgroup = command_cgroup(&mut leftovers)?;
-    let opened = open_capture(arguments, &live.config(), &invoker, &cgroup, &mut leftovers)?;
+    let mut opened = open_capture(arguments, &live.config(), &invoker, &cgroup, &mut leftovers)?;
+    let unseen = proxies::unseen(
+        opened.capture.mode(),
+        &invoker.environment,
+        &hosts(&live.config())?,
+    );
+    opened.steps.extend(unseen);
     note(&opened.steps);
 
     let mut environment = invoker.environment;
@@ -135,8 +142,10 @@ pub fn run_watched(
         .wait(started.pid, reload)
         .map_err(RunError::Signals)?;
     info!(?ended, "the command ended");
-    let summary = session.end(RUN_DRAIN_TIMEOUT);
-    finish(&live.config(), cgroup, leftovers);
+    let mut summary = session.end(RUN_DRAIN_TIMEOUT);
+    summary
+        .steps
+        .extend(finish(&live.config(), cgroup, leftovers));
     // Nobody may be reading any more, and that is no reason for another exit code.
     let _unread = io::stderr().write_all(summary::render(&summary).as_bytes());
     Ok(ended)
@@ -161,9 +170,7 @@ fn clean_up(state: &StateDirectory) {
 
 /// The CA, made at first use.
 pub(crate) fn authority(config: &Config, state: &StateDirectory) -> Result<Authority, RunError> {
-    let hosts = Catalog::builtin()
-        .with_hosts(&config.intercept.hosts)?
-        .permitted_subtrees();
+    let hosts = hosts(config)?;
     let authority = Authority::open_or_create(&state.authority(), &hosts)?;
     let missing = authority.missing(&hosts);
     if !missing.is_empty() {
@@ -173,6 +180,12 @@ pub(crate) fn authority(config: &Config, state: &StateDirectory) -> Result<Autho
         );
     }
     Ok(authority)
+}
+
+/// LLM hosts; each stands for those below it, too.
+fn hosts(config: &Config) -> Result<Vec<String>, BadHost> {
+    let catalog = Catalog::builtin().with_hosts(&config.intercept.hosts)?;
+    Ok(catalog.permitted_subtrees())
 }
 
 /// Raises the limit of open files to what is allowed and returns what it was: each connection
@@ -226,30 +239,32 @@ fn procs(cgroup: &Result<ChildCgroup, String>) -> Result<Option<std::fs::File>, 
         .map_err(|source| RunError::Cgroup { path, source })
 }
 
-/// Takes everything down, unless processes of the command live on and must be refused.
-fn finish(config: &Config, cgroup: Result<ChildCgroup, String>, leftovers: Leftovers) {
+/// Takes everything down, unless processes of the command live on and must be refused. Says what becomes of
+/// those that live on.
+fn finish(
+    config: &Config,
+    cgroup: Result<ChildCgroup, String>,
+    leftovers: Leftovers,
+) -> Option<String> {
     let survivors = match &cgroup {
         Ok(cgroup) => capture::processes_in(cgroup.path()).len(),
         Err(_) => 0,
     };
-    if survivors > 0 && config.intercept.fail == Fail::Closed {
-        warn!(
-            survivors,
-            "processes of the command live on; fail is closed: they are refused"
-        );
+    let closed = config.intercept.fail == Fail::Closed;
+    let said = (survivors > 0).then(|| {
+        let connections = if closed { "are refused" } else { "go direct" };
+        format!("{survivors} of the command's processes live on: new connections of theirs {connections}")
+    });
+    note(&said);
+    if survivors > 0 && closed {
         leftovers.keep();
-        return;
-    }
-    if survivors > 0 {
-        warn!(
-            survivors,
-            "processes of the command live on; new connections of theirs go direct"
-        );
+        return said;
     }
     for failure in leftovers.undo() {
         warn!(%failure, "not cleaned up, the next start of weir tries again");
     }
     drop(cgroup);
+    said
 }
 
 /// Why the command did not run.
