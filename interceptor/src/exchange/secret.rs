@@ -133,9 +133,9 @@ mod tests {
         let secret = format!("{by_key}[cache]\nsecret_file = \"/s\"\n");
         assert_eq!(said(&secret, true), None);
         assert_eq!(said(&cap("per = [\"user\"]"), true), None);
-        assert!(said(&cap("match = { key = [\"k*\"] }"), true).is_some());
+        assert!(said(&cap("match = { key = [\"7a*\"] }"), true).is_some());
         let by_team = cap("per = [\"team\"]");
-        let team = |of: &str| said(&format!("{by_team}[teams.a]\n{of} = [\"x\"]\n"), true);
+        let team = |of: &str| said(&format!("{by_team}[teams.a]\n{of} = [\"a*\"]\n"), true);
         assert!(team("key").is_some());
         assert_eq!(team("user"), None);
     }

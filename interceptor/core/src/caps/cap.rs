@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
+use super::accounts::{self, UNKNOWN};
 use super::amount::{Amount, Amounts, Limits};
 use super::window::{Period, Window};
 use crate::identity::Subject;
@@ -138,6 +139,17 @@ impl Cap {
             .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
                 (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
             })
+    }
+
+    /// The values that a scope of its accounts names, `user=ann`: none for what the caller lacked. No
+    /// values where it is that of all calls, or of all others.
+    #[must_use]
+    pub fn values_of<'a>(&self, scope: &'a str) -> Vec<(Dimension, Option<&'a str>)> {
+        let values = accounts::values_of(&self.per, scope).unwrap_or_default();
+        let known = values
+            .into_iter()
+            .map(|value| Some(value).filter(|value| *value != UNKNOWN));
+        self.per.iter().copied().zip(known).collect()
     }
 
     pub(super) fn period(&self, now_ms: i64) -> Period {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use aho_corasick::{AhoCorasick, AhoCorasickKind};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::guard::{Guards, Language};
 use super::learned::RULE;
@@ -14,7 +14,7 @@ use super::{REACH_BYTES, Rule, Rules, Transform};
 #[derive(Debug, thiserror::Error)]
 pub enum RulesError {
     /// Not TOML of the expected shape.
-    #[error("expected rules as in rules.toml, found: {0}")]
+    #[error("expected rules in TOML, found: {0}")]
     Format(#[from] toml::de::Error),
     /// Words that guard values, which only the built-in rules have.
     #[error(
@@ -92,28 +92,28 @@ pub(super) struct Raw {
     pub(super) guard: Vec<Language>,
 }
 
-/// A rule as it is written.
-#[derive(Deserialize)]
+/// A rule as it is written; [`Rules::parse`] says whether it is one.
+#[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct RawRule {
+pub struct RawRule {
     pub(super) name: String,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     kind: Option<String>,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     transform: Option<Transform>,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     hints: Vec<String>,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     near: Vec<String>,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pattern: Option<String>,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     reach: Option<usize>,
     /// Texts with the value that is found in each.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) found: Vec<(String, String)>,
     /// Texts in which nothing is found.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) left: Vec<String>,
 }
 

@@ -23,7 +23,7 @@ use crate::prompt::{Prompt, Section, SegmentKind};
 use decoded::Decoded;
 use pattern::Pattern;
 
-pub use file::RulesError;
+pub use file::{RawRule, RulesError};
 
 /// A set of rules. A pattern is made ready when a text first has one of its hints.
 #[derive(Debug)]

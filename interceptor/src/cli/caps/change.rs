@@ -3,18 +3,18 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
 use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
-use weir_core::caps::{Amount, Cap, Change, ChangeKind, Limits};
+use weir_core::caps::{AccountUse, Amount, Cap, Change, ChangeKind, Limits, is_one_of};
 use weir_core::money::Money;
 
-use super::{Standing, list, plain, quoted};
+use super::{Standing, list, plain, quoted, terms};
 use crate::cli::{Places, print_json};
 use crate::exchange::{leased_names, like_all_of};
-use crate::process::config::usd;
+use crate::process::config::{Known, usd};
 use crate::report::Since;
 use crate::run::invoking_user;
 
@@ -88,14 +88,11 @@ pub(super) fn raise(arguments: &RaiseArguments, out: &mut impl Write) -> anyhow:
     let change = arguments
         .of
         .change(ChangeKind::Raise { by, until_ms }, standing.now_ms);
+    let note = unused(&standing, cap, change.scope.as_deref());
     let timezone = cap.timezone.clone();
     let number = standing.books.change(&change, &[])?;
-    told(
-        &Change { number, ..change },
-        arguments.of.json,
-        &timezone,
-        out,
-    )
+    let change = Change { number, ..change };
+    told(&change, note, arguments.of.json, &timezone, out)
 }
 
 pub(super) fn reset(arguments: &ResetArguments, out: &mut impl Write) -> anyhow::Result<ExitCode> {
@@ -116,9 +113,11 @@ pub(super) fn reset(arguments: &ResetArguments, out: &mut impl Write) -> anyhow:
         refuse_too_many(&standing)?;
     }
     let accounts = accounts_of(&standing, cap, scope)?;
+    let note = unused(&standing, cap, scope);
     let timezone = cap.timezone.clone();
     let number = standing.books.change(&of, &accounts)?;
-    told(&Change { number, ..of }, arguments.of.json, &timezone, out)
+    let change = Change { number, ..of };
+    told(&change, note, arguments.of.json, &timezone, out)
 }
 
 impl Of {
@@ -241,16 +240,49 @@ fn accounts_of(standing: &Standing, cap: &Cap, scope: Option<&str>) -> anyhow::R
     Ok(names)
 }
 
-fn account_of(
-    standing: &Standing,
-    cap: &Cap,
-    scope: &str,
-) -> anyhow::Result<weir_core::caps::AccountUse> {
-    standing.caps.use_named(&cap.name, scope).with_context(|| {
+/// The account that is shown as `scope`, which may have nothing spent yet.
+fn account_of(standing: &Standing, cap: &Cap, scope: &str) -> anyhow::Result<AccountUse> {
+    let found = standing.caps.use_named(&cap.name, scope);
+    let found = found.with_context(|| {
         format!(
             "expected an account of {}, such as {}, found {}",
             quoted(&cap.name),
             example_of(cap),
+            quoted(scope)
+        )
+    })?;
+    let known = Known::of(&standing.config);
+    for (dimension, value) in cap.values_of(scope) {
+        let name = dimension.as_str();
+        if let Some(value) = value {
+            let checked = known.check(dimension, value);
+            checked.map_err(|why| anyhow!("--scope {name}=…: {}", plain(&why)))?;
+        }
+        let only = cap.only.get(&dimension);
+        if only.is_some_and(|only| !is_one_of(value.unwrap_or_default(), only)) {
+            bail!(
+                "expected an account that {} has, which is {}; found {}, which it does not count",
+                quoted(&cap.name),
+                terms(cap),
+                quoted(scope)
+            );
+        }
+    }
+    Ok(found)
+}
+
+/// What is to be said where nothing is counted in the one account that is changed: its name may be
+/// misspelt, or its first call is to come.
+fn unused(standing: &Standing, cap: &Cap, scope: Option<&str>) -> Option<String> {
+    let scope = scope?;
+    let states = standing.caps.states(standing.now_ms);
+    let is_used = states
+        .iter()
+        .any(|state| state.cap == cap.name && state.scope == scope);
+    (!is_used).then(|| {
+        format!(
+            "  nothing is counted for {} in this window; weir caps list shows the accounts that have \
+             something",
             quoted(scope)
         )
     })
@@ -267,15 +299,19 @@ fn example_of(cap: &Cap) -> String {
 
 fn told(
     change: &Change,
+    note: Option<String>,
     json: bool,
     timezone: &TimeZone,
     out: &mut impl Write,
 ) -> anyhow::Result<ExitCode> {
     if json {
         print_json(&list::change_json(change), out)?;
-    } else {
-        let (cap, line) = (quoted(&change.cap), list::change_line(change, timezone));
-        writeln!(out, "{cap} {line}")?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let (cap, line) = (quoted(&change.cap), list::change_line(change, timezone));
+    writeln!(out, "{cap} {line}")?;
+    if let Some(note) = note {
+        writeln!(out, "{note}")?;
     }
     Ok(ExitCode::SUCCESS)
 }

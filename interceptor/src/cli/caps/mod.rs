@@ -14,6 +14,7 @@ use weir_core::caps::{Cap, Caps, Change, Window};
 
 use super::{Places, amounts};
 use crate::ledger::Books;
+use crate::process::config::Config;
 use crate::report::short_dollars;
 use crate::sidecar::{caps_of, unix_ms};
 
@@ -62,8 +63,7 @@ struct Standing {
     changes: Vec<Change>,
     books: Books,
     now_ms: i64,
-    /// For messages: where the caps are configured.
-    source: String,
+    config: Config,
 }
 
 impl Standing {
@@ -85,19 +85,19 @@ impl Standing {
             changes: others.changes,
             books,
             now_ms,
-            source: match &config.source {
-                Some(path) => path.display().to_string(),
-                None => "the built-in configuration".to_owned(),
-            },
+            config,
         })
     }
 
     fn cap(&self, name: &str) -> anyhow::Result<&Cap> {
         let Some(cap) = self.caps.caps().find(|cap| cap.name == name) else {
+            let source = match &self.config.source {
+                Some(path) => path.display().to_string(),
+                None => "the built-in configuration".to_owned(),
+            };
             let names: Vec<String> = self.caps.caps().map(|cap| quoted(&cap.name)).collect();
             bail!(
-                "expected the name of a cap or breaker of {}, found {}: there is {}",
-                self.source,
+                "expected the name of a cap or breaker of {source}, found {}: there is {}",
                 quoted(name),
                 if names.is_empty() {
                     "none".to_owned()

@@ -237,6 +237,45 @@ fn a_change_that_would_do_nothing_or_too_much_is_refused() {
 }
 
 #[test]
+fn a_change_of_an_account_that_no_call_can_have_is_refused() {
+    let directory = ledger();
+    let at = directory.path();
+    let more = "[teams.core]\nuser = [\"ann\"]\n[[cap]]\nname = \"each key\"\nper = [\"key\", \"team\"]\n\
+                match = { team = [\"core\"] }\nwindow = \"day\"\nlimit_usd = 1\n";
+    std::fs::write(at.join("weir.toml"), format!("{CONFIG}{more}")).unwrap();
+    let hash = "734463d5".repeat(4);
+    for (scope, why) in [
+        ("key=734463d5…1111, team=core", "the whole hash of a key"),
+        ("key=sk-ant-1, team=core", "which is not repeated here"),
+        (&format!("key={hash}, team=cor"), "there are core"),
+        (
+            &format!("key={hash}, team=unknown"),
+            "which it does not count",
+        ),
+    ] {
+        for line in [
+            vec![
+                "raise", "each key", "--usd", "1", "--for", "1h", "--scope", scope,
+            ],
+            vec!["reset", "each key", "--scope", scope],
+        ] {
+            check_refused(at, &line, why);
+        }
+    }
+    let unused = format!("key={hash}, team=core");
+    for (cap, scope, is_noted) in [
+        ("each key", unused.as_str(), true),
+        ("each user", "user=anne", true),
+        ("each user", "user=ann", false),
+        ("calls", "all", false),
+    ] {
+        let line = ["reset", cap, "--scope", scope];
+        let made = said(at, &[&line, &BECAUSE[..]].concat()).unwrap();
+        assert_eq!(made.contains("nothing is counted for"), is_noted, "{made}");
+    }
+}
+
+#[test]
 fn a_reset_of_all_and_of_a_cap_that_is_kept_by_nothing_needs_no_scope() {
     let directory = ledger();
     let at = directory.path();
@@ -279,7 +318,7 @@ fn a_moment_without_a_zone_is_of_the_zone_of_the_cap() {
 fn what_a_cap_says_is_said_in_words() {
     let config = |text: &str| {
         let text = format!("[[cap]]\nname = \"a\"\n{text}");
-        let config = crate::process::config::Config::parse(&text, Path::new("weir.toml")).unwrap();
+        let config = Config::parse(&text, Path::new("weir.toml")).unwrap();
         terms(&config.caps[0])
     };
     for (text, expected) in [

@@ -8,10 +8,11 @@ use jiff::tz::TimeZone;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use toml::Spanned;
-use weir_core::caps::{Limits, Patterns};
+use weir_core::caps::Limits;
 use weir_core::money::Money;
 
 use super::file::{NANO_DIGITS, PERMILLE_DIGITS, Source, decimal};
+use super::patterns::{self, Known, RawPatterns};
 use super::{
     Alerts, CAP_TIMEZONE_DEFAULT, CAP_WARN_AT_PERMILLE_DEFAULT, Cap, CapKind, ConfigError,
     Dimension, OnExceed, Secret, Window, default_breaker,
@@ -24,7 +25,7 @@ pub(super) struct RawCap {
     #[serde(default)]
     per: Vec<Spanned<Dimension>>,
     #[serde(default, rename = "match")]
-    only: Patterns,
+    only: RawPatterns,
     window: Option<Window>,
     rolling: Option<Spanned<bool>>,
     timezone: Option<Spanned<String>>,
@@ -49,7 +50,7 @@ pub(super) struct RawBreaker {
     #[serde(default)]
     per: Vec<Spanned<Dimension>>,
     #[serde(default, rename = "match")]
-    only: Patterns,
+    only: RawPatterns,
     window: Option<Window>,
     limit_usd: Spanned<IgnoredAny>,
     #[serde(default)]
@@ -84,13 +85,14 @@ type Checked = (Vec<Cap>, Vec<Cap>);
 pub(super) fn check(
     caps: Vec<RawCap>,
     breakers: Option<Vec<RawBreaker>>,
+    known: Known<'_>,
     source: &Source<'_>,
 ) -> Result<Checked, ConfigError> {
     let mut names = BTreeSet::new();
     let mut checked = Vec::with_capacity(caps.len());
     for cap in caps {
         let name = check_name(&cap.name, &mut names, source)?;
-        checked.push(check_cap(name, cap, source)?);
+        checked.push(check_cap(name, cap, known, source)?);
     }
     let Some(breakers) = breakers else {
         return Ok((checked, vec![default_breaker()]));
@@ -98,7 +100,7 @@ pub(super) fn check(
     let mut checked_breakers = Vec::with_capacity(breakers.len());
     for breaker in breakers {
         let name = check_name(&breaker.name, &mut names, source)?;
-        checked_breakers.push(check_breaker(name, breaker, source)?);
+        checked_breakers.push(check_breaker(name, breaker, known, source)?);
     }
     Ok((checked, checked_breakers))
 }
@@ -141,7 +143,12 @@ fn check_name(
     Ok(name.to_owned())
 }
 
-fn check_cap(name: String, raw: RawCap, source: &Source<'_>) -> Result<Cap, ConfigError> {
+fn check_cap(
+    name: String,
+    raw: RawCap,
+    known: Known<'_>,
+    source: &Source<'_>,
+) -> Result<Cap, ConfigError> {
     let span = raw.name.span();
     let money = |raw: &Option<Spanned<IgnoredAny>>| {
         raw.as_ref()
@@ -167,7 +174,7 @@ fn check_cap(name: String, raw: RawCap, source: &Source<'_>) -> Result<Cap, Conf
     Ok(Cap {
         name,
         per: check_per(raw.per, source)?,
-        only: raw.only,
+        only: patterns::check(raw.only, known, source)?,
         window,
         timezone: check_timezone(raw.timezone, source)?,
         limits,
@@ -181,7 +188,12 @@ fn check_cap(name: String, raw: RawCap, source: &Source<'_>) -> Result<Cap, Conf
     })
 }
 
-fn check_breaker(name: String, raw: RawBreaker, source: &Source<'_>) -> Result<Cap, ConfigError> {
+fn check_breaker(
+    name: String,
+    raw: RawBreaker,
+    known: Known<'_>,
+    source: &Source<'_>,
+) -> Result<Cap, ConfigError> {
     if raw.on_exceed == OnExceed::Downgrade {
         let message = "expected on_exceed = \"block\" or \"warn\" for a breaker";
         return Err(source.invalid(raw.name.span(), message));
@@ -191,7 +203,7 @@ fn check_breaker(name: String, raw: RawBreaker, source: &Source<'_>) -> Result<C
     Ok(Cap {
         name,
         per: check_per(raw.per, source)?,
-        only: raw.only,
+        only: patterns::check(raw.only, known, source)?,
         window: window.rolling().unwrap_or(default.window),
         limits: Limits::of_money(check_limit(raw.limit_usd.span(), source)?),
         on_exceed: raw.on_exceed,

@@ -12,11 +12,11 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use toml::Spanned;
-use weir_core::caps::Patterns;
 use weir_core::catalog::{BadHost, Catalog};
-use weir_core::volatile::Rules;
+use weir_core::volatile::{RawRule, Rules};
 
 use super::fees::{RawFees, check_fees};
+use super::patterns::{self, Known, RawPatterns};
 use super::pricing::{self, RawPrice, RawPricing};
 use super::{
     Admin, Cache, CacheMode, Config, ConfigError, Fail, Intercept, LEARN_DEFAULT, Ledger, Upstream,
@@ -43,16 +43,22 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
     let source = Source { text, path };
     let raw: Raw = toml::from_str(text)
         .map_err(|error| source.invalid(error.span().unwrap_or_default(), error.message()))?;
-    let (caps, breakers) = caps::check(raw.cap, raw.breaker, &source)?;
+    let intercept = check_intercept(raw.intercept, &source)?;
+    let teams = patterns::check_teams(raw.teams, &intercept, &source)?;
+    let known = Known {
+        teams: &teams,
+        intercept: &intercept,
+    };
+    let (caps, breakers) = caps::check(raw.cap, raw.breaker, known, &source)?;
     Ok(Config {
         source: Some(path.to_owned()),
         observe: false,
-        intercept: check_intercept(raw.intercept, &source)?,
+        intercept,
         upstream: check_upstream(raw.upstream, &source)?,
         cache: check_cache(raw.cache, &source)?,
         caps,
         breakers,
-        teams: raw.teams,
+        teams,
         alerts: caps::check_alerts(raw.alerts, &source)?,
         fees: check_fees(raw.fees, &source)?,
         pricing: pricing::check(raw.pricing, raw.price, &source)?,
@@ -69,7 +75,7 @@ struct Raw {
     cache: RawCache,
     cap: Vec<caps::RawCap>,
     breaker: Option<Vec<caps::RawBreaker>>,
-    teams: BTreeMap<String, Patterns>,
+    teams: BTreeMap<String, RawPatterns>,
     alerts: caps::RawAlerts,
     fees: RawFees,
     pricing: RawPricing,
@@ -102,7 +108,7 @@ struct RawCache {
     mode: CacheMode,
     learn: Option<bool>,
     secret_file: Option<PathBuf>,
-    rule: Vec<Spanned<toml::Table>>,
+    rule: Vec<Spanned<RawRule>>,
 }
 
 #[derive(Deserialize, Default)]
@@ -252,10 +258,11 @@ fn check_address(raw: &Spanned<String>, source: &Source<'_>) -> Result<SocketAdd
 fn check_cache(raw: RawCache, source: &Source<'_>) -> Result<Cache, ConfigError> {
     let mut rules = String::new();
     for rule in raw.rule {
-        let table = toml::to_string(rule.get_ref()).unwrap_or_default();
+        let invalid = |error: String| source.invalid(rule.span(), error);
+        let text = toml::to_string(rule.get_ref()).map_err(|error| invalid(error.to_string()))?;
         rules.push_str("[[rule]]\n");
-        rules.push_str(&table);
-        Rules::parse(&rules).map_err(|error| source.invalid(rule.span(), error.to_string()))?;
+        rules.push_str(&text);
+        Rules::parse(&rules).map_err(|error| invalid(error.to_string()))?;
     }
     Ok(Cache {
         mode: raw.mode,

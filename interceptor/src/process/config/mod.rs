@@ -9,6 +9,7 @@ mod example;
 mod fees;
 mod file;
 mod live;
+mod patterns;
 mod pricing;
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,7 @@ use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
 pub use live::{Live, Reload};
+pub(crate) use patterns::Known;
 pub use pricing::{Pricing, Subscriptions, Unpriced};
 use weir_core::caps::is_one_of;
 pub use weir_core::caps::{Cap, CapKind, Dimension, OnExceed, Patterns, Rolling, Window};

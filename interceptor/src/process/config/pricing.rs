@@ -73,7 +73,7 @@ enum RawUnpriced {
 pub(super) struct RawPrice {
     provider: Option<Spanned<String>>,
     model: Spanned<String>,
-    tier: Option<String>,
+    tier: Option<Spanned<String>>,
     from: Option<Spanned<IgnoredAny>>,
     until: Option<Spanned<IgnoredAny>>,
     discount_percent: Option<Spanned<IgnoredAny>>,
@@ -154,7 +154,7 @@ fn check_price(raw: RawPrice, source: &Source<'_>) -> Result<Negotiated, ConfigE
     Ok(Negotiated {
         provider: raw.provider.map(Spanned::into_inner),
         model,
-        tier: raw.tier,
+        tier: raw.tier.map(|tier| check_tier(tier, source)).transpose()?,
         from_unix,
         until_unix,
         per_token,
@@ -163,6 +163,19 @@ fn check_price(raw: RawPrice, source: &Source<'_>) -> Result<Negotiated, ConfigE
             .map(|percent| discounted(&percent, source))
             .transpose()?,
     })
+}
+
+fn check_tier(tier: Spanned<String>, source: &Source<'_>) -> Result<String, ConfigError> {
+    let is = |known: &&str| known.eq_ignore_ascii_case(tier.get_ref());
+    if TIERS.iter().any(is) {
+        return Ok(tier.into_inner());
+    }
+    let message = format!(
+        "expected one of {}, found {:?}; a price without a tier is for standard calls",
+        TIERS.join(", "),
+        tier.get_ref()
+    );
+    Err(source.invalid(tier.span(), message))
 }
 
 /// Pico-dollars per token.
@@ -203,6 +216,21 @@ fn start_of(day: &Spanned<IgnoredAny>, source: &Source<'_>) -> Result<i64, Confi
         })
 }
 
+/// Tiers that have prices of their own, as providers spell them in requests and answers: batches,
+/// Anthropic's speed, the service tiers of `OpenAI`, Gemini, Bedrock, Mistral and Groq, the traffic types
+/// of Vertex AI.
+const TIERS: [&str; 10] = [
+    "batch",
+    "flex",
+    "priority",
+    "fast",
+    "ultrafast",
+    "performance",
+    "reserved",
+    "on_demand_flex",
+    "on_demand_priority",
+    "provisioned_throughput",
+];
 /// `[[price]]` entries: each call is held against them.
 const PRICES_MAX: usize = 256;
 /// Decimals of a pico-dollar per token, in dollars per million.
@@ -260,6 +288,16 @@ mod tests {
             "[[price]]\nmodel = \"a\"\nprovider = \"antropic\"\ndiscount_percent = 1",
             "3:12",
             "anthropic",
+        ),
+        (
+            "[[price]]\nmodel = \"a\"\ntier = \"batsch\"\ndiscount_percent = 1",
+            "3:8",
+            "found \"batsch\"",
+        ),
+        (
+            "[[price]]\nmodel = \"a\"\ntier = \"standard\"\ndiscount_percent = 1",
+            "3:8",
+            "without a tier",
         ),
         (
             "[[price]]\nmodel = \"a\"\ndiscount_percent = 101",

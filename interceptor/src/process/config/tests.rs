@@ -364,6 +364,32 @@ name = "a"
 window = "day"
 limit_usd = 1
 ---
+6:1 | unknown field `patern` | `pattern`
+[intercept]
+fail = "open"
+[[cache.rule]]
+name = "ticket"
+hints = ["ticket:"]
+patern = "Ticket: (?<value>[A-Z]+)"
+---
+5:13 | `relocate` | `strip`
+[cache]
+mode = "observe"
+[[cache.rule]]
+name = "current-time"
+transform = "move"
+---
+6:1 | rule b: expected a group
+[[cache.rule]]
+name = "a"
+hints = ["ticket:"]
+pattern = "Ticket: (?<value>[A-Z]+)"
+
+[[cache.rule]]
+name = "b"
+hints = ["ticket:"]
+pattern = "Ticket"
+---
 1:11 | unclosed table
 [intercept
 "#;

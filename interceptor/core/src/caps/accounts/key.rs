@@ -54,20 +54,29 @@ pub(super) fn key_of(per: &[Dimension], scope: &str) -> Option<String> {
         return (scope == "all").then(String::new);
     }
     let mut key = String::with_capacity(KEY_BYTES);
+    for value in values_of(per, scope)? {
+        match value {
+            UNKNOWN => key.push_str("0?"),
+            known => key.push_str(&format!("{}:{known}", known.len())),
+        }
+    }
+    Some(key)
+}
+
+/// The values that a scope names, in the order of `per`, which is not empty.
+pub(in crate::caps) fn values_of<'a>(per: &[Dimension], scope: &'a str) -> Option<Vec<&'a str>> {
     let mut rest = scope.strip_prefix(&named(per.first()?))?;
+    let mut values = Vec::with_capacity(per.len());
     for (index, _) in per.iter().enumerate() {
         let next = per.get(index.saturating_add(1)).map(named);
         let (value, after) = match next {
             Some(next) => rest.split_once(&format!(", {next}"))?,
             None => (rest, ""),
         };
-        match value {
-            UNKNOWN => key.push_str("0?"),
-            known => key.push_str(&format!("{}:{known}", known.len())),
-        }
+        values.push(value);
         rest = after;
     }
-    Some(key)
+    Some(values)
 }
 
 fn named(dimension: &Dimension) -> String {
@@ -78,7 +87,7 @@ fn named(dimension: &Dimension) -> String {
 /// cap kept by nothing is empty.
 pub(super) const SHARED_KEY: &str = "others";
 const SHARED_SCOPE: &str = "all others";
-const UNKNOWN: &str = "unknown";
+pub(in crate::caps) const UNKNOWN: &str = "unknown";
 
 /// Room for a user or a hash, so that most keys are one allocation.
 const KEY_BYTES: usize = 64;

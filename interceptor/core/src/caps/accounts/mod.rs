@@ -14,6 +14,7 @@ use super::decision::{AccountState, Cause, Exceeded, Spend, Warning};
 use super::window::Period;
 use crate::identity::Subject;
 use key::{SHARED_KEY, account_key, scope_of};
+pub(super) use key::{UNKNOWN, values_of};
 
 /// A cap and its accounts.
 #[derive(Debug)]

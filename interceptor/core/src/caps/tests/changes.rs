@@ -169,6 +169,13 @@ fn an_account_is_found_by_what_it_is_shown_as() {
     ] {
         assert_eq!(key(cap, scope), None, "{cap} {scope}");
     }
+    let two = caps.caps().nth(1).unwrap();
+    let values = two.values_of("user=ann, team=unknown");
+    assert_eq!(
+        values,
+        [(Dimension::User, Some("ann")), (Dimension::Team, None)]
+    );
+    assert_eq!(two.values_of("all others"), []);
 }
 
 #[test]
