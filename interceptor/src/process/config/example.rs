@@ -46,31 +46,64 @@ fn the_example_changes_nothing_as_it_is_and_shows_the_defaults() {
 
 #[test]
 fn the_example_has_every_setting() {
-    let example = example();
-    for table in [
-        "[intercept]",
-        "[upstream]",
-        "[cache]",
-        "[[cap]]",
-        "[[breaker]]",
-        "[alerts]",
-        "[pricing]",
-        "[[price]]",
-        "[ledger]",
-        "[admin]",
-    ] {
-        // Where one is unknown, the error names all that there are.
-        let error = parse(&format!("{table}\nnonsense = 1\n")).unwrap_err();
-        let (_, known) = error
-            .split_once("expected")
-            .unwrap_or_else(|| panic!("{error}"));
-        let known: Vec<&str> = known.split('`').skip(1).step_by(2).collect();
-        assert!(!known.is_empty(), "{error}");
-        for key in known.into_iter().filter(|key| *key != "flat_usd_per_mtok") {
-            let is_shown = example.lines().any(|line| {
-                line.starts_with(&format!("{key} =")) || line.contains(&format!(".{key}]]"))
-            });
-            assert!(is_shown, "{table} {key}");
+    let file = include_str!("../../../../deploy/weir.toml");
+    for table in named_where_one_is_unknown("") {
+        let heads = [
+            format!("#[{table}]"),
+            format!("#[[{table}]]"),
+            format!("#[{table}."),
+        ];
+        let is_head = |line: &&str| heads.iter().any(|head| line.starts_with(head));
+        let head = file
+            .lines()
+            .find(is_head)
+            .unwrap_or_else(|| panic!("{table}"));
+        // What is in these is named by users.
+        if ["teams", "fees"].contains(&table.as_str()) {
+            continue;
         }
+        check_settings(head.trim_start_matches('#'));
     }
+    check_settings("[[cache.rule]]");
+}
+
+#[track_caller]
+fn check_settings(table: &str) {
+    let example = example();
+    let file = include_str!("../../../../deploy/weir.toml");
+    for key in named_where_one_is_unknown(table) {
+        let is_shown = example.lines().any(|line| {
+            line.starts_with(&format!("{key} =")) || line.contains(&format!(".{key}]]"))
+        });
+        // One that goes with another value of its neighbour is shown behind a # and a space.
+        let is_alternative = file.contains(&format!("\n# {key} = "));
+        assert!(is_shown || is_alternative, "{table} {key}");
+    }
+}
+
+/// All settings of a table: the error for an unknown one names them.
+#[track_caller]
+fn named_where_one_is_unknown(table: &str) -> Vec<String> {
+    let error = parse(&format!("{table}\nnonsense = 1\n")).unwrap_err();
+    let (_, known) = error
+        .split_once("expected")
+        .unwrap_or_else(|| panic!("{error}"));
+    let known = known.split('`').skip(1).step_by(2);
+    let known: Vec<String> = known.map(str::to_owned).collect();
+    assert!(!known.is_empty(), "{error}");
+    known
+}
+
+#[test]
+fn an_alternative_of_the_example_is_taken_with_what_it_goes_with() {
+    let flat = example().replace("unpriced = \"allow\"", "unpriced = \"flat\"");
+    let file = include_str!("../../../../deploy/weir.toml");
+    let mut alternatives = file
+        .lines()
+        .filter_map(|line| line.strip_prefix("# flat_usd"));
+    let price = alternatives.next().unwrap();
+    // Before the next table, so that it is in [pricing].
+    let flat = flat.replace("[[price]]", &format!("flat_usd{price}\n[[price]]"));
+    let config = parse(&flat).unwrap();
+    assert_ne!(config.pricing.unpriced, Config::default().pricing.unpriced);
 }
