@@ -16,6 +16,7 @@ use weir_core::caps::{Exceeded, Warning};
 use crate::client_hello::Offer;
 use crate::forward::{Destination, RequestBody, Route};
 use crate::metrics::Bound;
+use crate::process::config::Secret;
 use crate::sidecar::{Context, unix_ms};
 
 /// Alerts that wait to be posted. Beyond them alerts are dropped, and counted.
@@ -25,6 +26,7 @@ const QUEUE_MAX: usize = 256;
 const TRIES_MAX: u32 = 3;
 const TRY_TIMEOUT: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_secs(2);
+const UNUSABLE: &str = "expected alerts.webhook to be a URL of the form https://host/path";
 
 /// The way to the task that posts.
 pub(crate) struct Alerts(mpsc::Sender<Value>);
@@ -78,14 +80,7 @@ async fn post(context: &Context, alert: &Value) -> Result<(), String> {
     let Some(webhook) = &rules.config.alerts.webhook else {
         return Ok(());
     };
-    let url = webhook.read()?;
-    // Never shown: it is a secret.
-    let unusable = "expected alerts.webhook to be a URL of the form https://host/path";
-    let uri: http::Uri = url.parse().map_err(|_invalid| unusable.to_owned())?;
-    let (Some("https"), Some(host)) = (uri.scheme_str(), uri.host()) else {
-        return Err(unusable.to_owned());
-    };
-    let host: Arc<str> = host.to_ascii_lowercase().into();
+    let (uri, host) = address(webhook)?;
     let port = uri.port_u16().unwrap_or(443);
     let route = Route {
         host: Arc::clone(&host),
@@ -105,7 +100,7 @@ async fn post(context: &Context, alert: &Value) -> Result<(), String> {
             trailers: None,
             announced: true,
         })
-        .map_err(|_invalid| unusable.to_owned())?;
+        .map_err(|_invalid| UNUSABLE.to_owned())?;
     let sent = rules.forwarder.send(&upstream, request).await;
     let status = sent.map_err(|error| error.to_string())?.status();
     if status.is_success() {
@@ -113,6 +108,20 @@ async fn post(context: &Context, alert: &Value) -> Result<(), String> {
     } else {
         Err(format!("expected a success, found {status}"))
     }
+}
+
+/// Where warnings are posted to, and the host of that.
+///
+/// # Errors
+/// In words, what is not there, or is no URL; without it, since it is a secret.
+pub(crate) fn address(webhook: &Secret) -> Result<(http::Uri, Arc<str>), String> {
+    let url = webhook.read()?;
+    let uri: http::Uri = url.parse().map_err(|_invalid| UNUSABLE.to_owned())?;
+    let (Some("https"), Some(host)) = (uri.scheme_str(), uri.host()) else {
+        return Err(UNUSABLE.to_owned());
+    };
+    let host = host.to_ascii_lowercase().into();
+    Ok((uri, host))
 }
 
 fn body(warning: &Warning) -> Value {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -272,28 +273,40 @@ impl ResolvesClientCert for CertificateAsked {
 /// in, and those of the configuration. Several sources, because minimal images have no store.
 ///
 /// # Errors
-/// A configured root that is no certificate, in words for the operator.
-pub(crate) fn roots(extra_pem: &[Vec<u8>]) -> Result<RootCertStore, String> {
-    use rustls::pki_types::CertificateDer;
-    use rustls::pki_types::pem::PemObject as _;
-
+/// A file of `extra_roots` can't be read, or has none, in words for the operator.
+pub(crate) fn roots(extra_roots: &[PathBuf]) -> Result<RootCertStore, String> {
     let compiled_in = webpki_roots::TLS_SERVER_ROOTS;
     let mut store = RootCertStore::empty();
     store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    for pem in extra_pem {
-        for certificate in CertificateDer::pem_slice_iter(pem) {
-            let certificate = certificate
-                .map_err(|error| format!("expected PEM certificates as extra root: {error}"))?;
-            store
-                .add(certificate)
-                .map_err(|error| format!("expected a root certificate: {error}"))?;
-        }
+    for path in extra_roots {
+        add_roots(&mut store, path)
+            .map_err(|why| format!("upstream.extra_roots: {}: {why}", path.display()))?;
     }
     // Most systems have Mozilla's, which take no memory of their own as compiled in.
     store.roots.retain(|root| !compiled_in.contains(root));
     store.roots.shrink_to_fit();
     store.extend(compiled_in.iter().cloned());
     Ok(store)
+}
+
+fn add_roots(store: &mut RootCertStore, path: &Path) -> Result<(), String> {
+    use rustls::pki_types::CertificateDer;
+    use rustls::pki_types::pem::PemObject as _;
+
+    let pem = std::fs::read(path)
+        .map_err(|error| format!("expected a file that can be read: {error}"))?;
+    let before = store.len();
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
+        let certificate =
+            certificate.map_err(|error| format!("expected certificates as PEM: {error}"))?;
+        store
+            .add(certificate)
+            .map_err(|error| format!("expected a root certificate: {error}"))?;
+    }
+    if store.len() == before {
+        return Err("expected a certificate as PEM, found none in the file".to_owned());
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -306,7 +319,10 @@ mod tests {
     #[test]
     fn each_root_that_is_compiled_in_is_trusted_once_beside_those_of_the_configuration() {
         let own = rcgen::generate_simple_self_signed(["corp.example".to_owned()]).unwrap();
-        let store = roots(&[own.cert.pem().into_bytes()]).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("root.pem");
+        std::fs::write(&file, own.cert.pem()).unwrap();
+        let store = roots(&[file]).unwrap();
         for root in webpki_roots::TLS_SERVER_ROOTS {
             let times = store.roots.iter().filter(|other| *other == root).count();
             assert_eq!(times, 1, "{root:?}");

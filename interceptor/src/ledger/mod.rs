@@ -72,12 +72,20 @@ impl LedgerOptions {
         }
     }
 
+    /// Whether the URL can be understood, and what it refers to be read.
+    ///
+    /// # Errors
+    /// It can not: as [`Ledger::open`] would say.
+    pub(crate) fn check(&self) -> Result<(), LedgerError> {
+        match self.postgres()? {
+            Some(_) => Ok(()),
+            None => self.database().map(drop),
+        }
+    }
+
     /// The database of a server, where the URL is that of one.
     fn postgres(&self) -> Result<Option<postgres::Target>, LedgerError> {
-        let is_postgres = ["postgres://", "postgresql://"]
-            .iter()
-            .any(|scheme| self.url.starts_with(scheme));
-        is_postgres
+        is_postgres(&self.url)
             .then(|| postgres::Target::parse(&self.url, self.password_file.as_deref()))
             .transpose()
     }
@@ -104,6 +112,26 @@ impl LedgerOptions {
             }),
         }
     }
+}
+
+/// Whether a URL is that of a ledger, whatever the files that it refers to.
+///
+/// # Errors
+/// It is not: as [`Ledger::open`] would say.
+pub(crate) fn check_url(url: &str) -> Result<(), LedgerError> {
+    if is_postgres(url) {
+        return postgres::Target::check_url(url);
+    }
+    let options = LedgerOptions {
+        url: url.to_owned(),
+        ..LedgerOptions::new("")
+    };
+    options.database().map(drop)
+}
+
+fn is_postgres(url: &str) -> bool {
+    let schemes = ["postgres://", "postgresql://"];
+    schemes.iter().any(|scheme| url.starts_with(scheme))
 }
 
 /// Why the ledger cannot be opened, read or written.

@@ -1,6 +1,7 @@
 //! The sidecar: everything that serves connections, built once and put together here.
 
 mod house;
+pub(crate) mod named;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -184,15 +185,16 @@ impl Context {
         let prices = self.price_files.table(&config);
         let rules = Rules::new(config, &self.capture)?;
         self.reconfigure(caps)?;
-        self.warn_of_split_caps(&rules.config);
+        self.warn_of_doubts(&rules.config, &prices);
         self.prices.store(Arc::new(prices));
         self.rules.store(Arc::new(rules));
         Ok(())
     }
 
-    fn warn_of_split_caps(&self, config: &Config) {
-        if let Some(warning) = Secret::missed_by_caps(config, self.ledger.leases().is_some()) {
-            tracing::warn!("{warning}");
+    fn warn_of_doubts(&self, config: &Config, prices: &PriceTable) {
+        let split = Secret::missed_by_caps(config, self.ledger.leases().is_some());
+        for doubt in split.into_iter().chain(named::doubts(config, prices)) {
+            tracing::warn!("{doubt}");
         }
     }
 
@@ -261,19 +263,10 @@ pub(crate) fn caps_of(config: &Config) -> Vec<caps::Cap> {
 
 impl Rules {
     fn new(config: Arc<Config>, capture: &Arc<Capture>) -> anyhow::Result<Self> {
-        use anyhow::Context as _;
-
         let catalog = Catalog::builtin()
             .with_hosts(&config.intercept.hosts)?
             .with_ignored(&config.intercept.ignore)?;
-        let mut extra_roots = Vec::new();
-        for path in &config.upstream.extra_roots {
-            let pem = std::fs::read(path).with_context(|| {
-                format!("upstream.extra_roots: expected to read {}", path.display())
-            })?;
-            extra_roots.push(pem);
-        }
-        let roots = connect::roots(&extra_roots).map_err(anyhow::Error::msg)?;
+        let roots = connect::roots(&config.upstream.extra_roots).map_err(anyhow::Error::msg)?;
         let resolve = config.upstream.resolve.clone();
         let dialer = Dialer::new(roots, resolve, Arc::clone(capture), limits::DIAL_TIMEOUT);
         Ok(Self {
@@ -342,7 +335,7 @@ impl Sidecar {
         });
         context.caps().set_leased(context.ledger.leases().is_some());
         context.reconfigure(caps_of(&context.rules().config))?;
-        context.warn_of_split_caps(&context.rules().config);
+        context.warn_of_doubts(&context.rules().config, &context.prices());
         for listener in context.capture.listeners()? {
             let listener = TcpListener::from_std(listener)?;
             tokio::spawn(accept::accept_all(Arc::clone(&context), listener));

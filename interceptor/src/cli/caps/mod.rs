@@ -140,7 +140,7 @@ pub(super) fn terms(cap: &Cap) -> String {
 }
 
 /// What programs and configurations named, without what would steer the terminal.
-fn plain(text: &str) -> String {
+pub(super) fn plain(text: &str) -> String {
     let escaped = |character: char| -> String {
         if character.is_control() {
             character.escape_default().collect()

@@ -1,5 +1,6 @@
 //! `weir policy`: what a configuration says, and what rewriting would do to a request.
 
+mod check;
 mod explain;
 mod print;
 mod target;
@@ -7,15 +8,14 @@ mod target;
 mod tests;
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 
-use super::caps::terms;
 use super::print_json;
-use crate::process::config::{CacheMode, Config, Fail, OnExceed};
+use crate::process::config::Config;
 use target::Target;
 
 #[derive(Debug, Args)]
@@ -26,7 +26,8 @@ pub(super) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Read a configuration file, and say what it would do; exit code 1 where it is not valid.
+    /// Read a configuration file, and say what it would do; exit code 1 where it is not valid, or names
+    /// a file that is not there.
     #[command(after_help = CHECK_EXAMPLE)]
     Check {
         /// The file.
@@ -73,70 +74,12 @@ struct ExplainArguments {
 
 pub(super) fn run(arguments: &Arguments, out: &mut impl Write) -> anyhow::Result<ExitCode> {
     match &arguments.command {
-        Command::Check { file } => check(file, out),
+        Command::Check { file } => check::check(file, out),
         Command::Explain(explained) => {
             let config = Config::load(explained.config.as_deref())?;
             explain_file(explained, &config.cache.rules, out)
         }
     }
-}
-
-fn check(file: &Path, out: &mut impl Write) -> anyhow::Result<ExitCode> {
-    let config = Config::load(Some(file))?;
-    let list = |of: &[String]| {
-        if of.is_empty() {
-            "none".to_owned()
-        } else {
-            of.join(", ")
-        }
-    };
-    let ports: Vec<String> = config.intercept.ports.iter().map(u16::to_string).collect();
-    writeln!(out, "{}: valid", file.display())?;
-    writeln!(
-        out,
-        "  inspects port {} of the known providers",
-        ports.join(", ")
-    )?;
-    writeln!(
-        out,
-        "    and of these hosts: {}",
-        list(&config.intercept.hosts)
-    )?;
-    writeln!(
-        out,
-        "    but not of these: {}",
-        list(&config.intercept.ignore)
-    )?;
-    let fail = match config.intercept.fail {
-        Fail::Open => "passes what it can't handle, counted (fail = \"open\")",
-        Fail::Closed => "refuses what it can't handle (fail = \"closed\")",
-    };
-    writeln!(out, "  {fail}")?;
-    let cache = match config.cache.mode {
-        CacheMode::Off => "says nothing about prompt caches",
-        CacheMode::Observe => "explains prompt caches and edits no prompt",
-        CacheMode::Rewrite => "rewrites prompts so that caches hit",
-    };
-    writeln!(out, "  {cache}")?;
-    for cap in config.caps.iter().chain(&config.breakers) {
-        let act = match cap.on_exceed {
-            OnExceed::Warn => "warns above".to_owned(),
-            OnExceed::Block if cap.breaker => "stops at".to_owned(),
-            OnExceed::Block => "caps at".to_owned(),
-            OnExceed::Downgrade => format!("falls to {} above", cap.downgrade_to),
-        };
-        writeln!(out, "  {act} {}: \"{}\"", terms(cap), cap.name)?;
-    }
-    for (host, points) in &config.fees {
-        writeln!(
-            out,
-            "  adds {}.{:02}% to prices of {host}",
-            points / 100,
-            points % 100
-        )?;
-    }
-    writeln!(out, "  records to {}", config.ledger.url)?;
-    Ok(ExitCode::SUCCESS)
 }
 
 fn explain_file(

@@ -1,8 +1,9 @@
 //! What is said of requests and configurations.
 
+use super::check::check;
+use super::explain;
 use super::explain::Explained;
 use super::target::Target;
-use super::{check, explain};
 
 const TIME: &str = "The current time is 2026-06-09T10:00:00Z.";
 
@@ -218,22 +219,101 @@ fn a_configuration_is_said_in_words_or_refused_with_its_line() {
     let say = |text: &str| {
         std::fs::write(&file, text).unwrap();
         let mut out = Vec::new();
-        check(&file, &mut out).map(|_| String::from_utf8(out).unwrap())
+        let checked = check(&file, &mut out).map_err(|error| format!("{error:#}"));
+        checked.map(|_| String::from_utf8(out).unwrap())
     };
-    let said = say(
-        "[cache]\nmode = \"rewrite\"\n[fees]\n\"openrouter.ai\" = 5.5\n\
-         [[cap]]\nname = \"all\"\nper = [\"user\"]\nwindow = \"day\"\nlimit_usd = 20\n",
-    )
-    .unwrap();
+    let said = say(CONFIGURATION).unwrap();
+    let (title, lines) = said.split_once('\n').unwrap();
+    assert!(title.ends_with("weir.toml: valid"), "{title}");
+    assert_eq!(lines, SAID);
+    let said = say("").unwrap();
     for expected in [
-        ": valid",
-        "rewrites prompts",
-        "caps at $20.00 per day, each user: \"all\"",
-        "warns above $20.00 in any 10m, each user: \"default velocity breaker\"",
-        "5.50%",
+        "  warns above $20.00 in any 10m, each user: \"default velocity breaker\"\n",
+        "  passes calls of models without a price, uncounted in money (unpriced = \"allow\")\n",
+        "  counts nothing for calls that a subscription pays for (subscriptions = \"notional\")\n",
     ] {
         assert!(said.contains(expected), "{expected}: {said}");
     }
-    let error = say("[cache]\nmode = \"on\"\n").unwrap_err().to_string();
+    let error = say("[cache]\nmode = \"on\"\n").unwrap_err();
     assert!(error.contains("weir.toml:2:"), "{error}");
+    let error = say("[upstream]\nextra_roots = [\"/none.pem\"]\n").unwrap_err();
+    assert!(
+        error.contains("weir.toml: upstream.extra_roots: /none.pem: "),
+        "{error}"
+    );
 }
+
+const CONFIGURATION: &str = r#"
+[intercept]
+fail = "closed"
+[upstream]
+resolve = { "api.anthropic.com" = "127.0.0.1:9443" }
+[cache]
+mode = "rewrite"
+[[cache.rule]]
+name = "current-time"
+transform = "pin"
+[fees]
+"openrouter.ai" = 5.5
+[teams.core]
+user = ["ann", "bob"]
+process = ["ci-*"]
+[[cap]]
+name = "all"
+per = ["team"]
+window = "day"
+timezone = "Europe/Berlin"
+limit_usd = 20
+clamp = true
+kind = "strict"
+[[cap]]
+name = "dear"
+window = "total"
+limit_usd = 5
+warn_at = [0.125]
+on_exceed = "downgrade"
+downgrade_to = "nosuchmodel"
+[[breaker]]
+name = "stop"
+limit_usd = 3
+[alerts]
+webhook = { file = "/none/hook" }
+[pricing]
+unpriced = "flat"
+flat_usd_per_mtok = 12.5
+subscriptions = "charged"
+[[price]]
+provider = "anthropic"
+model = "claude-opus-*"
+tier = "batch"
+from = 2026-12-01
+until = 2027-01-01
+discount_percent = 12.5
+[[price]]
+model = "own"
+usd_per_mtok = { input = 0.0001, output = 3 }
+"#;
+
+const SAID: &str = r#"  inspects port 443 of the known providers
+    and of these hosts: none
+    but not of these: none
+  refuses what it can't handle (fail = "closed")
+  dials 127.0.0.1:9443 for api.anthropic.com
+  rewrites prompts so that caches hit
+    with 1 rule of its own
+  takes for team core: user ann or bob; process ci-*
+  caps at $20.00 per day, each team: "all"
+    days begin in Europe/Berlin; reserves the most that calls can cost; lowers a call's limit on output before it refuses it; warns at 50 %, 80 %
+  falls to nosuchmodel above $5.00 in all, all together: "dear"
+    warns at 12.5 %
+  stops at $3.00 in any 10m, all together: "stop"
+  posts warnings to the URL in the file /none/hook
+  counts calls of models without a price at $12.50 per million tokens (unpriced = "flat")
+  counts calls that a subscription pays for as if they were billed (subscriptions = "charged")
+  prices claude-opus-* at anthropic for batch from 2026-12-01 until 2027-01-01: 12.5 % off
+  prices own: input $0.0001, output $3.00 per million tokens
+  adds 5.50 % to prices of openrouter.ai
+  records to sqlite:weir.db
+  doubtful: alerts.webhook: expected to read /none/hook: No such file or directory (os error 2); until then no warning is posted
+  doubtful: cap "dear": downgrade_to: expected a model with a price at a provider that the cap counts, found "nosuchmodel": calls beyond the limit would be refused; see weir prices show, or give it a [[price]]
+"#;

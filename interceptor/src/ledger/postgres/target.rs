@@ -35,18 +35,7 @@ impl Target {
         password_file: Option<&Path>,
     ) -> Result<Self, LedgerError> {
         let wrong = |reason: String| LedgerError::PostgresUrl { reason };
-        let (url, ssl) = without_ssl(url).map_err(wrong)?;
-        // What it says does not repeat the URL, in which a password may be.
-        let mut config: Config = url.parse().map_err(|error: tokio_postgres::Error| {
-            let source = std::error::Error::source(&error).map(ToString::to_string);
-            wrong(source.unwrap_or_else(|| error.to_string()))
-        })?;
-        if config.get_hosts().is_empty() {
-            return Err(wrong("it names no host".to_owned()));
-        }
-        if config.get_user().is_none() {
-            return Err(wrong("it names no user".to_owned()));
-        }
+        let (mut config, ssl) = settings(url).map_err(wrong)?;
         if let Some(path) = password_file {
             let password = std::fs::read_to_string(path)
                 .map_err(|error| wrong(format!("password_file {}: {error}", path.display())))?;
@@ -73,6 +62,12 @@ impl Target {
         };
         let name = name(&config);
         Ok(Self { config, tls, name })
+    }
+
+    /// Whether a URL is one of a database, whatever the files that it names.
+    pub(in crate::ledger) fn check_url(url: &str) -> Result<(), LedgerError> {
+        let checked = settings(url).map(drop);
+        checked.map_err(|reason| LedgerError::PostgresUrl { reason })
     }
 
     /// A new connection, behind which are the tables of this version.
@@ -116,6 +111,23 @@ where
 struct Ssl {
     is_disabled: bool,
     roots: Option<PathBuf>,
+}
+
+/// What a URL says, or what is wrong with it.
+fn settings(url: &str) -> Result<(Config, Ssl), String> {
+    let (url, ssl) = without_ssl(url)?;
+    // What it says does not repeat the URL, in which a password may be.
+    let config: Config = url.parse().map_err(|error: tokio_postgres::Error| {
+        let source = std::error::Error::source(&error).map(ToString::to_string);
+        source.unwrap_or_else(|| error.to_string())
+    })?;
+    if config.get_hosts().is_empty() {
+        return Err("it names no host".to_owned());
+    }
+    if config.get_user().is_none() {
+        return Err("it names no user".to_owned());
+    }
+    Ok((config, ssl))
 }
 
 /// Takes out what is about encryption: the client's own modes do not verify the server.

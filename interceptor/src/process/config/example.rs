@@ -107,3 +107,22 @@ fn an_alternative_of_the_example_is_taken_with_what_it_goes_with() {
     let config = parse(&flat).unwrap();
     assert_ne!(config.pricing.unpriced, Config::default().pricing.unpriced);
 }
+
+#[test]
+fn the_configurations_in_the_guides_are_taken() {
+    let mut checked = 0;
+    for guide in [
+        include_str!("../../../../deploy/cache.md"),
+        include_str!("../../../../deploy/caps.md"),
+        include_str!("../../../../deploy/ledger.md"),
+        include_str!("../../../../deploy/reports.md"),
+        include_str!("../../../../README.md"),
+    ] {
+        for block in guide.split("```toml\n").skip(1) {
+            let (text, _) = block.split_once("```").unwrap();
+            parse(text).unwrap_or_else(|error| panic!("{error}: {text}"));
+            checked += 1;
+        }
+    }
+    assert!(checked >= 9, "{checked}");
+}

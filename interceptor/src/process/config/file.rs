@@ -22,6 +22,7 @@ use super::{
     Admin, Cache, CacheMode, Config, ConfigError, Fail, Intercept, LEARN_DEFAULT, Ledger, Upstream,
     caps,
 };
+use crate::ledger;
 use crate::process::limits::CONFIG_BYTES_MAX;
 
 /// Reads and checks the file.
@@ -280,27 +281,13 @@ fn check_ledger(raw: RawLedger, source: &Source<'_>) -> Result<Ledger, ConfigErr
             ..Ledger::default()
         });
     };
-    if !is_ledger_url(url.get_ref()) {
-        // A URL of something else may have a password in it.
-        let message =
-            "expected \"sqlite:FILE\", a file in the state directory or an absolute path, \
-                       or \"postgres://USER@HOST/DATABASE\""
-                .to_owned();
-        return Err(source.invalid(url.span(), message));
-    }
+    // What it says has no password of the URL in it.
+    ledger::check_url(url.get_ref())
+        .map_err(|error| source.invalid(url.span(), error.to_string()))?;
     Ok(Ledger {
         url: url.into_inner(),
         password_file,
     })
-}
-
-fn is_ledger_url(url: &str) -> bool {
-    ["sqlite:", "postgres://", "postgresql://"]
-        .iter()
-        .any(|scheme| {
-            url.strip_prefix(scheme)
-                .is_some_and(|rest| !rest.is_empty())
-        })
 }
 
 fn check_admin(raw: RawAdmin, source: &Source<'_>) -> Result<Admin, ConfigError> {

@@ -241,13 +241,21 @@ resolve = { "a.b" = "9443" }
 [cache]
 mode = 1
 ---
-2:7 | sqlite:FILE | postgres
+2:7 | sqlite:PATH | postgres
 [ledger]
 url = "mysql://h/d"
 ---
-2:7 | sqlite:FILE
+2:7 | sqlite:PATH
 [ledger]
 url = "sqlite:"
+---
+2:7 | sslmode is "prefer"
+[ledger]
+url = "postgres://w@db.example/weir?sslmode=prefer"
+---
+2:7 | foo
+[ledger]
+url = "postgres://w@db.example/weir?foo=bar"
 ---
 2:10 | address with a port
 [admin]
