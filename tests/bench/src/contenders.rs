@@ -25,6 +25,8 @@ pub(crate) enum Way {
     Floor,
     /// The relay that reads HTTP with hyper, and nothing more.
     Hyper,
+    /// The bare TLS relay, which computes for a while before it passes on what it read.
+    Busy,
     /// The crate hudsucker, parsing JSON.
     Hudsucker,
     /// Weir, redirecting in the kernel.
@@ -32,7 +34,16 @@ pub(crate) enum Way {
 }
 
 impl Way {
-    pub(crate) const ALL: [Self; 5] = [
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Direct,
+        Self::Floor,
+        Self::Hyper,
+        Self::Busy,
+        Self::Hudsucker,
+        Self::Weir,
+    ];
+    /// Those that are measured where none is named.
+    pub(crate) const USUAL: [Self; 5] = [
         Self::Direct,
         Self::Floor,
         Self::Hyper,
@@ -45,6 +56,7 @@ impl Way {
             Self::Direct => "direct",
             Self::Floor => "floor",
             Self::Hyper => "hyper",
+            Self::Busy => "busy",
             Self::Hudsucker => "hudsucker",
             Self::Weir => "weir",
         }
@@ -96,7 +108,7 @@ impl Ground {
                 let client = self.client(&name, self.address, [&self.server_ca; 2], None)?;
                 Contender::new(way, None, client)
             }
-            Way::Floor | Way::Hyper => {
+            Way::Floor | Way::Hyper | Way::Busy => {
                 let (relay, address, ca) = self.proxy(&name, way, |arguments| {
                     arguments.push("--upstream".into());
                     arguments.push(self.address.to_string().into());
@@ -226,7 +238,7 @@ impl Contender {
         };
         let pids = match way {
             Way::Direct => vec![],
-            Way::Floor | Way::Hyper | Way::Hudsucker => {
+            Way::Floor | Way::Hyper | Way::Busy | Way::Hudsucker => {
                 interceptor.iter().map(Process::pid).collect()
             }
             Way::Weir => process::family(client.pid(), pid)?,

@@ -43,6 +43,8 @@ enum Role {
     Floor(relay::Options),
     /// The relay that reads HTTP with hyper.
     Hyper(relay::Options),
+    /// The bare TLS relay that computes.
+    Busy(relay::Options),
     /// The hudsucker proxy.
     Hudsucker(hudsucker::Options),
     /// The client, told what to do on standard input.
@@ -56,6 +58,7 @@ fn main() -> anyhow::Result<()> {
         Some(Role::Server(options)) => server::run(&options),
         Some(Role::Floor(options)) => relay::run(&options, relay::Way::Floor),
         Some(Role::Hyper(options)) => relay::run(&options, relay::Way::Hyper),
+        Some(Role::Busy(options)) => relay::run(&options, relay::Way::Busy),
         Some(Role::Hudsucker(options)) => hudsucker::run(&options),
         Some(Role::Client(options)) => client::run(&options),
     }

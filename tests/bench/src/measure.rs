@@ -25,7 +25,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "CELL")]
     only: Vec<String>,
     /// Only these ways; direct and floor are what the others are compared with.
-    #[arg(long, value_delimiter = ',', default_values_t = Way::ALL)]
+    #[arg(long, value_delimiter = ',', default_values_t = Way::USUAL)]
     ways: Vec<Way>,
     /// The binary to measure; by default the one beside this.
     #[arg(long, value_name = "FILE")]

@@ -3,13 +3,18 @@
 //! The floor of what an interceptor can cost copies bytes and knows no HTTP. What hyper adds beyond it,
 //! reading HTTP on both sides without a look at anything, is what the HTTP library takes.
 
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
@@ -37,12 +42,14 @@ pub(crate) enum Way {
     Floor,
     /// Streams the bodies of HTTP/1.1 through.
     Hyper,
+    /// Copies bytes, each read [`BUSY`] later.
+    Busy,
 }
 
 /// Serves until standard input is closed.
 pub(crate) fn run(options: &Options, way: Way) -> anyhow::Result<()> {
     let protocols: &[&[u8]] = match way {
-        Way::Floor => &[HTTP2, HTTP1],
+        Way::Floor | Way::Busy => &[HTTP2, HTTP1],
         Way::Hyper => &[HTTP1],
     };
     let relay = Arc::new(Relay {
@@ -93,14 +100,60 @@ impl Relay {
         match self.way {
             Way::Floor => copy(client, upstream).await,
             Way::Hyper => stream(client, upstream).await,
+            Way::Busy => copy(Busy(client), Busy(upstream)).await,
         }
     }
 }
 
-async fn copy(mut client: Client, mut upstream: Upstream) -> anyhow::Result<()> {
+async fn copy<C, U>(mut client: C, mut upstream: U) -> anyhow::Result<()>
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+    U: AsyncRead + AsyncWrite + Unpin,
+{
     let (client, upstream) = (&mut client, &mut upstream);
     tokio::io::copy_bidirectional_with_sizes(client, upstream, COPY_BYTES, COPY_BYTES).await?;
     Ok(())
+}
+
+/// How long a [`Way::Busy`] computes for each read: what a microsecond of work costs a call is what it adds
+/// beyond the floor, by 40 at 2 KB, where each direction is one read.
+const BUSY: Duration = Duration::from_micros(20);
+
+/// A connection whose reads take [`BUSY`] longer.
+struct Busy<S>(S);
+
+impl<S: AsyncRead + Unpin> AsyncRead for Busy<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.0).poll_read(cx, buffer);
+        let since = Instant::now();
+        while buffer.filled().len() > before && since.elapsed() < BUSY {
+            std::hint::spin_loop();
+        }
+        read
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Busy<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
 }
 
 async fn stream(client: Client, upstream: Upstream) -> anyhow::Result<()> {
