@@ -41,3 +41,5 @@ mod routing;
 mod thinking;
 #[cfg(test)]
 mod learned;
+#[cfg(test)]
+mod one_by_one;

@@ -20,8 +20,9 @@ use crate::metrics::Metrics;
 #[derive(Debug, Default)]
 pub(super) struct Effects {
     workloads: Mutex<Workloads>,
-    /// Whether something is done otherwise than the file says.
-    switched: AtomicBool,
+    /// Whether more is known than the file says. A value that changes from one run of Weir to the next is
+    /// known to change only if the last one is: so every call is news.
+    changed: AtomicBool,
 }
 
 impl Effects {
@@ -33,18 +34,18 @@ impl Effects {
         });
         Self {
             workloads: Mutex::new(workloads),
-            switched: AtomicBool::new(false),
+            changed: AtomicBool::new(false),
         }
     }
 
-    /// Writes down what is done about values, if that is news.
+    /// Writes down what is known of workloads, if that is news.
     pub(super) fn save(&self, state_dir: &Path) -> io::Result<()> {
-        if !self.switched.swap(false, Ordering::Relaxed) {
+        if !self.changed.swap(false, Ordering::Relaxed) {
             return Ok(());
         }
         let saved = self.write(state_dir);
         if saved.is_err() {
-            self.switched.store(true, Ordering::Relaxed);
+            self.changed.store(true, Ordering::Relaxed);
         }
         saved
     }
@@ -70,13 +71,15 @@ impl Effects {
 
     pub(super) fn note(&self, call: &Called<'_>, metrics: &Metrics) -> Shown {
         let shown = self.lock().note(call);
-        self.tell(&shown.switched, metrics);
+        self.changed.store(true, Ordering::Relaxed);
+        tell(&shown.switched, metrics);
         shown
     }
 
     fn learn(&self, measured: &Measured, saved: Money, now_s: i64, metrics: &Metrics) {
         let switched = self.lock().learn(measured, saved, now_s);
-        self.tell(&switched, metrics);
+        self.changed.store(true, Ordering::Relaxed);
+        tell(&switched, metrics);
     }
 
     /// For `weir status`: what is done about values otherwise than to keep them where they stand.
@@ -95,33 +98,32 @@ impl Effects {
         each.collect()
     }
 
-    fn tell(&self, switched: &[Switched], metrics: &Metrics) {
-        for one in switched {
-            self.switched.store(true, Ordering::Relaxed);
-            let label = one.standing.as_str();
-            metrics.switched.with_label_values(&[label]).inc();
-            let until = one.standing.until_s();
-            let until = until.and_then(|second| Timestamp::from_second(second).ok());
-            let until = until.map(|until| until.to_string());
-            let why = match one.standing {
-                Standing::Moved => "moves a value from now on: conversations share the prompt",
-                Standing::Kept { until_s: 0 } => "tries again to repair for a value",
-                Standing::Kept { .. } => "moves a value no more: that saved nothing",
-                Standing::Off { .. } => {
-                    "tells changes of a value no more: that cost more than it saved"
-                }
-            };
-            tracing::info!(
-                value = one.value, program = one.about.program, host = one.about.host,
-                model = one.about.model, saved = %one.saved, until, "{why}"
-            );
-        }
-    }
-
     fn lock(&self) -> MutexGuard<'_, Workloads> {
         self.workloads
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn tell(switched: &[Switched], metrics: &Metrics) {
+    for one in switched {
+        let label = one.standing.as_str();
+        metrics.switched.with_label_values(&[label]).inc();
+        let until = one.standing.until_s();
+        let until = until.and_then(|second| Timestamp::from_second(second).ok());
+        let until = until.map(|until| until.to_string());
+        let why = match one.standing {
+            Standing::Moved => "moves a value from now on: conversations share the prompt",
+            Standing::Kept { until_s: 0 } => "tries again to repair for a value",
+            Standing::Kept { .. } => "moves a value no more: that saved nothing",
+            Standing::Off { .. } => {
+                "tells changes of a value no more: that cost more than it saved"
+            }
+        };
+        tracing::info!(
+            value = one.value, program = one.about.program, host = one.about.host,
+            model = one.about.model, saved = %one.saved, until, "{why}"
+        );
     }
 }
 
