@@ -156,6 +156,7 @@ fn shown(answer: &Answer) -> Value {
     compact(json!({
         "model": answer.model,
         "usage": answer.usage,
+        "usage_unreadable": answer.usage_unreadable,
         "parts": parts,
         "reported_nanos": answer.reported_cost.map(Money::nanos),
         "complete": answer.complete,

@@ -30,7 +30,9 @@ impl Entry {
         } else if self.call.is_some() {
             self.record.usage = answer.and_then(|answer| answer.usage);
             let told = self.record.usage.filter(|_| complete);
-            let used = told.or_else(|| self.used_so_far(answer)).or(self.begun);
+            let is_unreadable = answer.is_some_and(|answer| answer.usage_unreadable);
+            let seen = || self.used_so_far(answer).or(self.begun);
+            let used = told.or_else(|| seen().filter(|_| !is_unreadable));
             self.counted = used.as_ref().map(Usage::tokens);
             self.record.cost = match (used, answer) {
                 (Some(used), Some(answer)) => self.price(&used, answer, told.is_some()),

@@ -12,7 +12,8 @@ use crate::frames::Frame;
 use crate::sse::Event;
 use crate::usage::Usage;
 
-use super::{Answer, Found, Object, messages, openai};
+use super::count::{self, COUNT_MAX};
+use super::{Answer, Found, NotACount, Object, messages, openai};
 
 /// The counts in the head of an answer.
 #[derive(Debug, Default)]
@@ -41,7 +42,8 @@ impl Headers {
             }
             _ => return,
         };
-        *count = value.trim().parse().ok();
+        let told = value.trim().parse().ok();
+        *count = told.filter(|tokens| *tokens <= COUNT_MAX);
     }
 
     /// Fills in what the body did not tell.
@@ -92,8 +94,8 @@ pub(super) fn read_converse_event(found: &mut Found, frame: &Frame<'_>) {
 }
 
 fn read_metadata(found: &mut Found, holder: &Object<'_>) {
-    if let Some(usage) = holder.object("usage").as_ref().and_then(usage_of) {
-        found.answer.usage = Some(usage);
+    if let Some(usage) = holder.object("usage") {
+        found.told(usage_of(&usage));
     }
     let tier = holder.object("serviceTier");
     if let Some(tier) = tier.and_then(|tier| tier.filled("type")) {
@@ -103,27 +105,25 @@ fn read_metadata(found: &mut Found, holder: &Object<'_>) {
 
 /// A `usage` of Converse. As at Anthropic, what was read from and written to the cache is no part
 /// of the input.
-fn usage_of(usage: &Object<'_>) -> Option<Usage> {
-    let (input, output) = (usage.whole("inputTokens"), usage.whole("outputTokens"));
+fn usage_of(usage: &Object<'_>) -> Result<Option<Usage>, NotACount> {
+    let (input, output) = (usage.count("inputTokens")?, usage.count("outputTokens")?);
     if input.is_none() && output.is_none() {
-        return None;
+        return Ok(None);
     }
     // Nova's own names end in `Count`.
-    let either = |name: &str, nova: &str| usage.whole(name).or_else(|| usage.whole(nova));
-    let written = either("cacheWriteInputTokens", "cacheWriteInputTokenCount").unwrap_or(0);
-    let for_long = usage
-        .objects("cacheDetails")
-        .filter(|write| write.name("ttl").as_deref() == Some("1h"))
-        .filter_map(|write| write.whole("inputTokens"))
-        .fold(0, u64::saturating_add);
-    Some(Usage {
+    let written = usage.first_count(["cacheWriteInputTokens", "cacheWriteInputTokenCount"])?;
+    let read = usage.first_count(["cacheReadInputTokens", "cacheReadInputTokenCount"])?;
+    let details = usage.objects("cacheDetails");
+    let long = details.filter(|write| write.name("ttl").as_deref() == Some("1h"));
+    let for_long = count::sum(long, "inputTokens")?;
+    Ok(Some(Usage {
         input: input.unwrap_or(0),
-        cache_read: either("cacheReadInputTokens", "cacheReadInputTokenCount").unwrap_or(0),
-        cache_write: written.saturating_sub(for_long),
+        cache_read: read.unwrap_or(0),
+        cache_write: written.unwrap_or(0).saturating_sub(for_long),
         cache_write_long: for_long,
         output: output.unwrap_or(0),
         ..Usage::default()
-    })
+    }))
 }
 
 /// Reads a whole answer of `InvokeModel`.
@@ -142,7 +142,9 @@ pub(super) fn read_body(found: &mut Found, body: &Object<'_>) {
         messages::read_body(found, body);
     } else {
         found.error(body);
-        read_counts(found, body);
+        if found.told(usage_of_counts(body)) {
+            found.answer.stop_reason = body.filled("stop_reason");
+        }
     }
 }
 
@@ -192,41 +194,39 @@ pub(super) fn read_event(found: &mut Found, data: &[u8]) {
     if let Some(metrics) = object.object(METRICS) {
         found.answer.complete = true;
         if found.answer.usage.is_none() {
-            found.answer.usage = usage_of_metrics(&metrics);
+            found.told(usage_of_metrics(&metrics));
         }
     }
 }
 
 /// What Bedrock adds to the last chunk of a stream, whoever made the model.
-fn usage_of_metrics(metrics: &Object<'_>) -> Option<Usage> {
-    let count = |name: &str| metrics.whole(name);
-    let input = count("inputTokenCount")?;
-    Some(Usage {
+fn usage_of_metrics(metrics: &Object<'_>) -> Result<Option<Usage>, NotACount> {
+    let Some(input) = metrics.count("inputTokenCount")? else {
+        return Ok(None);
+    };
+    Ok(Some(Usage {
         input,
-        cache_read: count("cacheReadInputTokenCount").unwrap_or(0),
-        cache_write: count("cacheWriteInputTokenCount").unwrap_or(0),
-        output: count("outputTokenCount").unwrap_or(0),
+        cache_read: metrics.count_or_zero("cacheReadInputTokenCount")?,
+        cache_write: metrics.count_or_zero("cacheWriteInputTokenCount")?,
+        output: metrics.count_or_zero("outputTokenCount")?,
         ..Usage::default()
-    })
+    }))
 }
 
 /// Counts that some makers put at the top of the body: Llama, Titan.
-fn read_counts(found: &mut Found, body: &Object<'_>) {
-    let input = body
-        .whole("prompt_token_count")
-        .or_else(|| body.whole("inputTextTokenCount"));
-    let Some(input) = input else { return };
-    let titan = || {
-        let results = body.objects("results");
-        let counts = results.filter_map(|result| result.whole("tokenCount"));
-        counts.fold(0, u64::saturating_add)
+fn usage_of_counts(body: &Object<'_>) -> Result<Option<Usage>, NotACount> {
+    let Some(input) = body.first_count(["prompt_token_count", "inputTextTokenCount"])? else {
+        return Ok(None);
     };
-    found.answer.stop_reason = body.filled("stop_reason");
-    found.answer.usage = Some(Usage {
+    let output = match body.count("generation_token_count")? {
+        Some(output) => output,
+        None => count::sum(body.objects("results"), "tokenCount")?,
+    };
+    Ok(Some(Usage {
         input,
-        output: body.whole("generation_token_count").unwrap_or_else(titan),
+        output,
         ..Usage::default()
-    });
+    }))
 }
 
 const METRICS: &str = "amazon-bedrock-invocationMetrics";

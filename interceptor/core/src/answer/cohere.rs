@@ -5,7 +5,7 @@ use crate::sse::Event;
 use crate::usage::Usage;
 
 use super::messages::event_type;
-use super::{Found, Object};
+use super::{Found, NotACount, Object};
 
 /// Reads an event of a stream: of version 2, or a line of version 1.
 pub(super) fn read_event(found: &mut Found, event: &Event<'_>) {
@@ -55,26 +55,30 @@ fn read_end(found: &mut Found, end: &Object<'_>) {
         found.answer.stop_reason = Some(reason);
     }
     let usage = end.object("usage").or_else(|| end.object("meta"));
-    if let Some(usage) = usage.as_ref().and_then(usage_of) {
-        found.answer.usage = Some(usage);
+    if let Some(usage) = usage {
+        found.told(usage_of(&usage));
     }
 }
 
 /// What is billed; nothing if that is not told.
-pub(super) fn usage_of(usage: &Object<'_>) -> Option<Usage> {
-    let counts = usage
-        .object("billed_units")
-        .or_else(|| usage.object("tokens"))?;
-    let (input, output) = (counts.whole("input_tokens"), counts.whole("output_tokens"));
+pub(super) fn usage_of(usage: &Object<'_>) -> Result<Option<Usage>, NotACount> {
+    let billed = usage.object("billed_units");
+    let Some(counts) = billed.or_else(|| usage.object("tokens")) else {
+        return Ok(None);
+    };
+    let (input, output) = (
+        counts.count("input_tokens")?,
+        counts.count("output_tokens")?,
+    );
     if input.is_none() && output.is_none() {
-        return None;
+        return Ok(None);
     }
     let input = input.unwrap_or(0);
-    let cached = usage.whole("cached_tokens").unwrap_or(0).min(input);
-    Some(Usage {
+    let cached = usage.count_or_zero("cached_tokens")?.min(input);
+    Ok(Some(Usage {
         input: input.saturating_sub(cached),
         cache_read: cached,
         output: output.unwrap_or(0),
         ..Usage::default()
-    })
+    }))
 }

@@ -14,7 +14,7 @@ pub(super) fn of_usage(usage: &Object<'_>) -> Option<Money> {
     }
     if let Some(ticks) = usage.whole("cost_in_usd_ticks") {
         let picos = u128::from(ticks).saturating_mul(PICOS_PER_TICK);
-        return Some(Money::from_picos_rounded_up(picos));
+        return plausible(Money::from_picos_rounded_up(picos));
     }
     let inside = usage.object("cost");
     let inside = inside.as_ref().and_then(|cost| cost.number("total_cost"));
@@ -50,8 +50,17 @@ fn dollars(number: &[u8]) -> Option<Money> {
         None if shift < 0 => 1,
         None => return None,
     };
-    i64::try_from(nanos).ok().map(Money::from_nanos)
+    plausible(Money::from_nanos(i64::try_from(nanos).ok()?))
 }
+
+/// The cost, if a call can cost that.
+fn plausible(cost: Money) -> Option<Money> {
+    (cost <= COST_MAX).then_some(cost)
+}
+
+/// The most that a provider may say that a call costs: $100,000, for the most tokens that count as
+/// a number of tokens ([`super::count::COUNT_MAX`]) at $1000 a million, dearer than any model.
+const COST_MAX: Money = Money::from_nanos(100_000_000_000_000);
 
 const PICOS_PER_TICK: u128 = 100;
 const NANO_DECIMALS: i32 = 9;
@@ -70,6 +79,8 @@ mod tests {
             ("1.4e-4", Some(140_000)),
             ("1.4E-04", Some(140_000)),
             ("12e2", Some(1_200_000_000_000)),
+            ("1e5", Some(100_000_000_000_000)),
+            ("100000.01", None),
             ("0.0000000001", Some(1)),
             ("1e-99999", Some(1)),
             ("0e99999", Some(0)),
@@ -94,6 +105,7 @@ mod tests {
             ),
             (r#"{"cost_in_usd_ticks":37756000}"#, Some(3_775_600)),
             (r#"{"cost_in_usd_ticks":1}"#, Some(1)),
+            (r#"{"cost_in_usd_ticks":10000000000000000000}"#, None),
             (r#"{"cost":0.5,"is_byok":true}"#, None),
             (r#"{"cost":"0.5"}"#, None),
             (r#"{"prompt_tokens":1}"#, None),

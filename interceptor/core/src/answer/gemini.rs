@@ -3,11 +3,14 @@
 //! Nearly every chunk tells usage, as running totals: the last counts. Cached tokens are part of
 //! the prompt; thoughts are not part of the candidates, nor what tools put in part of the prompt.
 
+use std::collections::BTreeSet;
+
 use crate::json::Scanner;
 use crate::sse::Event;
 use crate::usage::Usage;
 
-use super::{Found, Object};
+use super::count;
+use super::{Answer, Found, NotACount, Object};
 
 /// Reads an event of `streamGenerateContent`: an answer with the next piece.
 pub(super) fn read_chunk(found: &mut Found, data: &[u8]) {
@@ -40,8 +43,12 @@ pub(super) fn read_content(found: &mut Found, content: &Object<'_>) {
     let content = inner.as_ref().unwrap_or(content);
     found.error(content);
     found.is_from(content, "modelVersion", "responseId");
-    let candidate = content.objects("candidates").next();
-    let finished = candidate.and_then(|candidate| candidate.filled("finishReason"));
+    let candidates: Vec<Object<'_>> = content.objects("candidates").collect();
+    for candidate in &candidates {
+        found.searches.read(candidate);
+    }
+    let first = candidates.first();
+    let finished = first.and_then(|candidate| candidate.filled("finishReason"));
     let blocked = || {
         let feedback = content.object("promptFeedback")?;
         feedback.filled("blockReason")
@@ -56,9 +63,40 @@ pub(super) fn read_content(found: &mut Found, content: &Object<'_>) {
         if tier.is_some() {
             found.answer.service_tier = tier;
         }
-        found.answer.usage = Some(usage_of(&usage, &OF_CONTENT));
+        found.told(usage_of(&usage, &OF_CONTENT));
     }
 }
+
+/// What was searched for with Google Search, to ground the answer: each query that was asked is
+/// told by its text, some of them in more than one piece of a stream. Empty ones are not billed,
+/// nor is one that is asked again.
+#[derive(Debug, Default)]
+pub(super) struct Searches(BTreeSet<String>);
+
+impl Searches {
+    fn read(&mut self, candidate: &Object<'_>) {
+        let Some(grounding) = candidate.object("groundingMetadata") else {
+            return;
+        };
+        let told = ["webSearchQueries", "imageSearchQueries"].into_iter();
+        for query in told.flat_map(|name| grounding.texts(name)) {
+            if self.0.len() < SEARCHES_MAX && !query.trim().is_empty() {
+                self.0.insert(query);
+            }
+        }
+    }
+
+    /// Adds the searches to the usage.
+    pub(super) fn settle(self, answer: &mut Answer) {
+        if let Some(usage) = &mut answer.usage {
+            let searches = u64::try_from(self.0.len()).unwrap_or(u64::MAX);
+            usage.web_searches = usage.web_searches.saturating_add(searches);
+        }
+    }
+}
+
+/// Queries of one answer that are told apart: a model asks a handful.
+const SEARCHES_MAX: usize = 1000;
 
 /// Reads an explicit cache that was made. Its tokens are billed once as input; what keeping them
 /// costs is not told here.
@@ -68,12 +106,13 @@ pub(super) fn read_cache(found: &mut Found, cache: &Object<'_>) {
     if let Some(model) = &mut found.answer.model {
         *model = model.rsplit('/').next().unwrap_or_default().to_owned();
     }
-    let usage = cache.object("usageMetadata");
-    if let Some(total) = usage.and_then(|usage| usage.whole("totalTokenCount")) {
-        found.answer.usage = Some(Usage {
-            cache_write: total,
+    if let Some(usage) = cache.object("usageMetadata") {
+        let written = |cache_write| Usage {
+            cache_write,
             ..Usage::default()
-        });
+        };
+        let total = usage.count("totalTokenCount");
+        found.told(total.map(|total| total.map(written)));
     }
 }
 
@@ -123,7 +162,7 @@ pub(super) fn read_interaction(found: &mut Found, interaction: &Object<'_>) {
     }
     found.answer.stop_reason = status;
     if let Some(usage) = interaction.object("usage") {
-        found.answer.usage = Some(usage_of(&usage, &OF_INTERACTION));
+        found.told(usage_of(&usage, &OF_INTERACTION));
     }
 }
 
@@ -172,43 +211,49 @@ const OF_INTERACTION: Names = Names {
     tokens: "tokens",
 };
 
-fn usage_of(usage: &Object<'_>, names: &Names) -> Usage {
-    let count = |name: &str| usage.whole(name).unwrap_or(0);
+/// Usage in disjoint buckets; nothing if it has no counts, as at the start of some streams. What is
+/// zero is left out, but never all of it.
+fn usage_of(usage: &Object<'_>, names: &Names) -> Result<Option<Usage>, NotACount> {
+    let told = usage.first_count([names.prompt, names.answer, names.thoughts])?;
+    if told.is_none() {
+        return Ok(None);
+    }
     let by = |list: &str, modality: &str| {
         let is_it = |entry: &Object<'_>| {
             let name = entry.name("modality");
             name.is_some_and(|name| name.eq_ignore_ascii_case(modality))
         };
-        let entries = usage.objects(list).filter(is_it);
-        entries
-            .filter_map(|entry| entry.whole(names.tokens))
-            .fold(0, u64::saturating_add)
+        count::sum(usage.objects(list).filter(is_it), names.tokens)
     };
-    let (cached, answer, thoughts) = (
-        count(names.cached),
-        count(names.answer),
-        count(names.thoughts),
-    );
-    let prompt = count(names.prompt).saturating_add(count(names.tools));
+    let cached = usage.count_or_zero(names.cached)?;
+    let answer = usage.count_or_zero(names.answer)?;
+    let thoughts = usage.count_or_zero(names.thoughts)?;
+    let of_tools = usage.count_or_zero(names.tools)?;
+    let prompt = usage.count_or_zero(names.prompt)?.saturating_add(of_tools);
     let input = prompt.saturating_sub(cached);
-    let cache_share = |modality: &str| by(names.cached_by, modality).min(cached);
+    let cache_share = |modality: &str| Ok(by(names.cached_by, modality)?.min(cached));
     let input_share = |modality: &str| {
-        let all = by(names.prompt_by, modality).saturating_add(by(names.tools_by, modality));
-        all.saturating_sub(cache_share(modality)).min(input)
+        let tools = by(names.tools_by, modality)?;
+        let all = by(names.prompt_by, modality)?.saturating_add(tools);
+        Ok(all.saturating_sub(cache_share(modality)?).min(input))
     };
-    let answer_share = |modality: &str| by(names.answer_by, modality).min(answer);
-    Usage {
+    let answer_share = |modality: &str| Ok(by(names.answer_by, modality)?.min(answer));
+    // Only Interactions count them: elsewhere their texts are told.
+    let tools = usage.objects("grounding_tool_count");
+    let by_search = tools.filter(|tool| tool.name("type").as_deref() == Some("google_search"));
+    Ok(Some(Usage {
         input,
         cache_read: cached,
         output: answer.saturating_add(thoughts),
         reasoning: thoughts,
-        input_audio: input_share("AUDIO"),
-        input_image: input_share("IMAGE"),
-        input_video: input_share("VIDEO"),
-        cache_audio: cache_share("AUDIO"),
-        cache_image: cache_share("IMAGE"),
-        output_audio: answer_share("AUDIO"),
-        output_image: answer_share("IMAGE"),
+        web_searches: count::sum(by_search, "count")?,
+        input_audio: input_share("AUDIO")?,
+        input_image: input_share("IMAGE")?,
+        input_video: input_share("VIDEO")?,
+        cache_audio: cache_share("AUDIO")?,
+        cache_image: cache_share("IMAGE")?,
+        output_audio: answer_share("AUDIO")?,
+        output_image: answer_share("IMAGE")?,
         ..Usage::default()
-    }
+    }))
 }

@@ -11,7 +11,7 @@ use memchr::memmem::Finder;
 use crate::api::Api;
 use crate::usage::Usage;
 
-use super::{Found, Object, Part};
+use super::{Found, NotACount, Object, Part};
 
 /// Reads a line of the results of a batch; one of anything else is passed over.
 pub(super) fn read_result(found: &mut Found, line: &[u8]) {
@@ -35,6 +35,10 @@ pub(super) fn read_result(found: &mut Found, line: &[u8]) {
     let mut result = Found::default();
     super::read_object(api, &mut result, &answer);
     let result = result.settle();
+    if result.usage_unreadable {
+        found.answer.unread = found.answer.unread.saturating_add(1);
+        return;
+    }
     let passes = if result.parts.is_empty() {
         let usage = result.usage.map(|usage| Part {
             usage,
@@ -77,23 +81,24 @@ pub(super) fn read_generation(found: &mut Found, body: &[u8]) {
         return;
     };
     found.is_from(&data, "model", "id");
-    let answer = &mut found.answer;
-    answer.reported_cost = super::cost::of_generation(&data);
-    let count = |name: &str| data.whole(name);
-    let prompt = count("native_tokens_prompt").or_else(|| count("tokens_prompt"));
-    let output = count("native_tokens_completion").or_else(|| count("tokens_completion"));
+    found.answer.reported_cost = super::cost::of_generation(&data);
+    found.answer.complete = found.told(usage_of_generation(&data));
+}
+
+fn usage_of_generation(data: &Object<'_>) -> Result<Option<Usage>, NotACount> {
+    let prompt = data.first_count(["native_tokens_prompt", "tokens_prompt"])?;
+    let output = data.first_count(["native_tokens_completion", "tokens_completion"])?;
     let (Some(prompt), Some(output)) = (prompt, output) else {
-        return;
+        return Ok(None);
     };
-    let cached = count("native_tokens_cached").unwrap_or(0).min(prompt);
-    answer.complete = true;
-    answer.usage = Some(Usage {
+    let cached = data.count_or_zero("native_tokens_cached")?.min(prompt);
+    Ok(Some(Usage {
         input: prompt.saturating_sub(cached),
         cache_read: cached,
         output,
-        reasoning: count("native_tokens_reasoning").unwrap_or(0).min(output),
+        reasoning: data.count_or_zero("native_tokens_reasoning")?.min(output),
         ..Usage::default()
-    });
+    }))
 }
 
 static CUSTOM_ID: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(br#""custom_id""#));

@@ -7,7 +7,7 @@
 use crate::sse::Event;
 use crate::usage::Usage;
 
-use super::{Answer, Found, Object, Part};
+use super::{Answer, Found, NotACount, Object, Part};
 
 pub(super) fn read_event(found: &mut Found, event: &Event<'_>) {
     match event_type(event).as_ref() {
@@ -93,31 +93,35 @@ fn read_usage(found: &mut Found, holder: &Object<'_>) {
     // OpenRouter and xAI tell their charge here too.
     let cost = super::cost::of_usage(&usage);
     answer.reported_cost = cost.or(answer.reported_cost);
-    let parts: Vec<Part> = usage
-        .objects("iterations")
-        .map(|pass| part(&pass))
-        .collect();
-    if !parts.is_empty() {
-        answer.parts = parts;
+    let counts = found.counts.get_or_insert_default();
+    let passes = usage.objects("iterations").map(|pass| part(&pass));
+    let parts = passes.collect::<Result<Vec<Part>, _>>();
+    match counts.replace(&usage).and(parts) {
+        Ok(parts) if parts.is_empty() => {}
+        Ok(parts) => answer.parts = parts,
+        // What is told later does not replace all of it.
+        Err(NotACount) => counts.unreadable = true,
     }
-    found.counts.get_or_insert_default().replace(&usage);
 }
 
 /// One entry of `iterations`.
-fn part(pass: &Object<'_>) -> Part {
+fn part(pass: &Object<'_>) -> Result<Part, NotACount> {
     let mut counts = Counts::default();
-    counts.replace(pass);
-    Part {
+    counts.replace(pass)?;
+    Ok(Part {
         id: None,
         model: pass.name("model"),
         inference_geo: None,
         usage: counts.usage(),
-    }
+    })
 }
 
 /// The counts of a `usage` object as they stand.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
+    /// Whether input or output was told at all.
+    told: bool,
+    unreadable: bool,
     input: u64,
     read: u64,
     written: u64,
@@ -131,45 +135,37 @@ pub(super) struct Counts {
 
 impl Counts {
     /// Takes over every count that `usage` has.
-    fn replace(&mut self, usage: &Object<'_>) {
-        let set = |holder: Option<&Object<'_>>, name: &str, count: &mut u64| {
-            if let Some(value) = holder.and_then(|holder| holder.whole(name)) {
-                *count = value;
-            }
-        };
-        set(Some(usage), "input_tokens", &mut self.input);
-        set(Some(usage), "cache_read_input_tokens", &mut self.read);
-        set(
-            Some(usage),
-            "cache_creation_input_tokens",
-            &mut self.written,
-        );
-        set(Some(usage), "output_tokens", &mut self.output);
-        let split = usage.object("cache_creation");
-        set(
-            split.as_ref(),
-            "ephemeral_5m_input_tokens",
-            &mut self.written_5m,
-        );
-        set(
-            split.as_ref(),
-            "ephemeral_1h_input_tokens",
-            &mut self.written_1h,
-        );
-        let details = usage.object("output_tokens_details");
-        set(details.as_ref(), "thinking_tokens", &mut self.thinking);
+    fn replace(&mut self, usage: &Object<'_>) -> Result<(), NotACount> {
+        let at_top = [
+            ("input_tokens", &mut self.input),
+            ("output_tokens", &mut self.output),
+            ("cache_read_input_tokens", &mut self.read),
+            ("cache_creation_input_tokens", &mut self.written),
+        ];
+        set(usage, at_top)?;
+        self.told |= usage
+            .first_count(["input_tokens", "output_tokens"])?
+            .is_some();
+        if let Some(split) = usage.object("cache_creation") {
+            let by_lifetime = [
+                ("ephemeral_5m_input_tokens", &mut self.written_5m),
+                ("ephemeral_1h_input_tokens", &mut self.written_1h),
+            ];
+            set(&split, by_lifetime)?;
+        }
+        if let Some(details) = usage.object("output_tokens_details") {
+            set(&details, [("thinking_tokens", &mut self.thinking)])?;
+        }
+        if let Some(tools) = usage.object("server_tool_use") {
+            set(&tools, [("web_search_requests", &mut self.web_searches)])?;
+        }
         let credit = usage
             .object("fallback_credit")
             .and_then(|credit| credit.object("status"));
         if let Some(status) = credit {
             self.credit_redeemed = status.name("type").as_deref() == Some("redeemed");
         }
-        let tools = usage.object("server_tool_use");
-        set(
-            tools.as_ref(),
-            "web_search_requests",
-            &mut self.web_searches,
-        );
+        Ok(())
     }
 
     /// In disjoint buckets. A total of written tokens that outgrew its split grew by writes of the
@@ -199,6 +195,10 @@ impl Counts {
     /// Puts the usage into the answer. Where passes are told apart, all of them are billed, also
     /// those which the totals leave out (compaction); searches are counted in the totals only.
     pub(super) fn settle(&self, answer: &mut Answer) {
+        answer.usage_unreadable |= self.unreadable;
+        if !self.told && answer.parts.is_empty() {
+            return;
+        }
         let totals = self.usage();
         if let Some(first) = answer.parts.first_mut() {
             first.usage.web_searches = totals.web_searches;
@@ -213,4 +213,17 @@ impl Counts {
                 .fold(Usage::default(), |sum, part| sum.plus(&part.usage))
         });
     }
+}
+
+/// Replaces the counts that `holder` tells.
+fn set<const N: usize>(
+    holder: &Object<'_>,
+    counts: [(&str, &mut u64); N],
+) -> Result<(), NotACount> {
+    for (name, count) in counts {
+        if let Some(told) = holder.count(name)? {
+            *count = told;
+        }
+    }
+    Ok(())
 }

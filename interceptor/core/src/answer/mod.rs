@@ -16,6 +16,7 @@ use crate::usage::Usage;
 mod bedrock;
 mod cohere;
 mod cost;
+mod count;
 mod delta;
 mod gemini;
 mod later;
@@ -23,6 +24,7 @@ mod messages;
 mod object;
 mod openai;
 
+use count::NotACount;
 pub(crate) use object::Object;
 
 /// How an answer is sent.
@@ -67,6 +69,9 @@ pub struct Answer {
     /// All that was used, as far as the provider told: of a stream that was cut, what was told up
     /// to there. If there are `parts`, their sum.
     pub usage: Option<Usage>,
+    /// Whether the provider told usage that can be none: a count that is a text, a fraction, negative
+    /// or beyond all reason. There is no `usage` then.
+    pub usage_unreadable: bool,
     /// What was used by each pass, where the provider tells passes apart (`usage.iterations` of
     /// Anthropic), or by each call of a batch: to be priced one by one.
     pub parts: Vec<Part>,
@@ -100,7 +105,8 @@ pub struct Answer {
     pub delta_bytes: u64,
     /// Bytes of speech in those events, base64 undone.
     pub delta_speech_bytes: u64,
-    /// Bodies and events that were too long to be read.
+    /// Bodies and events that were too long to be read; results of a batch that were too many, or
+    /// whose usage can't be read.
     pub unread: u64,
 }
 
@@ -374,6 +380,7 @@ struct Found {
     /// The counts of Anthropic, which come in instalments.
     counts: Option<messages::Counts>,
     headers: bedrock::Headers,
+    searches: gemini::Searches,
 }
 
 impl Found {
@@ -383,7 +390,28 @@ impl Found {
             counts.settle(&mut answer);
         }
         self.headers.settle(&mut answer);
+        self.searches.settle(&mut answer);
+        if answer.usage_unreadable {
+            answer.usage = None;
+            answer.parts.clear();
+        }
         answer
+    }
+
+    /// Takes over usage that was told, over what was told before; whether there was any.
+    fn told(&mut self, usage: Result<Option<Usage>, NotACount>) -> bool {
+        match usage {
+            Ok(None) => return false,
+            Ok(told) => {
+                self.answer.usage = told;
+                self.answer.usage_unreadable = false;
+            }
+            Err(NotACount) => {
+                self.answer.usage = None;
+                self.answer.usage_unreadable = true;
+            }
+        }
+        true
     }
 
     /// Reads an event, and counts its text if it brought a piece of the answer that is no speech.

@@ -4,7 +4,7 @@ use crate::json::{self, Kind, Member};
 
 /// The members of an object, looked up by name. Of several with one key the last counts.
 pub(crate) struct Object<'a> {
-    bytes: &'a [u8],
+    pub(super) bytes: &'a [u8],
     members: Vec<Member>,
 }
 
@@ -40,6 +40,17 @@ impl<'a> Object<'a> {
             .unwrap_or_default()
             .into_iter()
             .filter_map(move |element| Self::read(bytes.get(element.range)?))
+    }
+
+    /// The texts in an array.
+    pub(super) fn texts(&self, name: &str) -> impl Iterator<Item = String> + use<'a> {
+        let bytes = self.bytes;
+        self.get(name)
+            .and_then(|member| json::elements(bytes, member.value.range.clone()).ok())
+            .unwrap_or_default()
+            .into_iter()
+            .filter(|element| element.kind == Kind::String)
+            .filter_map(move |element| json::text(bytes, element.range))
     }
 
     /// A short string, or a number as one: a name, an id, a code.

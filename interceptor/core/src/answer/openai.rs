@@ -11,7 +11,7 @@ use crate::sse::Event;
 use crate::usage::Usage;
 
 use super::messages::event_type;
-use super::{Found, Object};
+use super::{Found, NotACount, Object};
 
 /// Reads an event of a Chat Completions stream: a chunk, or `[DONE]`.
 pub(super) fn read_chunk(found: &mut Found, event: &Event<'_>) {
@@ -88,10 +88,9 @@ fn read_errors(found: &mut Found, body: &Object<'_>) {
 
 /// Takes over usage and cost; whether there were any counts.
 fn read_usage(found: &mut Found, usage: &Object<'_>) -> bool {
-    let Some(counts) = usage_of(usage) else {
+    if !found.told(usage_of(usage)) {
         return false;
-    };
-    found.answer.usage = Some(counts);
+    }
     if let Some(tier) = usage.filled("service_tier") {
         found.answer.service_tier = Some(tier);
     }
@@ -106,17 +105,18 @@ pub(super) fn read_embeddings(found: &mut Found, body: &Object<'_>) {
     found.is_from(body, "model", "id");
     let usage = body.object("usage");
     let Some(usage) = usage.filter(|usage| !read_usage(found, usage)) else {
-        let meta = body.object("meta");
-        if let Some(billed) = meta.as_ref().and_then(super::cohere::usage_of) {
-            found.answer.usage = Some(billed);
+        if let Some(meta) = body.object("meta") {
+            found.told(super::cohere::usage_of(&meta));
         }
         return;
     };
     // Voyage tells the total only.
-    found.answer.usage = usage.whole("total_tokens").map(|input| Usage {
+    let of_total = |input| Usage {
         input,
         ..Usage::default()
-    });
+    };
+    let total = usage.count("total_tokens");
+    found.told(total.map(|total| total.map(of_total)));
 }
 
 /// Reads images, or what was heard in a recording. Models that are billed by the picture or the
@@ -235,12 +235,11 @@ fn is_web_search(item: &Object<'_>) -> bool {
 }
 
 /// A `usage` object in disjoint buckets; nothing if it has no counts.
-fn usage_of(usage: &Object<'_>) -> Option<Usage> {
-    let either = |chat: &str, responses: &str| usage.whole(chat).or_else(|| usage.whole(responses));
-    let prompt = either("prompt_tokens", "input_tokens");
-    let completion = either("completion_tokens", "output_tokens");
+fn usage_of(usage: &Object<'_>) -> Result<Option<Usage>, NotACount> {
+    let prompt = usage.first_count(["prompt_tokens", "input_tokens"])?;
+    let completion = usage.first_count(["completion_tokens", "output_tokens"])?;
     if prompt.is_none() && completion.is_none() {
-        return None;
+        return Ok(None);
     }
     let (prompt, completion) = (prompt.unwrap_or(0), completion.unwrap_or(0));
     // The last of each is that of Realtime and of transcriptions.
@@ -255,47 +254,44 @@ fn usage_of(usage: &Object<'_>) -> Option<Usage> {
         "output_tokens_details",
         "output_token_details",
     ]);
-    let cached = of_input
-        .told("cached_tokens")
-        .or_else(|| of_input.told("cache_read_input_tokens")) // Perplexity's Responses
-        .or_else(|| usage.whole("prompt_cache_hit_tokens")) // DeepSeek
-        .or_else(|| usage.whole("cached_tokens")) // Moonshot
-        .unwrap_or(0);
+    // The second is Perplexity's Responses; at the top, DeepSeek's and Moonshot's.
+    let cached = match of_input.told(["cached_tokens", "cache_read_input_tokens"])? {
+        None => usage.first_count(["prompt_cache_hit_tokens", "cached_tokens"])?,
+        told => told,
+    };
+    let cached = cached.unwrap_or(0);
     let lifetimes = of_input.inside("cache_write_tokens_details");
-    let (short, long) = (
-        lifetimes.count("ttl_30m_tokens"),
-        lifetimes.count("ttl_12h_tokens"),
-    );
+    let short = lifetimes.count("ttl_30m_tokens")?;
+    let long = lifetimes.count("ttl_12h_tokens")?;
     let written = of_input
-        .told("cache_write_tokens")
-        .or_else(|| of_input.told("cache_creation_input_tokens"))
+        .told(["cache_write_tokens", "cache_creation_input_tokens"])?
         .unwrap_or(0)
         .max(short.saturating_add(long));
     let input = prompt.saturating_sub(cached).saturating_sub(written);
-    let (output, reasoning) = output_of(usage, prompt, completion, &of_output);
+    let (output, reasoning) = output_of(usage, prompt, completion, &of_output)?;
     let from_cache = of_input.inside("cached_tokens_details");
-    let cache_share = |name: &str| from_cache.count(name).min(cached);
+    let cache_share = |name: &str| Ok(from_cache.count(name)?.min(cached));
     let input_share = |name: &str| {
-        let uncached = of_input.count(name).saturating_sub(cache_share(name));
-        uncached.min(input)
+        let uncached = of_input.count(name)?.saturating_sub(cache_share(name)?);
+        Ok(uncached.min(input))
     };
-    Some(Usage {
+    Ok(Some(Usage {
         input,
         cache_read: cached,
         cache_write: written.saturating_sub(long),
         cache_write_long: long,
         output,
         reasoning: reasoning.min(output),
-        web_searches: usage.whole("num_search_queries").unwrap_or(0),
-        citation: usage.whole("citation_tokens").unwrap_or(0),
-        input_audio: input_share("audio_tokens"),
-        input_image: input_share("image_tokens"),
-        cache_audio: cache_share("audio_tokens"),
-        cache_image: cache_share("image_tokens"),
-        output_audio: of_output.count("audio_tokens").min(output),
-        output_image: of_output.count("image_tokens").min(output),
+        web_searches: usage.count_or_zero("num_search_queries")?,
+        citation: usage.count_or_zero("citation_tokens")?,
+        input_audio: input_share("audio_tokens")?,
+        input_image: input_share("image_tokens")?,
+        cache_audio: cache_share("audio_tokens")?,
+        cache_image: cache_share("image_tokens")?,
+        output_audio: of_output.count("audio_tokens")?.min(output),
+        output_image: of_output.count("image_tokens")?.min(output),
         ..Usage::default()
-    })
+    }))
 }
 
 /// Output with reasoning, and reasoning alone. Most include it in the completion. xAI does not,
@@ -305,17 +301,18 @@ fn output_of(
     prompt: u64,
     completion: u64,
     details: &Details<'_>,
-) -> (u64, u64) {
-    let beside = usage.whole("reasoning_tokens");
+) -> Result<(u64, u64), NotACount> {
+    let beside = usage.count("reasoning_tokens")?;
     if let Some(reasoning) = beside.filter(|_| usage.get("citation_tokens").is_some()) {
-        return (completion.saturating_add(reasoning), reasoning);
+        return Ok((completion.saturating_add(reasoning), reasoning));
     }
-    let reasoning = details.told("reasoning_tokens").or(beside).unwrap_or(0);
+    let inside = details.told(["reasoning_tokens"])?;
+    let reasoning = inside.or(beside).unwrap_or(0);
     let apart = prompt.saturating_add(completion).saturating_add(reasoning);
     if reasoning > 0 && usage.whole("total_tokens") == Some(apart) {
-        (completion.saturating_add(reasoning), reasoning)
+        Ok((completion.saturating_add(reasoning), reasoning))
     } else {
-        (completion, reasoning)
+        Ok((completion, reasoning))
     }
 }
 
@@ -323,12 +320,13 @@ fn output_of(
 struct Details<'a>(Option<Object<'a>>);
 
 impl<'a> Details<'a> {
-    fn told(&self, name: &str) -> Option<u64> {
-        self.0.as_ref()?.whole(name)
+    fn told<const N: usize>(&self, names: [&str; N]) -> Result<Option<u64>, NotACount> {
+        let details = self.0.as_ref();
+        details.map_or(Ok(None), |details| details.first_count(names))
     }
 
-    fn count(&self, name: &str) -> u64 {
-        self.told(name).unwrap_or(0)
+    fn count(&self, name: &str) -> Result<u64, NotACount> {
+        Ok(self.told([name])?.unwrap_or(0))
     }
 
     fn inside(&self, name: &str) -> Self {
