@@ -41,6 +41,21 @@ impl Money {
         Self(i64::try_from(picos.div_ceil(1000)).unwrap_or(i64::MAX))
     }
 
+    /// The amount in the proportion of `to` to `of`, rounded up to the next nano-dollar; none where
+    /// there is no such proportion, since `of` is nothing.
+    #[must_use]
+    pub fn scaled(self, to: Self, of: Self) -> Option<Self> {
+        if to == of {
+            return Some(self);
+        }
+        let product = i128::from(self.0).saturating_mul(i128::from(to.0));
+        let divisor = i128::from(of.0);
+        let floor = product.checked_div_euclid(divisor)?;
+        let is_exact = product.checked_rem_euclid(divisor)? == 0;
+        let rounded = floor.saturating_add(i128::from(!is_exact));
+        Some(Self(i64::try_from(rounded).unwrap_or(i64::MAX)))
+    }
+
     /// The difference, or nothing where `other` is larger.
     #[must_use]
     pub fn saturating_sub_to_zero(self, other: Self) -> Self {
@@ -107,6 +122,23 @@ mod tests {
         assert_eq!(Money::from_nanos(1_500_000_000).to_string(), "$1.50");
         assert_eq!(Money::from_nanos(1_200).to_string(), "$0.0000012");
         assert_eq!(Money::from_nanos(-20_000_000).to_string(), "-$0.02");
+    }
+
+    #[test]
+    fn a_proportion_is_exact_and_rounded_up_once() {
+        for (amount, to, of, expected) in [
+            (7, 3, 3, Some(7)),
+            (10, 1, 2, Some(5)),
+            (10, 1, 3, Some(4)),
+            (-10, 1, 3, Some(-3)),
+            (10, 0, 3, Some(0)),
+            (0, 0, 0, Some(0)),
+            (10, 1, 0, None),
+            (i64::MAX, i64::MAX, 1, Some(i64::MAX)),
+        ] {
+            let scaled = Money(amount).scaled(Money(to), Money(of));
+            assert_eq!(scaled, expected.map(Money), "{amount} by {to}/{of}");
+        }
     }
 
     #[test]

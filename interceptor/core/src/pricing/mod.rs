@@ -338,6 +338,13 @@ impl<'a> Quote<'a> {
         self.rates(usage.prompt())?.cost(usage)
     }
 
+    /// What `usage` costs by list, whatever was negotiated; none where no list has the model.
+    #[must_use]
+    pub fn price_by_list(&self, usage: &Usage) -> Option<Cost> {
+        let (_, found) = self.listed.as_ref()?;
+        rates_of(found, &self.context, usage.prompt())?.cost(usage)
+    }
+
     /// Where the price comes from: the version of the list, `+negotiated` where one was applied.
     #[must_use]
     pub fn version(&self) -> Cow<'a, str> {
@@ -392,6 +399,9 @@ fn rates_of(found: &Found<'_>, context: &Context<'_>, prompt_tokens: u64) -> Opt
     let mut rates = Rates {
         per_token: [None; Kind::ALL.len()],
         web_search: piece(&base.per_1k.web_searches, WEB_SEARCH_PICOS),
+        searches_are_one: GROUNDED_BY_PROMPT
+            .iter()
+            .any(|start| model.id.starts_with(start)),
         file_search: piece(&base.per_1k.file_searches, FILE_SEARCH_PICOS),
         request: piece(&base.per_1k.requests, 0),
         factor_ppm,
@@ -443,5 +453,8 @@ const BUILTIN_PRICES: &str = include_str!("../../prices.json");
 /// $10 for 1000 web searches, the list price of both Anthropic and `OpenAI`, for models whose row
 /// does not say it: a search is not free.
 const WEB_SEARCH_PICOS: u64 = 10_000_000_000;
+/// How the ids of models begin for which Google charges a prompt that was grounded with its search,
+/// however many queries that took. Later ones are charged by the query.
+const GROUNDED_BY_PROMPT: [&str; 2] = ["gemini-1.", "gemini-2."];
 /// $2.50 for 1000 searches in stored files, the list price of `OpenAI`.
 const FILE_SEARCH_PICOS: u64 = 2_500_000_000;

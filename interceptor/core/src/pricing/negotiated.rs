@@ -91,6 +91,7 @@ impl Negotiated {
         let mut rates = listed.unwrap_or(Rates {
             per_token: [None; Kind::ALL.len()],
             web_search: super::WEB_SEARCH_PICOS,
+            searches_are_one: false,
             file_search: super::FILE_SEARCH_PICOS,
             request: 0,
             factor_ppm: NO_SURCHARGE_PPM,

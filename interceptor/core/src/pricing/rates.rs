@@ -1,5 +1,7 @@
 //! The rates of one call, and what its usage costs at them.
 
+use std::iter::Sum;
+
 use serde::{Deserialize, Serialize};
 
 use super::per_mtok::PerMtok;
@@ -137,6 +139,8 @@ pub struct Rates {
     pub(super) per_token: [Option<u64>; Kind::ALL.len()],
     /// Pico-dollars per server-side web search.
     pub(super) web_search: u64,
+    /// Whether all searches for one prompt are charged as one.
+    pub(super) searches_are_one: bool,
     /// Pico-dollars per search in files that the provider stores.
     pub(super) file_search: u64,
     /// Pico-dollars per request.
@@ -164,9 +168,44 @@ pub struct Cost {
     pub output: Money,
     /// Searches, citations and charges per request.
     pub extras: Money,
+    /// Of these, web searches.
+    pub web_searches: Money,
+    /// Of these, searches in stored files.
+    pub file_searches: Money,
+    /// Of these, citations.
+    pub citations: Money,
+    /// Of these, what the request itself costs.
+    pub request: Money,
     /// What the same call would have cost with no cache: every prompt token at the input rate.
     /// Less than `total` where more was paid for writes than reads saved.
     pub without_cache: Money,
+}
+
+impl Cost {
+    /// The prompt, read from the cache or not. The other parts are rounded up one by one: what is
+    /// too much in them is taken off this one.
+    #[must_use]
+    pub fn of_input(&self) -> Money {
+        (self.total - self.output - self.extras).max(Money::ZERO)
+    }
+}
+
+impl Sum for Cost {
+    fn sum<I: Iterator<Item = Self>>(costs: I) -> Self {
+        costs.fold(Self::default(), |sum, cost| Self {
+            total: sum.total + cost.total,
+            input: sum.input + cost.input,
+            cache_read: sum.cache_read + cost.cache_read,
+            cache_write: sum.cache_write + cost.cache_write,
+            output: sum.output + cost.output,
+            extras: sum.extras + cost.extras,
+            web_searches: sum.web_searches + cost.web_searches,
+            file_searches: sum.file_searches + cost.file_searches,
+            citations: sum.citations + cost.citations,
+            request: sum.request + cost.request,
+            without_cache: sum.without_cache + cost.without_cache,
+        })
+    }
 }
 
 impl Rates {
@@ -247,7 +286,11 @@ impl Rates {
             Kind::Input,
         )?;
         let citations = self.surcharged(picos(usage.citation, Kind::Citation)?);
-        let extras = self.pieces(usage).saturating_add(citations);
+        let [web_searches, file_searches] = self.searches(usage);
+        let request = u128::from(self.request);
+        let extras = [web_searches, file_searches, citations, request]
+            .into_iter()
+            .fold(0_u128, u128::saturating_add);
         let whole = |parts: [u128; 4]| {
             let tokens = parts.into_iter().fold(0_u128, u128::saturating_add);
             Money::from_picos_rounded_up(self.surcharged(tokens).saturating_add(extras))
@@ -260,6 +303,10 @@ impl Rates {
             cache_write: part(write),
             output: part(output),
             extras: Money::from_picos_rounded_up(extras),
+            web_searches: Money::from_picos_rounded_up(web_searches),
+            file_searches: Money::from_picos_rounded_up(file_searches),
+            citations: Money::from_picos_rounded_up(citations),
+            request: Money::from_picos_rounded_up(request),
             without_cache: whole([input, read_as_input, write_as_input, output]),
         })
     }
@@ -270,12 +317,18 @@ impl Rates {
         self.own(Kind::CacheWrite).is_some()
     }
 
-    /// What is paid by the piece: no surcharge is on it.
-    fn pieces(&self, usage: &Usage) -> u128 {
+    /// What searches in the web and in files cost. They are paid by the piece: no surcharge is on them.
+    fn searches(&self, usage: &Usage) -> [u128; 2] {
         let pieces = |count: u64, rate: u64| u128::from(count).saturating_mul(u128::from(rate));
-        pieces(usage.web_searches, self.web_search)
-            .saturating_add(pieces(usage.file_searches, self.file_search))
-            .saturating_add(u128::from(self.request))
+        let web = if self.searches_are_one {
+            usage.web_searches.min(1)
+        } else {
+            usage.web_searches
+        };
+        [
+            pieces(web, self.web_search),
+            pieces(usage.file_searches, self.file_search),
+        ]
     }
 
     fn surcharged(&self, picos: u128) -> u128 {

@@ -143,7 +143,7 @@ fn searches_requests_and_citations_are_billed_beside_the_tokens() {
     };
     let of = |extras: &str, output: &str| (extras.to_owned(), output.to_owned());
     assert_eq!(extras("openai", "gpt-6.1-sol"), of("$2.03", "$10.00"));
-    assert_eq!(extras("google", "gemini-2.5-flash"), of("$0.38", "$2.50"));
+    assert_eq!(extras("google", "gemini-2.5-flash"), of("$0.345", "$2.50"));
     assert_eq!(
         extras("perplexity", "sonar-deep-research"),
         of("$2.02", "$3.00")
@@ -166,5 +166,26 @@ fn tiers_are_known_in_the_spelling_of_any_provider() {
             ..call(provider, model)
         };
         check(&context, 1000, expected);
+    }
+}
+
+#[test]
+fn google_charges_a_grounded_prompt_or_each_query() {
+    for (model, searches, nanos) in [
+        ("gemini-2.5-pro", 0, 0),
+        ("gemini-2.5-pro", 1, 35_000_000),
+        ("gemini-2.5-pro", 5, 35_000_000),
+        ("gemini-3.8-flash", 1, 14_000_000),
+        ("gemini-3.8-flash", 5, 70_000_000),
+    ] {
+        let searched = Usage {
+            web_searches: searches,
+            ..Usage::default()
+        };
+        for provider in ["google", "vertex"] {
+            let cost = PriceTable::builtin().price(&call(provider, model), &searched);
+            let expected = Money::from_nanos(nanos);
+            assert_eq!(cost.unwrap().web_searches, expected, "{model} {searches}");
+        }
     }
 }
