@@ -181,7 +181,7 @@ async fn the_output_file_of_a_batch_is_priced_and_another_file_costs_nothing() {
     assert_eq!(record.usage.unwrap().input, 4000);
     // Half of 2 and 10 USD a million; of the other model nothing is known.
     assert_eq!(record.cost.spent(), Money::from_nanos(2_000_000 + 50_000));
-    assert_eq!(record.reasons, ["results_without_price"]);
+    assert_eq!(record.reasons, ["several_models", "results_without_price"]);
     ask(&server, &world, OPENAI, &request, &whole).await;
     costs_nothing(&*world.record().await);
     let other = get(OPENAI, "/v1/files/file-2/content");

@@ -40,20 +40,30 @@ impl Scene {
 
     /// Makes a call of a million tokens in and none out; what the record says of it.
     async fn call(&self, model: &str, credential: &str) -> Arc<Record> {
-        let mut client = self
-            .world
-            .http1(self.server.addr, "api.anthropic.com")
-            .await;
+        let usage = r#"{"input_tokens":1000000,"output_tokens":0}"#;
         let body = format!("{{\"model\":\"{model}\",\"max_tokens\":1,\"messages\":[]}}");
+        let answer = format!("{{\"type\":\"message\",\"model\":\"{model}\",\"usage\":{usage}}}");
+        let head = format!("POST /v1/messages HTTP/1.1\r\nhost: x\r\n{credential}");
+        self.ask("api.anthropic.com", &head, &body, &answer).await
+    }
+
+    /// Makes a call of Claude Opus 5.5 that is answered with that usage.
+    async fn answered_with(&self, usage: &str) -> Arc<Record> {
+        let model = r#""model":"claude-opus-5-5""#;
+        let body = format!(r#"{{{model},"max_tokens":100,"messages":[]}}"#);
+        let answer = format!(r#"{{"type":"message",{model},"usage":{usage}}}"#);
+        let head = format!("POST /v1/messages HTTP/1.1\r\nhost: x\r\n{KEY}");
+        self.ask("api.anthropic.com", &head, &body, &answer).await
+    }
+
+    async fn ask(&self, host: &str, head: &str, body: &str, answer: &str) -> Arc<Record> {
+        let mut client = self.world.http1(self.server.addr, host).await;
         client
             .send(format!(
-                "POST /v1/messages HTTP/1.1\r\nhost: x\r\n{credential}\r\ncontent-length: {}\r\n\r\n{body}",
+                "{head}\r\ncontent-length: {}\r\n\r\n{body}",
                 body.len()
             ))
             .await;
-        let answer = format!(
-            "{{\"type\":\"message\",\"model\":\"{model}\",\"usage\":{{\"input_tokens\":1000000,\"output_tokens\":0}}}}"
-        );
         let answer = format!(
             "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{answer}",
             answer.len()
@@ -189,4 +199,61 @@ async fn a_list_that_is_imported_holds_in_a_process_that_runs() {
         assert!(Instant::now() < until, "the imported price is not used");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
+}
+
+#[tokio::test]
+async fn usage_that_can_be_none_counts_as_what_was_reserved() {
+    let scene = Scene::of(Config::default()).await;
+    let expected = scene.answered_with("{}").await.cost.clone();
+    assert!(expected.spent() > Money::ZERO && expected.spent() < cents(1));
+    for input in [r#""100""#, "1.5", "-5", "10000000000000000000"] {
+        let usage = format!(r#"{{"input_tokens":{input},"output_tokens":1}}"#);
+        let record = scene.answered_with(&usage).await;
+        assert_eq!(record.outcome, Outcome::Completed);
+        assert_eq!((record.usage, &record.cost), (None, &expected), "{input}");
+        assert_eq!(record.reasons, ["answer_unreadable"], "{input}");
+        assert!(matches!(record.cost, Cost::Estimated { .. }), "{input}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_provider_charges_is_compared_on_its_own_footing() {
+    let scene = Scene::of(Config::default()).await;
+    let head = "POST /api/v1/chat/completions HTTP/1.1\r\nhost: x";
+    let body = r#"{"model":"anthropic/claude-opus-4.5","messages":[]}"#;
+    // By list, 5 USD a million in, 25 out, a tenth of that read from the cache.
+    for (cached, cost, charged, without_cache) in [
+        (0, "1.5e-7", 150, 150),
+        (0, "0.0123", 12_300_000, 12_300_000),
+        (0, "0", 0, 0),
+        // 3.9 of 7.5 thousandths of a dollar are charged at half the price.
+        (800, "0.00195", 1_950_000, 3_750_000),
+    ] {
+        let answer = format!(
+            r#"{{"model":"anthropic/claude-opus-4.5","choices":[],"usage":{{"prompt_tokens":1000,"completion_tokens":100,"prompt_tokens_details":{{"cached_tokens":{cached}}},"cost":{cost}}}}}"#
+        );
+        let record = scene.ask("openrouter.ai", head, body, &answer).await;
+        let total = Money::from_nanos(charged);
+        assert_eq!(record.cost, Cost::Reported { total });
+        let without = record.cost_without_cache.map(Money::nanos);
+        assert_eq!(without, Some(without_cache), "{cost}");
+        let perfect = record.cost_perfect_cache.unwrap_or(Money::MAX);
+        assert!(perfect <= total, "{perfect} of {total}");
+        let of_input = record.cost_of_input.unwrap_or(Money::MAX);
+        assert!(of_input <= total, "{of_input} of {total}");
+    }
+}
+
+#[tokio::test]
+async fn passes_of_a_dearer_model_are_no_loss_by_the_cache() {
+    let scene = Scene::of(Config::default()).await;
+    let passes = r#"{"type":"message","input_tokens":1000,"output_tokens":100},{"type":"advisor_message","model":"claude-fable-5-2","input_tokens":2000,"output_tokens":200}"#;
+    let usage = format!(r#"{{"input_tokens":1000,"output_tokens":100,"iterations":[{passes}]}}"#);
+    let record = scene.answered_with(&usage).await;
+    let of_one_pass = r#"{"input_tokens":3000,"output_tokens":300}"#;
+    let cheaper = scene.answered_with(of_one_pass).await;
+    assert!(record.cost.spent() > cheaper.cost.spent());
+    assert_eq!(record.cost_without_cache, Some(record.cost.spent()));
+    assert_eq!(record.cost_perfect_cache, Some(record.cost.spent()));
+    assert_eq!(record.usage, cheaper.usage);
 }

@@ -35,9 +35,23 @@ pub(super) struct Judged {
 pub(super) struct Sum {
     pub(super) rates: Rates,
     /// Of the whole usage at those rates.
-    pub(super) cost: Cost,
+    pub(super) whole: Cost,
     /// The same, but where the call had parts with prices of their own.
-    pub(super) total: Money,
+    pub(super) cost: Cost,
+    /// What the provider says that it charged.
+    pub(super) reported: Option<Money>,
+}
+
+impl Sum {
+    /// What counts: what the provider says, or what the prices come to.
+    fn total(&self) -> Money {
+        self.reported.unwrap_or(self.cost.total)
+    }
+
+    /// An amount by the prices on the footing of what was charged, so that the two can be compared.
+    pub(super) fn as_charged(&self, amount: Money) -> Option<Money> {
+        amount.scaled(self.total(), self.cost.total)
+    }
 }
 
 /// What the prompt shows.
@@ -129,8 +143,11 @@ impl Judged {
         } else {
             shown.explanation.reason
         };
-        let perfect = self.sum.map(|Sum { rates, cost, .. }| {
-            cache::perfect(&self.usage, &rates, &cost, self.rules, previous)
+        let perfect = self.sum.and_then(|sum| {
+            let Sum { rates, whole, .. } = &sum;
+            let perfect = cache::perfect(&self.usage, rates, whole, self.rules, previous);
+            let lost = whole.total - perfect;
+            sum.as_charged(sum.cost.total.saturating_sub_to_zero(lost))
         });
         // What could have been read of what the provider holds is not known.
         let missed = self.sum.zip(perfect);
@@ -142,7 +159,7 @@ impl Judged {
             cache_reason: reason.map(|reason| reason.as_str().to_owned()),
             cache_where: shown.explanation.place,
             cache_rule: shown.rule,
-            missed: missed.map(|(sum, perfect)| sum.total.saturating_sub_to_zero(perfect)),
+            missed: missed.map(|(sum, perfect)| sum.total().saturating_sub_to_zero(perfect)),
             rewrite_saving: saving,
         }
     }
@@ -168,12 +185,14 @@ impl Judged {
 impl Shown {
     /// What rewriting saves: did, or would have. A call that is the same either way counts where it
     /// may be hurt by edits before it, with what they cost it.
-    fn saving(&self, Sum { rates, total, .. }: &Sum) -> Option<Money> {
-        let other = rates.cost(self.other.as_ref()?)?.total;
-        match self.sent {
-            Sent::Rewritten => Some(other - *total),
-            Sent::AsItCame => Some(*total - other),
-            Sent::Either => self.may_be_hurt.then(|| (other - *total).min(Money::ZERO)),
-        }
+    fn saving(&self, sum: &Sum) -> Option<Money> {
+        let (other, sent) = (sum.rates.cost(self.other.as_ref()?)?.total, sum.whole.total);
+        let saving = match self.sent {
+            Sent::Rewritten => other - sent,
+            Sent::AsItCame => sent - other,
+            Sent::Either if self.may_be_hurt => (other - sent).min(Money::ZERO),
+            Sent::Either => return None,
+        };
+        sum.as_charged(saving)
     }
 }

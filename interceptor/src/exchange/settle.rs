@@ -254,22 +254,23 @@ impl Entry {
         let found = known.and_then(|known| {
             let Known { context, quote, .. } = known;
             let rates = quote.rates(usage.prompt())?;
-            let cost = rates.cost(usage)?;
+            let whole = rates.cost(usage)?;
             // Where a call had several passes, each is priced by its own model and length.
-            let parts = answer.parts.iter().map(|part| {
+            let passes = answer.parts.iter().map(|part| {
                 let model = part.model.as_deref().unwrap_or(context.model);
-                Some(
-                    prices
-                        .price(&Context { model, ..context }, &part.usage)?
-                        .total,
-                )
+                prices.price(&Context { model, ..context }, &part.usage)
             });
-            let total = match parts.collect::<Option<Vec<_>>>()? {
-                parts if parts.is_empty() => cost.total,
-                parts => parts.into_iter().sum(),
+            let cost = match passes.collect::<Option<Vec<_>>>()? {
+                passes if passes.is_empty() => whole,
+                passes => passes.into_iter().sum(),
             };
-            let version = quote.version().into_owned();
-            Some((Sum { rates, cost, total }, version))
+            let sum = Sum {
+                rates,
+                whole,
+                cost,
+                reported: answer.reported_cost,
+            };
+            Some((sum, quote.version().into_owned()))
         });
         let judged = Judged {
             usage: *usage,
@@ -282,13 +283,12 @@ impl Entry {
             sum: found.as_ref().map(|(sum, _)| *sum),
         };
         self.explain(judged, explaining);
-        let Some((Sum { cost, total, .. }, version)) = found else {
+        let Some((sum, version)) = found else {
             return self.without_price(usage);
         };
-        // The parts are rounded up one by one: what they lack in all is not the prompt's.
-        let of_input = (total - cost.output - cost.extras).max(Money::ZERO);
-        self.record.cost_of_input = Some(of_input);
-        self.record.cost_without_cache = Some(cost.without_cache);
+        let total = sum.cost.total;
+        self.record.cost_of_input = sum.as_charged(sum.cost.of_input());
+        self.record.cost_without_cache = sum.as_charged(sum.cost.without_cache);
         if exact {
             Cost::Priced { total, version }
         } else {

@@ -179,6 +179,13 @@ impl Entry {
             .map(|part| part.usage)
             .reduce(|sum, usage| sum.plus(&usage));
         self.counted = self.record.usage.as_ref().map(Usage::tokens);
+        if answer.unread > 0 {
+            self.record.reasons.push("results_unread".to_owned());
+        }
+        let of_first = |part: &Part| part.model == first.model;
+        if !parts.iter().all(of_first) {
+            self.record.reasons.push("several_models".to_owned());
+        }
         self.record.cost = self.price_parts(&parts, answer, api, later);
         self.charge(Some(answer));
         self.charge_accounts(api, model);
@@ -264,10 +271,14 @@ impl Entry {
                 continue;
             };
             total += cost.total;
-            of_input += (cost.total - cost.output - cost.extras).max(Money::ZERO);
+            of_input += cost.of_input();
             without_cache += cost.without_cache;
             version.get_or_insert_with(|| quote.version().into_owned());
         }
+        // On the footing of what the provider says that it charged.
+        let charged = answer.reported_cost.unwrap_or(total);
+        let as_charged = |amount: Money| amount.scaled(charged, total);
+        let (of_input, without_cache) = (as_charged(of_input), as_charged(without_cache));
         let flat = (unpriced != Usage::default()).then(|| self.without_price(&unpriced));
         let Some(version) = version else {
             return flat.unwrap_or_default();
@@ -276,8 +287,8 @@ impl Entry {
             self.record.reasons.push("results_without_price".to_owned());
             total += flat.spent();
         }
-        self.record.cost_of_input = Some(of_input);
-        self.record.cost_without_cache = Some(without_cache);
+        self.record.cost_of_input = of_input;
+        self.record.cost_without_cache = without_cache;
         Cost::Priced { total, version }
     }
 
