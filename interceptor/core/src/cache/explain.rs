@@ -171,19 +171,39 @@ impl Seen {
     }
 }
 
-/// The call that this one most probably follows: of its conversation or, for the first one of a
-/// conversation, of its family.
+/// The call that this one most probably follows: the longest that it goes on from word for word, or
+/// the one that has most in common with it, of its conversation or, for the first one of a
+/// conversation, of its family. Another conversation may have more in common: where short answers
+/// ("OK") and the questions of a script are the same, in the same places.
 fn closest<'a>(calls: &'a VecDeque<Made>, sketch: &Sketch) -> Option<&'a Made> {
-    calls
-        .iter()
-        .max_by_key(|call| (sketch.alike(&call.sketch), call.sent_ms))
+    calls.iter().max_by_key(|call| {
+        let earlier = &call.sketch;
+        (
+            continued(sketch, earlier),
+            sketch.alike(earlier),
+            call.sent_ms,
+        )
+    })
 }
 
-/// Whether all that `earlier` says is said again.
+/// How many blocks `earlier` has, if all that they say is said again at the start; else none.
+fn continued(sketch: &Sketch, earlier: &Sketch) -> usize {
+    let theirs = &earlier.blocks;
+    let again = sketch.blocks.get(..theirs.len());
+    let begins = again.is_some_and(|again| {
+        let mut pairs = again.iter().zip(theirs);
+        pairs.all(|(ours, theirs)| ours.digest == theirs.digest)
+    });
+    if begins && sketch.same_conversation(earlier) {
+        theirs.len()
+    } else {
+        0
+    }
+}
+
+/// Whether an earlier call will not be compared with again, now that this one goes on from it.
 fn continues(sketch: &Sketch, earlier: &Sketch) -> bool {
-    sketch.same_conversation(earlier)
-        && sketch.model == earlier.model
-        && sketch.parts_from(earlier).is_none()
+    sketch.model == earlier.model && continued(sketch, earlier) > 0
 }
 
 fn compare(before: &Made, made: &Made, rules: CacheRules) -> Explanation {

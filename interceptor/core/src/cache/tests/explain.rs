@@ -114,6 +114,25 @@ fn the_piece_that_differs_is_found_in_the_body_that_was_sent() {
 }
 
 #[test]
+fn another_conversation_with_the_same_answers_is_not_the_one_before() {
+    for (first, other_first) in [("South?", "North?"), ("Go on.", "Go on.")] {
+        let start = |place, question, more: &[&str]| {
+            sketch(&body("Read", place, &[&[question], more].concat(), ""))
+        };
+        let scripted = ["OK", "Next.", "OK", "And then?", "OK"];
+        let north = start("North", other_first, &scripted);
+        let south = start("South", first, &[]);
+        let mut seen = Seen::default();
+        seen.explain(1, made(south, 0, 4000, 0), MARKERS);
+        seen.explain(1, made(north, 0, 4000, 1000), MARKERS);
+        let next = start("South", first, &["OK", "Next."]);
+        let explanation = seen.explain(1, made(next, 0, 0, 2000), MARKERS);
+        assert_eq!(explanation.reason, Some(Reason::Provider), "{first}");
+        assert_eq!(explanation.expected_tokens, Some(4000), "{first}");
+    }
+}
+
+#[test]
 fn a_prompt_that_only_grew_has_another_reason() {
     let before = body("Read", "", &["Go on."], "");
     let after = body("Read", "", &["Go on.", "Yes.", "And then?"], "");
