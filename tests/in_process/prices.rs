@@ -178,6 +178,7 @@ async fn a_negotiated_price_is_charged_and_named_on_the_record() {
         version: "2026-11-22+negotiated".to_owned(),
     };
     assert_eq!(record.cost, discounted);
+    assert_eq!(record.cost_by_list, Some(cents(400)));
 }
 
 #[tokio::test]
@@ -235,6 +236,8 @@ async fn what_a_provider_charges_is_compared_on_its_own_footing() {
         let record = scene.ask("openrouter.ai", head, body, &answer).await;
         let total = Money::from_nanos(charged);
         assert_eq!(record.cost, Cost::Reported { total });
+        let by_list = if cached == 0 { 7_500_000 } else { 3_900_000 };
+        assert_eq!(record.cost_by_list, Some(Money::from_nanos(by_list)));
         let without = record.cost_without_cache.map(Money::nanos);
         assert_eq!(without, Some(without_cache), "{cost}");
         let perfect = record.cost_perfect_cache.unwrap_or(Money::MAX);

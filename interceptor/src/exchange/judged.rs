@@ -38,13 +38,15 @@ pub(super) struct Sum {
     pub(super) whole: Cost,
     /// The same, but where the call had parts with prices of their own.
     pub(super) cost: Cost,
+    /// The same by list, whatever was negotiated.
+    pub(super) by_list: Option<Money>,
     /// What the provider says that it charged.
     pub(super) reported: Option<Money>,
 }
 
 impl Sum {
     /// What counts: what the provider says, or what the prices come to.
-    fn total(&self) -> Money {
+    pub(super) fn total(&self) -> Money {
         self.reported.unwrap_or(self.cost.total)
     }
 

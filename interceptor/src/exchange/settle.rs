@@ -252,25 +252,8 @@ impl Entry {
         let known = self.known(answered, &priced);
         let rules = self.cache_rules(&priced, known.as_ref());
         let found = known.and_then(|known| {
-            let Known { context, quote, .. } = known;
-            let rates = quote.rates(usage.prompt())?;
-            let whole = rates.cost(usage)?;
-            // Where a call had several passes, each is priced by its own model and length.
-            let passes = answer.parts.iter().map(|part| {
-                let model = part.model.as_deref().unwrap_or(context.model);
-                prices.price(&Context { model, ..context }, &part.usage)
-            });
-            let cost = match passes.collect::<Option<Vec<_>>>()? {
-                passes if passes.is_empty() => whole,
-                passes => passes.into_iter().sum(),
-            };
-            let sum = Sum {
-                rates,
-                whole,
-                cost,
-                reported: answer.reported_cost,
-            };
-            Some((sum, quote.version().into_owned()))
+            let sum = known.sum(prices, usage, answer)?;
+            Some((sum, known.quote.version().into_owned()))
         });
         let judged = Judged {
             usage: *usage,
@@ -287,6 +270,7 @@ impl Entry {
             return self.without_price(usage);
         };
         let total = sum.cost.total;
+        self.record.cost_by_list = sum.by_list.filter(|by_list| *by_list != sum.total());
         self.record.cost_of_input = sum.as_charged(sum.cost.of_input());
         self.record.cost_without_cache = sum.as_charged(sum.cost.without_cache);
         if exact {
@@ -320,6 +304,36 @@ struct Known<'a> {
     context: Context<'a>,
     listing: Listing,
     quote: Quote<'a>,
+}
+
+impl Known<'_> {
+    /// What a call cost. Where it had several passes, each is priced by its own model and length.
+    fn sum(&self, prices: &PriceTable, usage: &Usage, answer: &Answer) -> Option<Sum> {
+        let rates = self.quote.rates(usage.prompt())?;
+        let whole = rates.cost(usage)?;
+        let passes = answer.parts.iter().map(|part| {
+            let model = part.model.as_deref().unwrap_or(self.context.model);
+            let context = Context {
+                model,
+                ..self.context
+            };
+            let quote = prices.quote(&context)?;
+            let cost = quote.price(&part.usage)?;
+            Some((cost, quote.by_list(&part.usage, cost)))
+        });
+        let mut passes = passes.collect::<Option<Vec<_>>>()?;
+        if passes.is_empty() {
+            passes.push((whole, self.quote.by_list(usage, whole)));
+        }
+        let by_list = passes.iter().map(|(_, by_list)| Some((*by_list)?.total));
+        Some(Sum {
+            rates,
+            whole,
+            by_list: by_list.sum(),
+            cost: passes.into_iter().map(|(cost, _)| cost).sum(),
+            reported: answer.reported_cost,
+        })
+    }
 }
 
 /// The cost of what no provider bills.

@@ -47,6 +47,9 @@ pub struct Record {
     pub usage: Option<Usage>,
     /// What it cost.
     pub cost: Cost,
+    /// What it costs by list, where something else is charged: a price that was negotiated, or what the
+    /// provider says.
+    pub cost_by_list: Option<Money>,
     /// The part of the cost that is for the prompt, read from the cache or not.
     pub cost_of_input: Option<Money>,
     /// Tokens, of prompt and answer, as caps count them: those used; estimated, as the cost is,

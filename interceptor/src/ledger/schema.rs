@@ -8,10 +8,10 @@ pub(super) fn migrations() -> Migrations<'static> {
 }
 
 /// `PRAGMA user_version` of a database that all steps were taken on.
-pub(super) const VERSION: i64 = 5;
+pub(super) const VERSION: i64 = 6;
 
 /// In order; those that were ever released are never changed, only added to.
-const STEPS: [&str; 5] = [
+const STEPS: [&str; 6] = [
     "
     -- One row per exchange, appended in the order of commits: `seq` is what other processes read
     -- on from. Amounts are nano-dollars, times milliseconds since the Unix epoch.
@@ -103,5 +103,9 @@ const STEPS: [&str; 5] = [
     -- The last exchange that was recorded before: what a reset forgets is up to there.
     ALTER TABLE cap_change ADD COLUMN exchange_seq INTEGER NOT NULL DEFAULT 0;
     CREATE INDEX cap_reset ON cap_change (exchange_seq, seq) WHERE kind = 'reset';
+    ",
+    "
+    -- What a call costs by list, where something else is charged.
+    ALTER TABLE exchange ADD COLUMN cost_by_list_nanos INTEGER;
     ",
 ];

@@ -1,9 +1,10 @@
 //! The FinOps Foundation's cost and usage format (FOCUS 1.2) as CSV: a row for each hour, key,
-//! route, model and kind of token.
+//! route, model and what is charged for.
 //!
 //! The ledger has the cost of a call and the part of it that is the prompt's. That part is split
-//! among uncached, read and written tokens in proportion to their list prices, so that the rows of
-//! a call add up to what the ledger says it cost. Columns that begin with `x_` are not of the
+//! among uncached, read and written tokens in proportion to their list prices, and the rest among
+//! output, searches, citations and requests, so that the rows of a call add up to what the ledger
+//! says it cost. Columns that begin with `x_` are not of the
 //! standard; `x_CostBasis` says whether a cost follows from the usage that the provider told.
 
 use std::collections::{BTreeMap, HashMap};
@@ -40,14 +41,21 @@ enum Meter {
     CacheRead,
     CacheWrite,
     Output,
+    WebSearch,
+    FileSearch,
+    Citation,
+    /// What is charged for a call as such.
+    Request,
     /// What can't be told apart: calls that broke off, or whose model has no price.
     Call,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Amounts {
-    tokens: u64,
+    /// In the unit of the meter.
+    quantity: u64,
     cost: Money,
+    by_list: Money,
     avoided: Money,
 }
 
@@ -97,8 +105,9 @@ fn add(charges: &mut HashMap<Charge, Amounts>, exchange: &Exchange) {
                 ..of.clone()
             })
             .or_default();
-        total.tokens = total.tokens.saturating_add(amounts.tokens);
+        total.quantity = total.quantity.saturating_add(amounts.quantity);
         total.cost += amounts.cost;
+        total.by_list += amounts.by_list;
         total.avoided += amounts.avoided;
     }
 }
@@ -107,74 +116,98 @@ fn add(charges: &mut HashMap<Charge, Amounts>, exchange: &Exchange) {
 fn split(exchange: &Exchange) -> Vec<(Meter, Amounts)> {
     let usage = exchange.usage.unwrap_or_default();
     let cost = exchange.cost.unwrap_or(Money::ZERO);
-    let written = usage.cache_write.saturating_add(usage.cache_write_long);
-    let tokens = [
-        (Meter::Input, usage.input),
-        (Meter::CacheRead, usage.cache_read),
-        (Meter::CacheWrite, written),
-    ];
+    let by_list = exchange.cost_by_list.unwrap_or(cost);
     let Some(of_input) = exchange.cost_of_input.filter(|_| exchange.usage.is_some()) else {
         let amounts = Amounts {
-            tokens: usage.tokens(),
+            quantity: usage.tokens(),
             cost,
+            by_list,
             avoided: Money::ZERO,
         };
         return vec![(Meter::Call, amounts)];
     };
-    let weights = list_prices(exchange, &usage);
-    let all: i128 = weights
-        .iter()
-        .map(|weight| i128::from(weight.nanos()))
-        .sum();
+    let (prompt, others) = parts(exchange, &usage);
+    let costs = shares(of_input, &prompt)
+        .into_iter()
+        .chain(shares(cost - of_input, &others));
+    let all = [&prompt[..], &others[..]].concat();
     let saved = exchange.cost_without_cache.unwrap_or(cost) - cost;
-    let mut left = of_input;
-    let mut rows = Vec::new();
-    for ((meter, tokens), weight) in tokens.into_iter().zip(weights).rev() {
-        let share = i128::from(of_input.nanos()) * i128::from(weight.nanos());
-        let share = share.checked_div(all).unwrap_or(0);
-        // The first kind takes what rounding leaves.
-        let cost = match meter {
-            Meter::Input => left,
-            _ => Money::from_nanos(i64::try_from(share).unwrap_or(0)),
+    let rows = all.iter().zip(costs).zip(shares(by_list, &all));
+    let rows = rows.map(|((part, cost), by_list)| {
+        let is_read = part.meter == Meter::CacheRead;
+        let amounts = Amounts {
+            quantity: part.quantity,
+            cost,
+            by_list,
+            avoided: if is_read { saved } else { Money::ZERO },
         };
-        left = left - cost;
-        let avoided = if meter == Meter::CacheRead {
-            saved
-        } else {
-            Money::ZERO
-        };
-        rows.push((
-            meter,
-            Amounts {
-                tokens,
-                cost,
-                avoided,
-            },
-        ));
-    }
-    let output = Amounts {
-        tokens: usage.output,
-        cost: cost - of_input,
-        avoided: Money::ZERO,
+        (part.meter, amounts)
+    });
+    let is_empty = |amounts: &Amounts| {
+        let moneys = [amounts.cost, amounts.by_list, amounts.avoided];
+        amounts.quantity == 0 && moneys == [Money::ZERO; 3]
     };
-    rows.push((Meter::Output, output));
-    let is_empty = |amounts: &Amounts| amounts.tokens == 0 && amounts.cost == Money::ZERO;
-    rows.retain(|(_, amounts)| !is_empty(amounts) || amounts.avoided != Money::ZERO);
-    rows
+    rows.filter(|(_, amounts)| !is_empty(amounts)).collect()
 }
 
-/// What uncached, read and written tokens cost by list.
-fn list_prices(exchange: &Exchange, usage: &Usage) -> [Money; 3] {
+/// A part of a call, with what it costs by list.
+#[derive(Clone, Copy)]
+struct Part {
+    meter: Meter,
+    quantity: u64,
+    weight: Money,
+}
+
+/// The parts of the prompt, and the others.
+fn parts(exchange: &Exchange, usage: &Usage) -> ([Part; 3], [Part; 5]) {
     let context = Context {
         provider: &exchange.provider,
         model: &exchange.model,
         at_unix: exchange.started_ms.div_euclid(1000),
         ..Context::default()
     };
-    let priced = PriceTable::builtin().price(&context, usage);
-    priced.map_or([Money::from_nanos(1), Money::ZERO, Money::ZERO], |cost| {
-        [cost.input, cost.cache_read, cost.cache_write]
-    })
+    let cost = PriceTable::builtin().price(&context, usage);
+    let cost = cost.unwrap_or_default();
+    let part = |meter, quantity, weight| Part {
+        meter,
+        quantity,
+        weight,
+    };
+    let written = usage.cache_write.saturating_add(usage.cache_write_long);
+    let requests = u64::from(cost.request > Money::ZERO);
+    let prompt = [
+        part(Meter::Input, usage.input, cost.input),
+        part(Meter::CacheRead, usage.cache_read, cost.cache_read),
+        part(Meter::CacheWrite, written, cost.cache_write),
+    ];
+    let others = [
+        part(Meter::Output, usage.output, cost.output),
+        part(Meter::WebSearch, usage.web_searches, cost.web_searches),
+        part(Meter::FileSearch, usage.file_searches, cost.file_searches),
+        part(Meter::Citation, usage.citation, cost.citations),
+        part(Meter::Request, requests, cost.request),
+    ];
+    (prompt, others)
+}
+
+/// What each part has of an amount, in proportion to its list price; the dearest takes what rounding
+/// leaves, the first where none has a price.
+fn shares(amount: Money, parts: &[Part]) -> Vec<Money> {
+    let nanos = |part: &Part| i128::from(part.weight.nanos());
+    let all: i128 = parts.iter().map(nanos).sum();
+    let share = |part: &Part| {
+        let product = i128::from(amount.nanos()) * nanos(part);
+        let share = product.checked_div(all).unwrap_or(0);
+        Money::from_nanos(i64::try_from(share).unwrap_or(0))
+    };
+    let mut shares: Vec<Money> = parts.iter().map(share).collect();
+    let left = amount - shares.iter().copied().sum();
+    let places = 0..parts.len();
+    let dearest = places.rev().max_by_key(|at| parts.get(*at).map(nanos));
+    if let Some(dearest) = dearest.and_then(|at| shares.get_mut(at)) {
+        *dearest += left;
+    }
+    shares
 }
 
 impl Charge {
@@ -197,18 +230,18 @@ impl Charge {
             time(&month),
             "Usage".to_owned(),
             String::new(),
-            format!("{} {meter} tokens", self.model),
+            format!("{} {}", self.model, self.meter.described()),
             "Usage-Based".to_owned(),
             time(&end),
             time(&start),
-            amounts.tokens.to_string(),
-            "Tokens".to_owned(),
+            amounts.quantity.to_string(),
+            self.meter.unit().to_owned(),
             cost.clone(),
-            cost.clone(),
-            self.host.clone(),
             cost,
-            amounts.tokens.to_string(),
-            "Tokens".to_owned(),
+            self.host.clone(),
+            exact(amounts.by_list),
+            amounts.quantity.to_string(),
+            self.meter.unit().to_owned(),
             self.host.clone(),
             self.provider.clone(),
             self.model.clone(),
@@ -230,7 +263,40 @@ impl Meter {
             Self::CacheRead => "cache_read",
             Self::CacheWrite => "cache_write",
             Self::Output => "output",
+            Self::WebSearch => "web_search",
+            Self::FileSearch => "file_search",
+            Self::Citation => "citation",
+            Self::Request => "request",
             Self::Call => "all",
+        }
+    }
+
+    /// In words.
+    const fn described(self) -> &'static str {
+        match self {
+            Self::Input => "input tokens",
+            Self::CacheRead => "cache_read tokens",
+            Self::CacheWrite => "cache_write tokens",
+            Self::Output => "output tokens",
+            Self::WebSearch => "web searches",
+            Self::FileSearch => "file searches",
+            Self::Citation => "citation tokens",
+            Self::Request => "requests",
+            Self::Call => "all tokens",
+        }
+    }
+
+    /// What is counted.
+    const fn unit(self) -> &'static str {
+        match self {
+            Self::WebSearch | Self::FileSearch => "Searches",
+            Self::Request => "Requests",
+            Self::Input
+            | Self::CacheRead
+            | Self::CacheWrite
+            | Self::Output
+            | Self::Citation
+            | Self::Call => "Tokens",
         }
     }
 }

@@ -34,6 +34,8 @@ pub(super) struct Exchange {
     pub(super) cost: Option<Money>,
     /// What it would have cost, where a plan pays for it.
     pub(super) notional: Option<Money>,
+    /// What it costs by list, where something else is charged.
+    pub(super) cost_by_list: Option<Money>,
     pub(super) cost_of_input: Option<Money>,
     pub(super) cost_without_cache: Option<Money>,
     pub(super) cost_perfect_cache: Option<Money>,
@@ -147,9 +149,14 @@ fn exchange(row: &Row<'_>, query: &Query) -> rusqlite::Result<Exchange> {
             cache_write: tokens("cache_write")?,
             cache_write_long: tokens("cache_write_long")?,
             output: tokens("output")?,
+            reasoning: tokens("reasoning")?,
+            web_searches: tokens("web_searches")?,
             ..Usage::default()
         }),
     };
+    // Where there is more than columns have, all of it is told there.
+    let details: Option<String> = row.get("usage_details")?;
+    let details = details.and_then(|details| serde_json::from_str(&details).ok());
     let amount = |column: &str| {
         row.get(column)
             .map(|nanos: Option<i64>| nanos.map(Money::from_nanos))
@@ -165,10 +172,11 @@ fn exchange(row: &Row<'_>, query: &Query) -> rusqlite::Result<Exchange> {
         }
         .unwrap_or_default(),
         outcome: row.get("outcome")?,
-        usage,
+        usage: details.or(usage),
         cost_state: row.get("cost_state")?,
         cost: amount("cost_nanos")?,
         notional: amount("notional_nanos")?,
+        cost_by_list: amount("cost_by_list_nanos")?,
         cost_of_input: amount("cost_input_nanos")?,
         cost_without_cache: amount("cost_without_cache_nanos")?,
         cost_perfect_cache: amount("cost_perfect_cache_nanos")?,

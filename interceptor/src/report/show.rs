@@ -223,7 +223,7 @@ pub(super) fn cost_notes(
     if estimated > Money::ZERO {
         let amount = dollars(estimated, DECIMALS);
         notes.push(format!(
-            "{amount} of the cost is estimated, for calls that broke off"
+            "{amount} of the cost is estimated, for calls of unknown usage or price"
         ));
     }
     if notional > Money::ZERO {

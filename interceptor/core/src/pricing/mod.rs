@@ -338,9 +338,13 @@ impl<'a> Quote<'a> {
         self.rates(usage.prompt())?.cost(usage)
     }
 
-    /// What `usage` costs by list, whatever was negotiated; none where no list has the model.
+    /// What `usage`, which costs `cost`, costs by list, whatever was negotiated; none where no list has
+    /// the model.
     #[must_use]
-    pub fn price_by_list(&self, usage: &Usage) -> Option<Cost> {
+    pub fn by_list(&self, usage: &Usage, cost: Cost) -> Option<Cost> {
+        if self.negotiated.is_none() {
+            return Some(cost);
+        }
         let (_, found) = self.listed.as_ref()?;
         rates_of(found, &self.context, usage.prompt())?.cost(usage)
     }

@@ -251,6 +251,7 @@ impl Entry {
         let batch = later != Later::Response;
         let provider = self.session.provider;
         let (mut total, mut of_input, mut without_cache) = (Money::ZERO, Money::ZERO, Money::ZERO);
+        let mut by_list = Money::ZERO;
         let (mut version, mut unpriced) = (None, Usage::default());
         for part in parts {
             let model = part.model.as_deref().or(answer.model.as_deref());
@@ -271,6 +272,7 @@ impl Entry {
                 continue;
             };
             total += cost.total;
+            by_list += quote.by_list(&part.usage, cost).unwrap_or(cost).total;
             of_input += cost.of_input();
             without_cache += cost.without_cache;
             version.get_or_insert_with(|| quote.version().into_owned());
@@ -278,6 +280,7 @@ impl Entry {
         // On the footing of what the provider says that it charged.
         let charged = answer.reported_cost.unwrap_or(total);
         let as_charged = |amount: Money| amount.scaled(charged, total);
+        self.record.cost_by_list = Some(by_list).filter(|by_list| *by_list != charged);
         let (of_input, without_cache) = (as_charged(of_input), as_charged(without_cache));
         let flat = (unpriced != Usage::default()).then(|| self.without_price(&unpriced));
         let Some(version) = version else {

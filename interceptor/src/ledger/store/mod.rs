@@ -334,6 +334,7 @@ fn insert_exchange(
         integer(record.counted_tokens),
         record.cost.notional().map(Money::nanos),
         usage.filter(|usage| usage.has_details()).map(json),
+        record.cost_by_list.map(Money::nanos),
     ])?;
     Ok(())
 }
@@ -427,8 +428,8 @@ const INSERT_EXCHANGE: &str = "INSERT OR IGNORE INTO exchange (
     added_us, upstream_first_byte_us, total_us,
     pod, namespace, service_account, team,
     cost_input_nanos, cache_reason, cache_where, cache_rule, missed_nanos, rewrite_saving_nanos,
-    counted_tokens, notional_nanos, usage_details
-    ) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,
+    counted_tokens, notional_nanos, usage_details, cost_by_list_nanos
+    ) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,
     ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
 static EXPLAIN: LazyLock<String> = LazyLock::new(|| {
     let columns = set_explained(|_| "?".to_owned());

@@ -6,6 +6,19 @@ use weir_core::usage::Usage;
 use super::super::record::{Edit, Identity, Timings};
 use super::*;
 
+fn full_usage() -> Usage {
+    Usage {
+        input: 4,
+        cache_read: 5,
+        cache_write: 6,
+        cache_write_long: 7,
+        output: 8,
+        reasoning: 9,
+        web_searches: u64::MAX,
+        ..Usage::default()
+    }
+}
+
 fn full_record() -> Record {
     Record {
         id: "an-id".to_owned(),
@@ -39,20 +52,12 @@ fn full_record() -> Record {
             cap: "daily".to_owned(),
         },
         stream: true,
-        usage: Some(Usage {
-            input: 4,
-            cache_read: 5,
-            cache_write: 6,
-            cache_write_long: 7,
-            output: 8,
-            reasoning: 9,
-            web_searches: u64::MAX,
-            ..Usage::default()
-        }),
+        usage: Some(full_usage()),
         cost: Cost::Priced {
             total: Money::from_nanos(10),
             version: "v".to_owned(),
         },
+        cost_by_list: Some(Money::from_nanos(23)),
         cost_of_input: Some(Money::from_nanos(19)),
         counted_tokens: 22,
         cost_without_cache: Some(Money::from_nanos(11)),
@@ -141,7 +146,7 @@ fn each_field_of_a_record_is_in_the_column_of_its_name() {
         response_bytes=15 added_us=16 upstream_first_byte_us=17 total_us=18 \
         pod=p0 namespace=n0 service_account=sa team=red cost_input_nanos=19 cache_reason=system_changed \
         cache_where=system[0]+19 cache_rule=iso_time missed_nanos=20 rewrite_saving_nanos=-21 counted_tokens=22 \
-        notional_nanos=null usage_details=null";
+        notional_nanos=null usage_details=null cost_by_list_nanos=23";
     let actual = row(&store, "exchange");
     let actual: Vec<_> = actual
         .iter()

@@ -191,7 +191,7 @@ total                           7       1      1        1 1.28M   1705 $0.5713+
 
 + 1 call of a model without a price, not in the cost: see weir prices check
 + 1 call without any usage told, not in tokens and cost
-$0.0125 of the cost is estimated, for calls that broke off
+$0.0125 of the cost is estimated, for calls of unknown usage or price
 "#,
     );
 }

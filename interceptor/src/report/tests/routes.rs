@@ -184,6 +184,98 @@ fn focus_rows_add_up_to_what_the_calls_cost() {
     }
 }
 
+/// Meter, quantity, unit, and in nano-dollars what is billed, by list, and avoided.
+type FocusRow = (String, u64, String, [i64; 3]);
+
+/// The rows of one record.
+fn focus_of(record: Record) -> Vec<FocusRow> {
+    let directory = tempfile::tempdir().unwrap();
+    let options = LedgerOptions::new(directory.path());
+    let ledger = Ledger::open(&options).unwrap();
+    ledger.record(record);
+    assert!(ledger.flush(WAIT), "{:?}", ledger.health());
+    let reader = Reader::open(&options).unwrap();
+    let query = Query {
+        since_unix_ms: LATE,
+        by: Vec::new(),
+        time_zone: TimeZone::UTC,
+        fees: BTreeMap::new(),
+    };
+    let focus = focus::export(&reader, &query).unwrap();
+    let mut lines = focus
+        .lines()
+        .map(|line| line.split(',').collect::<Vec<_>>());
+    let head = lines.next().unwrap();
+    let at = |name: &str| head.iter().position(|column| *column == name).unwrap();
+    let row = |row: Vec<&str>| {
+        let text = |name: &str| row[at(name)].to_owned();
+        let nanos = |name| (text(name).parse::<f64>().unwrap() * 1e9).round() as i64;
+        let money = ["BilledCost", "ListCost", "x_AvoidedCost"].map(nanos);
+        let quantity = text("PricingQuantity").parse().unwrap();
+        (text("SkuMeter"), quantity, text("PricingUnit"), money)
+    };
+    lines.map(row).collect()
+}
+
+/// 1000 tokens in and out, and searches, of a model whose rates are 5 and 25 USD a million.
+fn searched(web_searches: u64, file_searches: u64) -> Record {
+    let mut record = call(1, "claude-opus-4-5", 0, 0, 1000, 1000);
+    let usage = record.usage.unwrap();
+    record.usage = Some(Usage {
+        web_searches,
+        file_searches,
+        ..usage
+    });
+    let extras = 10_000 * web_searches + 2_500 * file_searches;
+    let total = dollars(30_000 + i64::try_from(extras).unwrap());
+    record.cost = Cost::Priced {
+        total,
+        version: "2026-11-22".to_owned(),
+    };
+    record.cost_of_input = Some(dollars(5_000));
+    record.cost_without_cache = Some(total);
+    record
+}
+
+fn row(meter: &str, quantity: u64, unit: &str, money: [i64; 3]) -> FocusRow {
+    let money = money.map(|millionths| millionths * 1000);
+    (meter.to_owned(), quantity, unit.to_owned(), money)
+}
+
+#[test]
+fn searches_have_focus_rows_of_their_own() {
+    let expected = [
+        row("input", 1000, "Tokens", [5_000, 5_000, 0]),
+        row("output", 1000, "Tokens", [25_000, 25_000, 0]),
+        row("web_search", 5, "Searches", [50_000, 50_000, 0]),
+    ];
+    assert_eq!(focus_of(searched(5, 0)), expected);
+    let expected = [
+        row("input", 1000, "Tokens", [5_000, 5_000, 0]),
+        row("output", 1000, "Tokens", [25_000, 25_000, 0]),
+        row("web_search", 1, "Searches", [10_000, 10_000, 0]),
+        row("file_search", 4, "Searches", [10_000, 10_000, 0]),
+    ];
+    assert_eq!(focus_of(searched(1, 4)), expected);
+}
+
+#[test]
+fn a_negotiated_price_stands_beside_the_list_price_in_focus() {
+    let mut record = searched(0, 0);
+    record.cost = Cost::Priced {
+        total: dollars(25_500),
+        version: "2026-11-22+negotiated".to_owned(),
+    };
+    record.cost_by_list = Some(dollars(30_000));
+    record.cost_of_input = Some(dollars(4_250));
+    record.cost_without_cache = Some(dollars(25_500));
+    let expected = [
+        row("input", 1000, "Tokens", [4_250, 5_000, 0]),
+        row("output", 1000, "Tokens", [21_250, 25_000, 0]),
+    ];
+    assert_eq!(focus_of(record), expected);
+}
+
 /// Of a small terminal.
 const COLUMNS: usize = 80;
 const DIRECT: &str = "api.anthropic.com";

@@ -16,7 +16,7 @@ const TITLE: &str = "prompt cache since 2026-11-01 23:30";
 const NOTES: &str = r"
 + 1 call of a model without a price, not in the cost: see weir prices check
 + 1 call without any usage told, not in tokens and cost
-$0.0125 of the cost is estimated, for calls that broke off
+$0.0125 of the cost is estimated, for calls of unknown usage or price
 hits: calls that read all they could; read%: share of the input that was read;
 w/r: tokens written, of those read; saved: by the cache; missed: what it could
 have saved besides; rewrite: what of that rewriting saved, or would have
