@@ -28,6 +28,8 @@ mod prices;
 #[cfg(test)]
 mod records;
 #[cfg(test)]
+mod sessions;
+#[cfg(test)]
 mod sockets;
 #[cfg(test)]
 mod streams;

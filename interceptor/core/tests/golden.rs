@@ -197,6 +197,7 @@ fn shown_call(call: &Call) -> Value {
         "cache_breakpoints": call.cache_breakpoints,
         "prompt_cache_key": call.prompt_cache_key,
         "session": call.session,
+        "continues": call.continues,
         "previous_response": call.previous_response,
     }))
 }

@@ -226,6 +226,12 @@ impl Observed {
             metrics.unreadable.with_label_values(&["answer_body"]).inc();
             self.broken = self.take_reader().map(Box::new);
         }
+        if self.entry.hands_on
+            && let Some(sink) = self.reader.as_mut().and_then(Decoder::sink)
+            && let Some(id) = sink.reader.as_ref().and_then(AnswerReader::response_id)
+        {
+            self.entry.hand_on(id);
+        }
         match &mut self.filter {
             None => data,
             Some(filter) => {

@@ -11,7 +11,7 @@ use http::Request;
 use tokio::sync::OwnedSemaphorePermit;
 use weir_core::answer::Answer;
 use weir_core::api::{self, Api, Endpoint, SaidByPath};
-use weir_core::call::Call;
+use weir_core::call::{self, Call};
 use weir_core::caps::{Amount, Ticket};
 use weir_core::edit;
 use weir_core::pricing::{self, PriceTable};
@@ -60,6 +60,8 @@ pub(super) struct Entry {
     pub(super) credential: Option<Kind>,
     /// Which conversation the call belongs to.
     pub(super) conversation: u64,
+    /// Whether its session is still to be handed on to what continues its answer.
+    pub(super) hands_on: bool,
     /// The body without its encoding, if it has one; taken when the edits are made.
     pub(super) decoded: Option<Decoded>,
     /// Whether the client vouches for the bytes of the request: it is never edited then.
@@ -142,11 +144,13 @@ impl Entry {
             Endpoint::Call(api) => (api.as_str(), api::said_by_path(api, path)),
             _ => ("", SaidByPath::default()),
         };
+        let field = |name| request.headers().get(name)?.to_str().ok();
         let started_unix_ms = context.clock.unix_ms();
         let record = Record {
             id: new_id(started_unix_ms),
             started_unix_ms,
             identity,
+            session: call::session_of_headers(field).map(str::to_owned),
             destination: session.origin.destination.to_string(),
             host: session.upstream.route().host.to_string(),
             provider: session.provider.as_str().to_owned(),
@@ -213,6 +217,7 @@ impl Entry {
             terms: Terms::default(),
             credential: None,
             conversation: 0,
+            hands_on: false,
             decoded: None,
             signed: false,
             edits: Vec::new(),
@@ -332,6 +337,7 @@ impl Entry {
     /// Writes the record and settles what was reserved, unless it is to be told later how the call
     /// ends. Only the first call does anything.
     pub(super) fn finish(&mut self, answer: Option<&Answer>, end: End) {
+        self.hand_on_at_end(answer);
         if !self.written && !self.waits(answer, end) {
             self.write(answer, end);
         }

@@ -61,7 +61,7 @@ impl Entry {
 
     fn note(&mut self, call: call::Call) {
         self.record.stream = call.stream;
-        self.record.session.clone_from(&call.session);
+        self.note_session(&call);
         self.record.model_requested.clone_from(&call.model);
         self.terms = self.terms_of(&call);
         self.call = Some(call);

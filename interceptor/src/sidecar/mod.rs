@@ -21,7 +21,7 @@ use crate::alerts::{self, Alerts};
 use crate::capture::Capture;
 use crate::decrypt::{Leaves, Rejections};
 use crate::exchange::{
-    self, Analyst, Behind, CacheMemory, Keyring, Memory, Pending, Rewriter, Secret,
+    self, Analyst, Behind, CacheMemory, Chains, Keyring, Memory, Pending, Rewriter, Secret,
 };
 use crate::forward::{Dialer, Forwarder, connect};
 use crate::ledger::{Ledger, LedgerError, LedgerOptions, Spend};
@@ -69,6 +69,7 @@ pub(crate) struct Context {
     pub(crate) rewriter: Rewriter,
     pub(crate) pending: Pending,
     pub(crate) behind: Behind,
+    pub(crate) chains: Chains,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) metrics: Metrics,
     /// One permit for each connection that may be open.
@@ -316,6 +317,7 @@ impl Sidecar {
             memory: Memory::open(parts.state.path()),
             analyst: Analyst::start()?,
             behind: Behind::default(),
+            chains: Chains::default(),
             cache: CacheMemory::default(),
             rewriter: Rewriter::open(parts.state.path(), secret, shared, untold)?,
             pending: Pending::new(parts.state.path()),

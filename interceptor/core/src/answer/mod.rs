@@ -251,6 +251,12 @@ impl AnswerReader {
         self.found.answer.output_tokens_seen()
     }
 
+    /// The id of the answer, if it was told by now; nothing of a plain body.
+    #[must_use]
+    pub fn response_id(&self) -> Option<&str> {
+        self.found.answer.response_id.as_deref()
+    }
+
     /// How many of the bytes pushed last belong to an event that is not complete; none where the
     /// answer is of a form to which no event can be added.
     #[must_use]

@@ -4,7 +4,7 @@ use crate::api::Api;
 use crate::json::{Kind, Scanner};
 
 use super::prompt::{self, Section};
-use super::{Call, Unreadable, member_string, number, object, string};
+use super::{Call, Unreadable, member_string, number, object, session, string};
 
 /// What is gathered from the members of a body, and put together when all are known: the order of
 /// members is free, and of two with the same key the last counts.
@@ -21,7 +21,7 @@ pub(super) struct Fields {
     max_completion_tokens: Option<u64>,
     user: Option<String>,
     conversation: Option<String>,
-    previous_response_id: Option<String>,
+    continues: Option<String>,
     held_by_provider: bool,
 }
 
@@ -74,12 +74,24 @@ impl Fields {
             b"inference_geo" => call.inference_geo = string(scanner, body)?,
             b"cache_control" => self.automatic_breakpoint = scanner.value()?.kind == Kind::Object,
             b"metadata" => self.user = member_string(scanner, body, b"user_id")?,
-            b"thread" => {
-                let kind = member_string(scanner, body, b"type")?;
-                self.held_by_provider = kind.as_deref() == Some("continue");
-            }
+            b"thread" => self.read_thread(scanner, body)?,
             _ => {}
         }
+        Ok(())
+    }
+
+    fn read_thread(&mut self, scanner: &mut Scanner<'_>, body: &[u8]) -> Result<(), Unreadable> {
+        let (mut kind, mut previous) = (None, None);
+        object(scanner, |scanner, key| {
+            match key {
+                b"type" => kind = string(scanner, body)?,
+                b"previous_message_id" => previous = string(scanner, body)?,
+                _ => {}
+            }
+            Ok(())
+        })?;
+        self.held_by_provider = kind.as_deref() == Some("continue");
+        self.continues = previous.filter(|_| self.held_by_provider);
         Ok(())
     }
 
@@ -118,7 +130,7 @@ impl Fields {
             b"max_output_tokens" => self.max_tokens = number(scanner, body)?,
             b"stream_options" => read_stream_options(call, scanner)?,
             b"prompt_cache_key" => call.prompt_cache_key = string(scanner, body)?,
-            b"previous_response_id" => self.previous_response_id = string(scanner, body)?,
+            b"previous_response_id" => self.continues = string(scanner, body)?,
             b"conversation" => {
                 self.conversation = match scanner.kind()? {
                     Kind::Object => member_string(scanner, body, b"id")?,
@@ -127,7 +139,7 @@ impl Fields {
             }
             _ => {}
         }
-        self.held_by_provider = self.previous_response_id.is_some() || self.conversation.is_some();
+        self.held_by_provider = self.continues.is_some() || self.conversation.is_some();
         Ok(())
     }
 
@@ -247,8 +259,8 @@ impl Fields {
                 })?;
             }
             b"previous_interaction_id" => {
-                self.previous_response_id = string(scanner, body)?;
-                self.held_by_provider = self.previous_response_id.is_some();
+                self.continues = string(scanner, body)?;
+                self.held_by_provider = self.continues.is_some();
             }
             _ => {}
         }
@@ -360,11 +372,11 @@ impl Fields {
             .saturating_add(u64::from(self.automatic_breakpoint));
         call.max_output_tokens = self.max_completion_tokens.or(self.max_tokens);
         call.previous_response = self.held_by_provider;
-        call.session = self
-            .user
-            .or_else(|| call.prompt_cache_key.clone())
-            .or(self.conversation)
-            .or(self.previous_response_id);
+        let is_filled = |name: &String| !name.is_empty();
+        let user_id = self.user.map(session::of_user_id);
+        let mut named = [self.conversation, user_id].into_iter().flatten();
+        call.session = named.find(is_filled);
+        call.continues = self.continues.filter(is_filled);
         let mut messages = self.messages.parts;
         call.system = self.system.parts;
         call.system

@@ -8,8 +8,10 @@ use crate::json::{Kind, Malformed, Scanner, name, whole};
 mod fields;
 mod multipart;
 mod prompt;
+mod session;
 
 use fields::Fields;
+pub use session::session_of_headers;
 
 /// A request for an answer of a model. Ranges are byte ranges of the body.
 ///
@@ -55,9 +57,13 @@ pub struct Call {
     pub cache_breakpoints: u64,
     /// `prompt_cache_key` (`OpenAI`).
     pub prompt_cache_key: Option<String>,
-    /// What tells conversations apart, if the client says: `metadata.user_id` (Anthropic),
-    /// `prompt_cache_key`, the id of the conversation or `previous_response_id` (`OpenAI`).
+    /// The session that the body names, if it does: the id of a conversation (`conversation`,
+    /// `session_id`, `conversation_id`), or what `metadata.user_id` says (Anthropic).
     pub session: Option<String>,
+    /// The id of the answer that this call continues: `previous_response_id` (`OpenAI`),
+    /// `previous_interaction_id` (Gemini), `thread.previous_message_id` (Anthropic). It belongs to
+    /// the session of the call that was answered with it.
+    pub continues: Option<String>,
     /// Whether part of the conversation is held by the provider, so that the body is a delta:
     /// earlier turns, or an explicit cache (Gemini).
     pub previous_response: bool,
@@ -122,6 +128,7 @@ impl Call {
             cache_breakpoints: 0,
             prompt_cache_key: None,
             session: None,
+            continues: None,
             previous_response: false,
         }
     }

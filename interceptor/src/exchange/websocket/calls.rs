@@ -183,6 +183,9 @@ impl Calls {
         if open.response_id.is_none() {
             open.response_id = said.response_id;
             open.entry.first_byte();
+            if let Some(id) = &open.response_id {
+                open.entry.hand_on(id);
+            }
         }
         let length = u64::try_from(message.len()).unwrap_or(u64::MAX);
         let record = &mut open.entry.record;
