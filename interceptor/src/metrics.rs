@@ -25,7 +25,8 @@ pub enum BypassReason {
     BrokenHello,
     /// The client waits for the server to speak first.
     SilentClient,
-    /// The client takes no certificate of ECDSA with P-256, or no suite that goes with it.
+    /// The client takes no certificate of ECDSA with P-256, no suite that goes with it, or no TLS of
+    /// this age.
     NoCommonTls,
     /// The client offers only application protocols that are not HTTP.
     UnreadableProtocol,

@@ -161,6 +161,11 @@ async fn open(
             };
             Box::pin(pass(context, rules, origin, passed)).await
         }
+        client_hello::Opening::Unanswerable { server_name, bytes } => {
+            let turned_away =
+                decrypt::turn_away(context, rules, origin, stream, &server_name, &bytes);
+            Box::pin(turned_away).await
+        }
         client_hello::Opening::Tls(hello) => {
             let decided = Box::pin(decrypt::decide(context, rules, origin, stream, hello)).await?;
             if let Some((session, stream)) = decided {

@@ -33,6 +33,13 @@ pub(crate) struct Limits {
 pub(crate) enum Opening {
     /// A whole ClientHello that names a server.
     Tls(Box<ClientHello>),
+    /// TLS that we do not speak, of 1.1 or older, to a server that is known.
+    Unanswerable {
+        /// Lower case, without a trailing dot.
+        server_name: String,
+        /// What the client sent so far.
+        bytes: Vec<u8>,
+    },
     /// Not for us to read: splice it, starting with `bytes`.
     Opaque {
         /// Why it can't be read.
@@ -80,19 +87,15 @@ pub(crate) async fn read(stream: &mut TcpStream, limits: Limits) -> io::Result<O
     };
     Ok(match opened {
         Ok(hello) => Opening::Tls(Box::new(hello)),
-        Err((reason, bytes)) => Opening::Opaque {
-            reason: reason.into(),
-            bytes,
-        },
+        Err((NoHello::Unanswerable(server_name), bytes)) => {
+            Opening::Unanswerable { server_name, bytes }
+        }
+        Err((NoHello::NotTls, bytes)) => opaque(BypassReason::NotTls, bytes),
+        Err((NoHello::NoServerName, bytes)) => opaque(BypassReason::NoServerName, bytes),
+        Err((NoHello::Broken, bytes)) => opaque(BypassReason::BrokenHello, bytes),
     })
 }
 
-impl From<NoHello> for BypassReason {
-    fn from(reason: NoHello) -> Self {
-        match reason {
-            NoHello::NotTls => Self::NotTls,
-            NoHello::NoServerName => Self::NoServerName,
-            NoHello::Broken => Self::BrokenHello,
-        }
-    }
+const fn opaque(reason: BypassReason, bytes: Vec<u8>) -> Opening {
+    Opening::Opaque { reason, bytes }
 }

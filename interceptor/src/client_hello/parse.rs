@@ -1,6 +1,7 @@
 //! A ClientHello in the bytes of a connection, however they were cut. The fuzz target takes in this file by
 //! itself, so that it is built without the rest.
 
+use rustls::pki_types::DnsName;
 use rustls::server::{Accepted, Acceptor, ClientHello as Hello};
 use rustls::{CipherSuite, NamedGroup, SignatureScheme};
 
@@ -24,7 +25,7 @@ impl ClientHello {
         let Some(name) = hello.server_name() else {
             return Err((NoHello::NoServerName, bytes));
         };
-        let server_name = name.trim_end_matches('.').to_ascii_lowercase();
+        let server_name = normal(name);
         let offer = Offer::of(hello.alpn());
         let is_answerable = is_answerable(&hello);
         Ok(Self {
@@ -63,12 +64,14 @@ const GROUPS: [NamedGroup; 4] = [
 ];
 
 /// Why bytes are no hello that names a server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NoHello {
     /// It is not TLS.
     NotTls,
     /// It names no server.
     NoServerName,
+    /// It is none that we can answer, of TLS 1.1 for one; but it names this server.
+    Unanswerable(String),
     /// It is malformed, or too long.
     Broken,
 }
@@ -149,15 +152,77 @@ impl Reader {
             match self.acceptor.accept() {
                 Ok(Some(accepted)) => return Some(Ok(Box::new(accepted))),
                 Ok(None) => {}
-                Err(_) => return Some(Err(NoHello::Broken)),
+                Err(_) => {
+                    let named = server_name_in(&self.bytes).map(NoHello::Unanswerable);
+                    return Some(Err(named.unwrap_or(NoHello::Broken)));
+                }
             }
         }
         (self.bytes.len() >= bytes_max).then_some(Err(NoHello::Broken))
     }
 }
 
+/// The server that a hello names which rustls refuses, if the hello is whole in one record, as it is where
+/// no version is offered that has large extensions (RFC 5246, sections 6.2.1 and 7.4.1.2; RFC 6066,
+/// section 3).
+fn server_name_in(bytes: &[u8]) -> Option<String> {
+    let [HANDSHAKE_RECORD, TLS_MAJOR, _, record @ ..] = bytes else {
+        return None;
+    };
+    let mut record = record;
+    let message = vector(&mut record, 2).filter(|message| message.len() <= RECORD_BYTES_MAX)?;
+    let [CLIENT_HELLO, message @ ..] = message else {
+        return None;
+    };
+    let mut message = message;
+    let mut hello = vector(&mut message, 3)?;
+    take(&mut hello, VERSION_AND_RANDOM_BYTES)?;
+    // The session, suites, and compressions.
+    for length_bytes in [1, 2, 1] {
+        vector(&mut hello, length_bytes)?;
+    }
+    let mut extensions = vector(&mut hello, 2)?;
+    loop {
+        let kind = take(&mut extensions, 2)?;
+        let mut extension = vector(&mut extensions, 2)?;
+        if kind == SERVER_NAME {
+            let mut names = vector(&mut extension, 2)?;
+            let is_host = take(&mut names, 1)? == HOST_NAME;
+            let name = DnsName::try_from(vector(&mut names, 2)?).ok();
+            return name.filter(|_| is_host).map(|name| normal(name.as_ref()));
+        }
+    }
+}
+
+/// A name as hosts are listed.
+fn normal(name: &str) -> String {
+    name.trim_end_matches('.').to_ascii_lowercase()
+}
+
+/// Takes a vector, behind its length in so many bytes (RFC 5246, section 4.3).
+fn vector<'a>(rest: &mut &'a [u8], length_bytes: usize) -> Option<&'a [u8]> {
+    let length = take(rest, length_bytes)?;
+    let length = length
+        .iter()
+        .fold(0, |length, byte| length << 8 | usize::from(*byte));
+    take(rest, length)
+}
+
+fn take<'a>(rest: &mut &'a [u8], count: usize) -> Option<&'a [u8]> {
+    let (taken, left) = rest.split_at_checked(count)?;
+    *rest = left;
+    Some(taken)
+}
+
 /// First byte of a TLS handshake record (RFC 8446, section 5.1).
 const HANDSHAKE_RECORD: u8 = 0x16;
+/// First byte of the version of each TLS, and of SSL 3.
+const TLS_MAJOR: u8 = 3;
+const RECORD_BYTES_MAX: usize = 1 << 14;
+const CLIENT_HELLO: u8 = 1;
+const VERSION_AND_RANDOM_BYTES: usize = 2 + 32;
+const SERVER_NAME: [u8; 2] = [0, 0];
+const HOST_NAME: [u8; 1] = [0];
 
 #[cfg(test)]
 mod tests {
@@ -242,6 +307,37 @@ mod tests {
         assert!(!of(
             |suite| format!("{suite:?}").starts_with("TLS_ECDHE_RSA")
         ));
+    }
+
+    /// A hello of TLS 1.1 that names `name`, with one suite and nothing else.
+    fn old_hello(name: &str) -> Vec<u8> {
+        let vector = |length_bytes: usize, bytes: Vec<u8>| {
+            let length = bytes.len().to_be_bytes();
+            [&length[length.len() - length_bytes..], &bytes].concat()
+        };
+        let name = vector(2, name.as_bytes().to_vec());
+        let names = vector(2, vector(2, [&[0], &name[..]].concat()));
+        let extensions = vector(2, [&[0, 0], &names[..]].concat());
+        let mut hello = vec![3, 2];
+        hello.extend([7; 32]);
+        hello.extend([0, 0, 2, 0xc0, 0x13, 1, 0]);
+        hello.extend(extensions);
+        let message = [&[1], &vector(3, hello)[..]].concat();
+        [&[0x16, 3, 1], &vector(2, message)[..]].concat()
+    }
+
+    #[test]
+    fn a_hello_of_old_tls_names_its_server_however_it_is_cut() {
+        let bytes = old_hello("API.anthropic.com");
+        let named = NoHello::Unanswerable("api.anthropic.com".to_owned());
+        for at in 1..bytes.len() {
+            let (one, two) = bytes.split_at(at);
+            let found = classify([one, two], BYTES_MAX);
+            assert_eq!(found, Some(Err(named.clone())), "cut at {at}");
+            assert_eq!(classify([one], BYTES_MAX), None, "cut at {at}");
+        }
+        let nobody = classify([old_hello("a b").as_slice()], BYTES_MAX);
+        assert_eq!(nobody, Some(Err(NoHello::Broken)));
     }
 
     #[test]

@@ -109,6 +109,29 @@ pub(crate) async fn decide(
     Ok(Some((session, stream)))
 }
 
+/// Passes or refuses a connection to a server that is known, of TLS that we do not speak.
+pub(crate) async fn turn_away(
+    context: &Context,
+    rules: &Rules,
+    origin: &Origin,
+    stream: TcpStream,
+    host: &str,
+    head: &[u8],
+) -> anyhow::Result<()> {
+    let reason = match rules.catalog.lookup(host) {
+        Listing::Provider(_) => BypassReason::NoCommonTls,
+        Listing::Ignored => BypassReason::Ignored,
+        Listing::Unknown => BypassReason::NotProvider,
+    };
+    let passed = Passed {
+        stream,
+        head,
+        host: Some(host),
+        reason,
+    };
+    pass_or_refuse(context, rules, origin, passed).await
+}
+
 /// The provider, if the connection is to be inspected.
 fn judge(
     context: &Context,

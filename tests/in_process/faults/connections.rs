@@ -83,25 +83,36 @@ async fn what_is_not_tls_to_a_provider_is_spliced_byte_by_byte_and_counted() {
     assert_eq!(world.stored(), []);
 }
 
+/// A hello of TLS 1.1 for `HOST`, with one suite.
+fn old_hello() -> Vec<u8> {
+    let mut hello = b"\x16\x03\x01\x00\x4d\x01\x00\x00\x49\x03\x02".to_vec();
+    hello.extend([7; 32]);
+    hello.extend(b"\x00\x00\x02\xc0\x13\x01\x00\x00\x1e\x00\x17\x00\x00");
+    hello.extend(b"\x00\x00\x00\x16\x00\x14\x00\x00\x11");
+    hello.extend(HOST.as_bytes());
+    hello
+}
+
 #[tokio::test]
-async fn a_client_that_can_take_no_certificate_of_ours_is_left_to_its_provider() {
+async fn a_client_that_can_take_no_answer_of_ours_is_left_to_its_provider() {
     let mut provider = rustls::crypto::aws_lc_rs::default_provider();
     let is_for_rsa = |suite: &rustls::SupportedCipherSuite| {
         format!("{:?}", suite.suite()).starts_with("TLS_ECDHE_RSA_")
     };
     provider.cipher_suites.retain(is_for_rsa);
-    let hello = hello_by(provider, HOST);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let world = World::start(&[], Config::default());
-    let [_client, mut server] = spliced(&world, &listener, &hello).await;
-    assert_eq!(server.exactly(hello.len()).await, hello);
-    assert_eq!(world.bypassed("no_common_tls"), 1);
-    let world = World::start(&[], closed());
-    let target = listener.local_addr().unwrap();
-    let mut client = Wire::new(world.tunnel(target).await);
-    client.send(&hello).await;
-    assert_eq!(client.rest().await.0, b"");
-    assert_eq!(world.refused("no_common_tls"), 1);
+    for hello in [hello_by(provider, HOST), old_hello()] {
+        let world = World::start(&[], Config::default());
+        let [_client, mut server] = spliced(&world, &listener, &hello).await;
+        assert_eq!(server.exactly(hello.len()).await, hello);
+        assert_eq!(world.bypassed("no_common_tls"), 1);
+        let world = World::start(&[], closed());
+        let target = listener.local_addr().unwrap();
+        let mut client = Wire::new(world.tunnel(target).await);
+        client.send(&hello).await;
+        assert_eq!(client.rest().await.0, b"");
+        assert_eq!(world.refused("no_common_tls"), 1);
+    }
 }
 
 #[tokio::test]
