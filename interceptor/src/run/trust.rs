@@ -19,6 +19,8 @@ pub(super) struct Trust {
     pub(super) overlays: Vec<Overlay>,
     /// For the log: who will not trust the CA, and why.
     pub(super) notes: Vec<String>,
+    /// What the variables and overlays name, which stays as long as this does.
+    _files: Files,
 }
 
 impl Trust {
@@ -78,6 +80,7 @@ impl Trust {
             environment: environment.collect(),
             overlays,
             notes,
+            _files: files,
         })
     }
 }

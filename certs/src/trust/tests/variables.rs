@@ -300,17 +300,57 @@ fn the_files_are_for_everyone_and_named_after_their_content() {
     );
 }
 
+/// A file as long as this in the directory of `machine`, last asked for so many days ago.
+fn old_file(machine: &Machine, name: &str, bytes: u64, days: u64) -> std::path::PathBuf {
+    let path = machine.directory().join(name);
+    let file = fs::File::create(&path).unwrap();
+    file.set_len(bytes).unwrap();
+    let age = std::time::Duration::from_secs(days * 24 * 60 * 60);
+    file.set_modified(std::time::SystemTime::now() - age)
+        .unwrap();
+    path
+}
+
 #[test]
-fn files_that_nobody_asked_for_in_a_season_are_removed() {
+fn files_that_nobody_asked_for_in_a_week_are_removed_unless_they_are_needed() {
     let machine = Machine::debian();
     let kept = machine.files();
-    let stale = machine.directory().join("bundle-0.pem");
-    fs::write(&stale, "").unwrap();
-    let hundred_days = std::time::Duration::from_secs(100 * 24 * 60 * 60);
-    let then = std::time::SystemTime::now() - hundred_days;
-    fs::File::open(&stale).unwrap().set_modified(then).unwrap();
-    assert_eq!(machine.files().ca(), kept.ca());
-    assert!(!stale.exists() && kept.ca().exists());
+    let stale = old_file(&machine, "bundle-0.pem", 0, 8);
+    let young = old_file(&machine, "bundle-1.pem", 0, 6);
+    let named = old_file(&machine, "bundle-2.pem", 0, 100);
+    // A Weir that runs for longer holds its own.
+    let then = std::time::SystemTime::now() - std::time::Duration::from_secs(8 * 24 * 60 * 60);
+    let of_kept = fs::File::open(kept.ca()).unwrap();
+    of_kept.set_modified(then).unwrap();
+    let mut program = Command::new("sleep")
+        .arg("60")
+        .env("SSL_CERT_FILE", &named)
+        .spawn()
+        .unwrap();
+    let other = || Files::with_certificates(&machine.directory(), &certificate("other")).unwrap();
+    drop(other());
+    assert!(!stale.exists() && young.exists() && named.exists() && kept.ca().exists());
+    program.kill().unwrap();
+    program.wait().unwrap();
+    let ca = kept.ca().to_owned();
+    drop(kept);
+    drop(other());
+    assert!(!named.exists() && !ca.exists());
+}
+
+#[test]
+fn the_oldest_files_that_nobody_needs_make_room() {
+    let machine = Machine::debian();
+    drop(machine.files());
+    let large = |name, days| old_file(&machine, name, 30 << 20, days);
+    let [fresh, newer, older] =
+        [("0.pem", 0), ("1.pem", 1), ("2.pem", 2)].map(|(n, d)| large(n, d));
+    drop(machine.files());
+    assert!(fresh.exists() && newer.exists() && !older.exists());
+    // Those of a run that is about to start stay, whatever the others take.
+    let another = large("3.pem", 0);
+    drop(machine.files());
+    assert!(fresh.exists() && another.exists() && !newer.exists());
 }
 
 #[test]
