@@ -3,7 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use super::{Environment, OverlayKind, Overlays, Surroundings, store};
+use super::store::{self, Installed};
+use super::{Environment, OverlayKind, Overlays, Surroundings};
 
 /// One runtime.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,14 +43,16 @@ impl fmt::Display for TrustedBy {
     }
 }
 
-/// What the runtimes in `surroundings` would trust when started with `environment` and `overlays`.
+/// What the runtimes in `surroundings` would trust of the CA `ca_pem` when started with `environment`
+/// and `overlays`.
 #[must_use]
 pub fn runtimes(
     surroundings: &Surroundings,
     environment: &Environment,
     overlays: &Overlays,
+    ca_pem: &str,
 ) -> Vec<RuntimeTrust> {
-    let installed = store::is_installed(&surroundings.root);
+    let installed = store::installed(&surroundings.root, ca_pem) == Installed::This;
     RUNTIMES
         .iter()
         .map(|runtime| {

@@ -60,10 +60,30 @@ pub fn uninstall(root: &Path) -> Result<Change, TrustError> {
     Ok(Change::Made)
 }
 
-/// Whether [`install`] has put a CA into the store of the system at `root`.
+/// What of Weir's is in a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Installed {
+    /// The CA that was asked about.
+    This,
+    /// Another CA alone: one that was before, or that of another state directory.
+    Another,
+    /// Nothing.
+    None,
+}
+
+/// Whether [`install`] has put the CA with one of the certificates in `pem` into the store of the system
+/// at `root`.
 #[must_use]
-pub fn is_installed(root: &Path) -> bool {
-    Store::find(root).is_ok_and(|store| !store.anchors().is_empty())
+pub fn installed(root: &Path, pem: &str) -> Installed {
+    let anchors = Store::find(root).map_or_else(|_| vec![], |store| store.anchors());
+    let is_of_pem = |path: &PathBuf| {
+        fs::read_to_string(path).is_ok_and(|held| bundle::contains(pem.as_bytes(), &held))
+    };
+    match anchors.as_slice() {
+        [] => Installed::None,
+        some if some.iter().any(is_of_pem) => Installed::This,
+        _ => Installed::Another,
+    }
 }
 
 /// One distribution's way.

@@ -5,10 +5,11 @@ use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use serde_json::json;
 use weir_certs::Authority;
+use weir_certs::trust::store::Installed;
 use weir_certs::trust::{self, JavaDelivery, Surroundings, bundle, store};
 use weir_core::catalog::Catalog;
 
@@ -35,7 +36,7 @@ enum Action {
     /// Put the CA into the machine's trust store.
     Install(Placed),
     /// Take the CA out of the machine's trust store.
-    Uninstall,
+    Uninstall(Uninstalled),
     /// Make a new CA for the hosts that are known and configured now. The old one stays trusted
     /// until it ends.
     Rotate(Shown),
@@ -45,6 +46,15 @@ enum Action {
 struct Placed {
     #[command(flatten)]
     places: Places,
+}
+
+#[derive(Debug, Args)]
+struct Uninstalled {
+    #[command(flatten)]
+    places: Places,
+    /// Take it out, whichever Weir it is of.
+    #[arg(long)]
+    any: bool,
 }
 
 #[derive(Debug, Args)]
@@ -96,7 +106,20 @@ pub(super) fn run(arguments: &Arguments, out: &mut impl Write) -> anyhow::Result
                 out,
             )?;
         }
-        Action::Uninstall => say(store::uninstall(Path::new("/"))?, "taken out", out)?,
+        Action::Uninstall(Uninstalled { places, any }) => {
+            let state = places.find_state()?;
+            // Where there is no CA any more, that in the store may be another's as well.
+            let own = Authority::open(&state.authority()).map(|authority| authority.trusted_pem());
+            let installed = store::installed(Path::new("/"), &own.unwrap_or_default());
+            if installed == Installed::Another && !any {
+                bail!(
+                    "expected the CA of {} in the machine's trust store, found another: name its state directory \
+                     with --state-dir, or take it out with --any",
+                    state.path().display()
+                );
+            }
+            say(store::uninstall(Path::new("/"))?, "taken out", out)?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -122,7 +145,7 @@ fn show(
     let missing = authority.missing(&permitted(places)?);
     let fingerprint = authority.fingerprint_sha256();
     let not_after = jiff::Timestamp::from_second(authority.not_after().unix_timestamp())?;
-    let installed = store::is_installed(Path::new("/"));
+    let installed = store::installed(Path::new("/"), &authority.certificate_pem());
     if as_json {
         return print_json(
             &json!({
@@ -131,7 +154,7 @@ fn show(
                 "not_after": not_after.to_string(),
                 "permitted": authority.permitted(),
                 "missing": missing,
-                "installed": installed,
+                "installed": installed == Installed::This,
                 "certificate_pem": authority.certificate_pem(),
             }),
             out,
@@ -141,8 +164,11 @@ fn show(
     writeln!(out, "fingerprint  sha256 {fingerprint}")?;
     writeln!(out, "valid until  {not_after}")?;
     let installed = match installed {
-        true => "in the machine's trust store",
-        false => "not in the machine's trust store, which weir run does not need",
+        Installed::This => "in the machine's trust store",
+        Installed::Another => {
+            "another CA is in the machine's trust store: weir ca install puts this one there"
+        }
+        Installed::None => "not in the machine's trust store, which weir run does not need",
     };
     writeln!(out, "installed    {installed}")?;
     writeln!(

@@ -193,7 +193,8 @@ fn runtimes(places: &Places) -> anyhow::Result<Vec<RuntimeTrust>> {
         Err(_) => (JavaDelivery::Option, Overlays::default()),
     };
     let environment = trust::environment(&surroundings, &files, java)?;
-    Ok(trust::runtimes(&surroundings, &environment, &overlays))
+    let ca = authority.certificate_pem();
+    Ok(trust::runtimes(&surroundings, &environment, &overlays, &ca))
 }
 
 fn runtime_json(runtime: &RuntimeTrust) -> serde_json::Value {

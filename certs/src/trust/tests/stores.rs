@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::machine::{Machine, certificate, names};
+use crate::trust::store::Installed;
 use crate::trust::{TrustError, java, store};
 
 /// A JKS store of trusted certificates, put together by hand.
@@ -220,10 +221,12 @@ fn the_ca_goes_into_each_distributions_store_and_out_again() {
         let trusted = || names(&fs::read(root.join("bundle.pem")).unwrap());
 
         let current = certificate("weir");
-        assert!(!store::is_installed(root));
+        let installed = |name| store::installed(root, &certificate(name));
+        assert_eq!(installed("weir"), Installed::None);
         assert_eq!(store::install(root, &current).unwrap(), store::Change::Made);
         assert_eq!(trusted(), ["distribution", "own", "weir"], "{distribution}");
-        assert!(store::is_installed(root));
+        assert_eq!(installed("weir"), Installed::This);
+        assert_eq!(installed("new1"), Installed::Another);
         assert_eq!(store::install(root, &current).unwrap(), store::Change::None);
 
         let rotated = certificate("new1") + &current;

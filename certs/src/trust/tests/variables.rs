@@ -422,7 +422,12 @@ fn the_report_names_each_runtimes_way() {
         "/etc/ssl/certs/java/cacerts",
         super::stores::jks(&["mozilla"]),
     );
-    let report = runtimes(&machine.seen, &machine.environment(), &machine.overlays());
+    let report = runtimes(
+        &machine.seen,
+        &machine.environment(),
+        &machine.overlays(),
+        &certificate("weir"),
+    );
     let way = |name: &str| {
         let runtime = report
             .iter()
