@@ -3,7 +3,9 @@
 
 use std::convert::Infallible;
 use std::fmt;
+use std::fs::File;
 use std::io;
+use std::os::fd::AsRawFd as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -81,9 +83,31 @@ async fn pause(error: &io::Error) {
 /// The socket for `weir status`: it lies in a directory that only its owner can enter.
 ///
 /// # Errors
-/// The path is taken or longer than a socket's may be.
+/// The path is taken, or its directory cannot be opened.
 pub fn listen_on_socket(path: &Path) -> io::Result<UnixListener> {
-    UnixListener::bind(path)
+    at_short_path(path, |path| UnixListener::bind(path))
+}
+
+/// A connection to the socket of another process.
+///
+/// # Errors
+/// Nobody listens there, or the directory cannot be opened.
+pub fn connect_to_socket(path: &Path) -> io::Result<std::os::unix::net::UnixStream> {
+    at_short_path(path, |path| std::os::unix::net::UnixStream::connect(path))
+}
+
+/// The address of a socket holds less than a path may be long: one that does not fit is reached by
+/// a descriptor of its directory.
+fn at_short_path<T>(path: &Path, act: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
+    let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
+        return act(path);
+    };
+    if path.as_os_str().len() <= SOCKET_PATH_BYTES_MAX {
+        return act(path);
+    }
+    let directory = File::open(directory)?;
+    let descriptor = directory.as_raw_fd().to_string();
+    act(&Path::new("/proc/self/fd").join(descriptor).join(name))
 }
 
 async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, pages: Pages) {
@@ -139,6 +163,8 @@ fn page(status: StatusCode, content_type: &'static str, text: String) -> Respons
     response
 }
 
+/// `sun_path` has 108 bytes, the last of which is a NUL: unix(7).
+const SOCKET_PATH_BYTES_MAX: usize = 107;
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 /// The text format's own version, as scrapers negotiate it.
@@ -199,7 +225,10 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn both_servers_answer_and_survive_what_is_no_http() {
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("1.sock");
+        // Longer than the address of a socket.
+        let below = directory.path().join("a".repeat(200));
+        std::fs::create_dir(&below).unwrap();
+        let path = below.join("1.sock");
         let socket = listen_on_socket(&path).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -211,10 +240,7 @@ mod tests {
             let question = "GET /api/v1/status HTTP/1.1\r\nhost: weir\r\n\r\n";
             for noise in ["\u{1}\u{2}\r\n\r\n", question] {
                 let by_address = ask(std::net::TcpStream::connect(address).unwrap(), noise);
-                let by_socket = ask(
-                    std::os::unix::net::UnixStream::connect(&path).unwrap(),
-                    noise,
-                );
+                let by_socket = ask(connect_to_socket(&path).unwrap(), noise);
                 let expected = if noise == question {
                     "200 OK"
                 } else {
