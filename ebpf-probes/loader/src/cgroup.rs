@@ -127,7 +127,7 @@ fn parse_mountinfo(mountinfo: &str) -> Result<PathBuf, LoadError> {
 }
 
 /// Below the mount, the directory of all our cgroups.
-pub(crate) const PARENT: &str = "weir";
+pub const PARENT: &str = "weir";
 
 #[cfg(test)]
 mod tests {

@@ -13,7 +13,7 @@ mod instance;
 mod pin;
 mod socket;
 
-pub use cgroup::{ChildCgroup, cgroup2_mount};
+pub use cgroup::{ChildCgroup, PARENT as CGROUP_PARENT, cgroup2_mount};
 pub use error::{AttachError, LoadError, MapError};
 pub use instance::clean_stale;
 pub use pin::own_pin_directory;

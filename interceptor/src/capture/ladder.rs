@@ -8,7 +8,8 @@ use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 
 use super::owner::{self, Members};
-use super::packet_filter::{PacketFilter, PacketFilterError, Plan};
+use super::packet_filter::{PacketFilter, PacketFilterError, Plan, TABLE_PREFIX};
+use super::stale::clean_stale_tables;
 use super::{Capture, Command, Mode, Way, listen};
 use crate::process::config::Fail;
 use crate::process::leftovers::{Leftover, Leftovers};
@@ -162,7 +163,10 @@ fn redirect(
     listeners: &[TcpListener],
     leftovers: &mut Leftovers,
 ) -> Result<Way, CaptureError> {
-    let table = format!("weir_{}", leftovers.id().replace('-', "_"));
+    for table in clean_stale_tables() {
+        tracing::info!(table, "removed the table of a dead process");
+    }
+    let table = format!("{TABLE_PREFIX}{}", leftovers.id().replace('-', "_"));
     if request.fail == Fail::Closed {
         let leftover = Leftover::Table(table.clone());
         leftovers

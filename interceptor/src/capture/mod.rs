@@ -8,6 +8,7 @@ mod listen;
 mod owner;
 mod sock_diag;
 mod packet_filter;
+mod stale;
 
 #[cfg(test)]
 mod tests;
@@ -32,6 +33,7 @@ pub use ladder::{CaptureError, Opened, Request, open};
 pub use owner::in_cgroup as processes_in;
 pub use packet_filter::PacketFilterError;
 pub(crate) use packet_filter::nft;
+pub use stale::clean_stale_tables;
 
 /// A connection as the application meant it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

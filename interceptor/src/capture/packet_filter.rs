@@ -354,6 +354,8 @@ pub enum PacketFilterError {
     Io(#[from] io::Error),
 }
 
+/// How the names of all tables begin; the id of the process follows.
+pub(super) const TABLE_PREFIX: &str = "weir_";
 /// Where nft looks cgroups up.
 const NFT_CGROUP_MOUNT: &str = "/sys/fs/cgroup";
 /// Loopback, unspecified and link-local destinations are nobody's providers.
