@@ -149,7 +149,9 @@ impl Entry {
     /// Whether a request that is no call costs nothing. What is spent inside a socket is in the records of its calls.
     fn is_free(&self) -> bool {
         match self.endpoint {
-            Endpoint::Free(_) | Endpoint::Later(_) => true,
+            // Whatever is asked for by a GET: it may have become a socket that Weir does not know.
+            Endpoint::Free(_) => self.record.status != Some(101),
+            Endpoint::Later(_) => true,
             Endpoint::Socket(_) => self.record.reasons.is_empty(),
             Endpoint::Call(_) | Endpoint::Other(_) => false,
         }

@@ -64,7 +64,7 @@ pub struct CacheTotals {
 pub(super) fn report(reader: &Reader, query: &Query) -> Result<CacheReport, LedgerError> {
     let mut groups = Groups::<CacheTotals>::default();
     reader.each_exchange(query, |exchange| {
-        if !exchange.is_refused() {
+        if exchange.is_call && !exchange.is_refused() {
             groups.of(&exchange.group).add(&exchange);
         }
     })?;

@@ -114,7 +114,7 @@ fn gather(
         let Some(side) = hosts.iter().position(|host| *host == exchange.host) else {
             return;
         };
-        if exchange.is_refused() {
+        if exchange.is_refused() || !exchange.is_call {
             return;
         }
         let name = match arguments.by {

@@ -28,6 +28,8 @@ pub(super) struct Exchange {
     /// The model that answered or, where that is not known, the one that was asked for.
     pub(super) model: String,
     pub(super) outcome: String,
+    /// Not so of a request whose API Weir does not know: whether it cost money isn't known either.
+    pub(super) is_call: bool,
     pub(super) usage: Option<Usage>,
     /// As `Cost::as_str`.
     pub(super) cost_state: String,
@@ -161,7 +163,9 @@ fn exchange(row: &Row<'_>, query: &Query) -> rusqlite::Result<Exchange> {
         row.get(column)
             .map(|nanos: Option<i64>| nanos.map(Money::from_nanos))
     };
+    let cost_state: String = row.get("cost_state")?;
     Ok(Exchange {
+        is_call: cost_state != "unknown" || !row.get::<_, String>("api")?.is_empty(),
         group,
         started_ms: row.get("started_ms")?,
         provider: row.get("provider")?,
@@ -173,7 +177,7 @@ fn exchange(row: &Row<'_>, query: &Query) -> rusqlite::Result<Exchange> {
         .unwrap_or_default(),
         outcome: row.get("outcome")?,
         usage: details.or(usage),
-        cost_state: row.get("cost_state")?,
+        cost_state,
         cost: amount("cost_nanos")?,
         notional: amount("notional_nanos")?,
         cost_by_list: amount("cost_by_list_nanos")?,

@@ -73,7 +73,7 @@ pub struct RouteTotals {
 pub(super) fn report(reader: &Reader, query: &Query) -> Result<RoutesReport, LedgerError> {
     let mut groups = Groups::<RouteTotals>::default();
     reader.each_exchange(query, |exchange| {
-        if !exchange.is_refused() {
+        if exchange.is_call && !exchange.is_refused() {
             groups.of(&exchange.group).add(&exchange, query);
         }
     })?;

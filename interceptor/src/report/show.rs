@@ -320,11 +320,12 @@ fn amount_decimals(total: &[Cell]) -> u32 {
 }
 
 pub(super) fn calls(count: u64) -> String {
-    if count == 1 {
-        "1 call".to_owned()
-    } else {
-        format!("{count} calls")
-    }
+    counted(count, "call")
+}
+
+pub(super) fn counted(count: u64, what: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {what}{plural}")
 }
 
 /// Between labels, and before numbers.

@@ -6,7 +6,7 @@ use weir_core::money::Money;
 use super::cell::Cell;
 use super::query::Query;
 use super::reader::{Exchange, Reader};
-use super::show::{Groups, Report, Totals, cost_notes};
+use super::show::{Groups, Report, Totals, cost_notes, counted};
 use crate::ledger::LedgerError;
 
 /// What was spent, and what was refused.
@@ -23,6 +23,8 @@ pub struct SpendTotals {
     pub failed_calls: u64,
     /// Calls among them of which neither usage nor cost is known.
     pub calls_without_usage: u64,
+    /// Requests of an API that Weir does not know, which are in no other number: they may have cost money.
+    pub unknown_requests: u64,
     /// Calls among them that have usage, and no price: their cost is not in the sums.
     pub unpriced_calls: u64,
     /// Tokens of the prompts, from a cache or not.
@@ -45,6 +47,10 @@ pub(super) fn report(reader: &Reader, query: &Query) -> Result<SpendReport, Ledg
 
 impl SpendTotals {
     fn add(&mut self, exchange: &Exchange) {
+        if !exchange.is_call {
+            self.unknown_requests = self.unknown_requests.saturating_add(1);
+            return;
+        }
         let refused = exchange.is_refused();
         let failed = matches!(
             exchange.outcome.as_str(),
@@ -59,6 +65,7 @@ impl SpendTotals {
             refused_calls: u64::from(refused),
             failed_calls: u64::from(failed),
             calls_without_usage: u64::from(is_unknown),
+            unknown_requests: 0,
             unpriced_calls: u64::from(exchange.cost_state == "unpriced"),
             input_tokens: usage.prompt(),
             output_tokens: usage.output,
@@ -68,9 +75,11 @@ impl SpendTotals {
         });
     }
 
-    /// Calls whose cost is not in the sums.
-    const fn unknown_calls(&self) -> u64 {
-        self.unpriced_calls.saturating_add(self.calls_without_usage)
+    /// Whatever may have a cost that is not in the sums.
+    const fn unknown_costs(&self) -> u64 {
+        self.unpriced_calls
+            .saturating_add(self.calls_without_usage)
+            .saturating_add(self.unknown_requests)
     }
 }
 
@@ -90,6 +99,7 @@ impl Totals for SpendTotals {
         "estimated_usd",
         "calls_without_usage",
         "notional_usd",
+        "unknown_requests",
     ];
 
     fn merge(&mut self, other: &Self) {
@@ -99,6 +109,7 @@ impl Totals for SpendTotals {
         self.calls_without_usage = self
             .calls_without_usage
             .saturating_add(other.calls_without_usage);
+        self.unknown_requests = self.unknown_requests.saturating_add(other.unknown_requests);
         self.unpriced_calls = self.unpriced_calls.saturating_add(other.unpriced_calls);
         self.input_tokens = self.input_tokens.saturating_add(other.input_tokens);
         self.output_tokens = self.output_tokens.saturating_add(other.output_tokens);
@@ -119,7 +130,7 @@ impl Totals for SpendTotals {
             Cell::Count(self.unpriced_calls),
             Cell::Count(self.input_tokens),
             Cell::Count(self.output_tokens),
-            Cell::cost(self.cost_nano_usd, self.unknown_calls()),
+            Cell::cost(self.cost_nano_usd, self.unknown_costs()),
         ]
     }
 
@@ -129,16 +140,24 @@ impl Totals for SpendTotals {
             Cell::Amount(self.estimated_nano_usd),
             Cell::Count(self.calls_without_usage),
             Cell::Amount(self.notional_nano_usd),
+            Cell::Count(self.unknown_requests),
         ]);
         cells
     }
 
     fn notes(&self) -> Vec<String> {
-        cost_notes(
+        let mut notes = cost_notes(
             self.unpriced_calls,
             self.calls_without_usage,
             self.estimated_nano_usd,
             self.notional_nano_usd,
-        )
+        );
+        if self.unknown_requests > 0 {
+            let requests = counted(self.unknown_requests, "request");
+            notes.push(format!(
+                "+ {requests} of an unknown API: no calls, but may have cost money"
+            ));
+        }
+        notes
     }
 }

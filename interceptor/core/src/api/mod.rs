@@ -160,7 +160,8 @@ pub enum Endpoint {
     /// A request for what came of calls that were made before: it costs nothing by itself, and is
     /// never to be refused by a cap.
     Later(Later),
-    /// A request that costs nothing, by the class of its path. Never to be refused by a cap.
+    /// A request that costs nothing, by the class of its path, unless it becomes a socket. Never to be
+    /// refused by a cap.
     Free(&'static str),
     /// Anything else, by the class of its path: it may cost money that Weir does not see.
     Other(&'static str),
@@ -258,7 +259,25 @@ fn told_by(provider: Provider, method: &str, path: &[&str]) -> Endpoint {
     } else {
         None
     };
-    api.map_or_else(|| Endpoint::Other(class(path)), Endpoint::Call)
+    match api {
+        Some(api) => Endpoint::Call(api),
+        // No provider has a model answer what only reads, or removes what was stored.
+        None if reads || method == "DELETE" => Endpoint::Free(class(path)),
+        None if is_telemetry(provider, path) => Endpoint::Free("telemetry"),
+        None => Endpoint::Other(class(path)),
+    }
+}
+
+/// What Claude Code tells Anthropic of itself.
+fn is_telemetry(provider: Provider, path: &[&str]) -> bool {
+    let told = path.iter().filter(|segment| !segment.is_empty());
+    let mut told = told.copied();
+    provider == Provider::Anthropic
+        && told.next() == Some("api")
+        && matches!(
+            told.next(),
+            Some("event_logging" | "claude_code" | "claude_cli_feedback" | "oauth")
+        )
 }
 
 /// What a path with this end tells of calls that were made before.

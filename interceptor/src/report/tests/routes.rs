@@ -73,10 +73,13 @@ fn seeded() -> (tempfile::TempDir, LedgerOptions) {
     gone.outcome = Outcome::ClientGone;
     let mut refused = call(6, "claude-opus-5-5", 0, 0, 0, 0);
     refused.outcome = Outcome::Denied;
+    // No call, as far as Weir knows, and answered in no time.
+    let mut unknown = call(7, "", 0, 0, 0, 0);
+    (unknown.api, unknown.usage) = (String::new(), None);
     let directory = tempfile::tempdir().unwrap();
     let options = LedgerOptions::new(directory.path());
     let ledger = Ledger::open(&options).unwrap();
-    [hit, missed, cut, other, gone, refused]
+    [hit, missed, cut, other, gone, refused, unknown]
         .into_iter()
         .for_each(|record| ledger.record(record));
     assert!(ledger.flush(WAIT), "{:?}", ledger.health());
@@ -112,6 +115,20 @@ fn say(line: &str, fees: &[(&str, u32)]) -> String {
 #[test]
 fn the_routes_report_says_what_each_completes_how_fast_and_at_what_price() {
     check(&say("report routes", &[]), ROUTES);
+}
+
+#[test]
+fn a_request_of_an_unknown_api_is_no_call_and_is_told() {
+    let table = say("report spend --by api", &[]);
+    assert!(
+        table.contains("+ 1 request of an unknown API: no calls, but may have cost money"),
+        "{table}"
+    );
+    assert!(!table.contains("without any usage told"), "{table}");
+    let json: serde_json::Value =
+        serde_json::from_str(&say("report spend --json --by api", &[])).unwrap();
+    assert_eq!(json["total"]["calls"], 6);
+    assert_eq!(json["total"]["unknown_requests"], 1);
 }
 
 #[test]
