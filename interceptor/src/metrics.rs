@@ -147,6 +147,8 @@ pub struct Metrics {
     pub connections: IntGauge,
     /// Calls in flight now.
     pub in_flight: IntGauge,
+    /// 1 while a changed configuration is refused.
+    pub config_refused: IntGauge,
     /// Estimated tokens of a prompt, divided by those that the provider counted.
     estimates: Histogram,
     /// Seconds that Weir added before a request was forwarded.
@@ -284,6 +286,7 @@ impl Metrics {
             bounds: counter("weir_bounds_reached_total", "Bounds reached.", &["bound"])?,
             connections: gauge(&registry, "weir_connections", "Connections open now.")?,
             in_flight: gauge(&registry, "weir_calls_in_flight", "Calls in flight now.")?,
+            config_refused: gauge(&registry, "weir_config_refused", "A change is refused.")?,
             added: histogram(
                 &registry,
                 "weir_added_seconds",

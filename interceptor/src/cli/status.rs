@@ -1,7 +1,6 @@
 //! `weir status`: asks each running Weir process over its socket in the state directory.
 
 use std::io::{self, Read as _, Write};
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -11,6 +10,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::{Places, amounts, print_json};
+use crate::process::admin;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -80,7 +80,7 @@ fn is_dead(error: &io::Error) -> bool {
 }
 
 fn ask(path: &Path) -> anyhow::Result<Value> {
-    let mut stream = UnixStream::connect(path)?;
+    let mut stream = admin::connect_to_socket(path)?;
     stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
     stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
     stream.write_all(b"GET /api/v1/status HTTP/1.1\r\nhost: weir\r\nconnection: close\r\n\r\n")?;
@@ -119,6 +119,7 @@ fn describe(status: &Value) -> String {
     if status.get("ready") == Some(&Value::Bool(false)) {
         lines.push_str(&format!("  not ready: {}\n", text("not_ready_reason")));
     }
+    lines.push_str(&describe_configuration(status));
     lines.push_str(&format!("  calls in flight  {}\n", text("in_flight")));
     for cap in status
         .get("caps")
@@ -152,6 +153,25 @@ fn describe(status: &Value) -> String {
         lines.push_str(&format!("  estimates        {estimates}\n"));
     }
     lines.push_str(&format!("  log              {}\n", text("log")));
+    lines
+}
+
+/// What of the configuration's file is not in force; nothing, where all of it is.
+fn describe_configuration(status: &Value) -> String {
+    let mut lines = String::new();
+    if let Some(reason) = status.get("config_refused").and_then(Value::as_str) {
+        // Errors of TOML show the line, and what is wrong in it.
+        let reason = reason.trim_end().replace('\n', "\n    ");
+        lines.push_str(&format!(
+            "  configuration    refused, the one before is in force: {reason}\n"
+        ));
+    }
+    let waiting = status.get("config_needs_restart").and_then(Value::as_array);
+    for key in waiting.into_iter().flatten().filter_map(Value::as_str) {
+        lines.push_str(&format!(
+            "  configuration    {key} was changed: takes effect when weir is started again\n"
+        ));
+    }
     lines
 }
 
@@ -260,11 +280,16 @@ mod tests {
                 {"value": "time", "program": "pi", "model": "m", "host": "h", "standing": "moved",
                  "until_unix": null},
             ],
+            "config_refused": "weir.toml:2:1: expected a value\n", "config_needs_restart": ["intercept.fail"],
             "bypasses": {"no_sni": 3}, "not_redirected": {}, "log": "/x/weir-7.log",
             "estimates": {"prompts": 12, "mean_permille": 42, "bias_permille": -7},
         });
         let expected = "weir 7, mode ebpf, up 1 h 2 min, fail open, observing only\n  \
                         not ready: no heartbeat\n  \
+                        configuration    refused, the one before is in force: weir.toml:2:1: \
+                        expected a value\n  \
+                        configuration    intercept.fail was changed: takes effect when weir is \
+                        started again\n  \
                         calls in flight  2\n  \
                         cap              daily (user=ann): $1.50 of $20.00 spent, $0.20 reserved, \
                         resets at 2026-11-24T00:00:00Z\n  \

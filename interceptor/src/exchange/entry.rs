@@ -362,12 +362,19 @@ impl Entry {
     /// Adds to what is said at the end of `weir run`.
     fn count(&self, record: &Record) {
         let Endpoint::Call(_) = self.endpoint else {
+            if record.cost == Cost::Unknown {
+                let mut totals = self.context.totals();
+                totals.unknown_requests = totals.unknown_requests.saturating_add(1);
+            }
             return;
         };
         let mut totals = self.context.totals();
-        let refused = u64::from(matches!(record.outcome, Outcome::Refused { .. }));
-        totals.refused = totals.refused.saturating_add(refused);
-        totals.calls = totals.calls.saturating_add(1).saturating_sub(refused);
+        let count = match record.outcome {
+            Outcome::Refused { .. } => &mut totals.refused,
+            Outcome::Denied => &mut totals.denied,
+            _ => &mut totals.calls,
+        };
+        *count = count.saturating_add(1);
         totals.spend += record.cost.spent();
         totals.unpriced = totals
             .unpriced

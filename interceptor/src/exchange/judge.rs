@@ -121,6 +121,11 @@ impl Entry {
 
     /// Refuses a call for another reason than a cap; what its application is to be told.
     pub(super) fn denied(mut self: Box<Self>, api: Api, reason: &Reason<'_>) -> Rendered {
+        tracing::warn!(
+            reason = reason.as_str(),
+            id = self.record.id,
+            "refused a call"
+        );
         self.record.outcome = Outcome::Denied;
         self.end_with(api, reason)
     }

@@ -1,6 +1,7 @@
 //! All that serves the command: the runtime, the sidecar, the heartbeat, the admin server.
 
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -27,7 +28,35 @@ pub(super) struct Session {
     sidecar: Arc<Sidecar>,
     capture: Arc<Capture>,
     steps: Vec<String>,
+    state: Kept,
     runtime: Runtime,
+}
+
+/// The state directory, and which it was at the start.
+#[derive(Debug)]
+struct Kept {
+    path: PathBuf,
+    inode: Option<u64>,
+}
+
+impl Kept {
+    fn of(state: &StateDirectory) -> Self {
+        let path = state.path().to_owned();
+        let inode = inode(&path);
+        Self { path, inode }
+    }
+
+    /// Says so, if it is not there any more.
+    fn loss(&self) -> Option<String> {
+        (inode(&self.path) != self.inode).then(|| {
+            let path = self.path.display();
+            format!("the state directory {path} was removed meanwhile: what weir recorded is lost")
+        })
+    }
+}
+
+fn inode(path: &Path) -> Option<u64> {
+    std::fs::metadata(path).ok().map(|found| found.ino())
 }
 
 impl Session {
@@ -49,6 +78,7 @@ impl Session {
         let Opened { capture, steps } = opened;
         info!(mode = %capture.mode(), "connections are captured");
         let capture = Arc::new(capture);
+        let kept = Kept::of(&state);
         let socket = state.run().join(format!("{}.sock", leftovers.id()));
         leftovers
             .will_make(Leftover::Socket(socket.clone()))
@@ -85,6 +115,7 @@ impl Session {
             sidecar,
             capture,
             steps,
+            state: kept,
             runtime,
         })
     }
@@ -98,7 +129,8 @@ impl Session {
         let Self {
             sidecar,
             capture,
-            steps,
+            mut steps,
+            state,
             runtime,
         } = self;
         runtime.block_on(sidecar.drain(timeout));
@@ -108,6 +140,7 @@ impl Session {
             warn!("what was given up is not explained, or waits in the journal for the next start");
         }
         capture.close();
+        steps.extend(state.loss());
         let mut summary = sidecar.summary();
         summary.mode = Some(capture.mode());
         summary.steps = steps;
@@ -138,7 +171,7 @@ fn pages(about: About, live: Arc<Live>, capture: Arc<Capture>, sidecar: Arc<Side
         metrics: Arc::new(move || of_metrics.metrics()),
         ready: Arc::new(move || of_ready.ready()),
         status: Arc::new(move || {
-            let config = live.config();
+            let (config, standing) = (live.config(), live.standing());
             let ready = capture.ready();
             let mut status = json!({
                 "id": about.id,
@@ -151,6 +184,8 @@ fn pages(about: About, live: Arc<Live>, capture: Arc<Capture>, sidecar: Arc<Side
                 "observe": config.observe,
                 "cache_mode": config.cache.mode,
                 "config": config.source,
+                "config_refused": standing.refused,
+                "config_needs_restart": standing.needs_restart,
                 "log": about.log,
                 "not_redirected": capture.skipped().into_iter().collect::<std::collections::BTreeMap<_, _>>(),
             });

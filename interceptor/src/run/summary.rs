@@ -24,8 +24,12 @@ pub struct Summary {
     pub cache_read_tokens: u64,
     /// Calls without a known price.
     pub unpriced: u64,
-    /// Calls that were refused.
+    /// Calls that a cap refused.
     pub refused: u64,
+    /// Calls that were refused for another reason: too long, unreadable, without a price.
+    pub denied: u64,
+    /// Requests to LLM hosts of an API that Weir does not know: they may have cost money.
+    pub unknown_requests: u64,
     /// Connections and calls that Weir did not look into, by reason.
     pub not_inspected: Vec<(String, u64)>,
 }
@@ -46,9 +50,19 @@ pub fn render(summary: &Summary) -> String {
             counted(summary.refused, "call")
         ));
     }
+    if summary.denied > 0 {
+        let calls = counted(summary.denied, "call");
+        exceptions.push(format!("{calls} refused for another reason, see the log"));
+    }
     if summary.unpriced > 0 {
         let calls = counted(summary.unpriced, "call");
         exceptions.push(format!("{calls} without a known price, not in the spend"));
+    }
+    if summary.unknown_requests > 0 {
+        let requests = counted(summary.unknown_requests, "request");
+        exceptions.push(format!(
+            "{requests} of an unknown API, which may have cost money"
+        ));
     }
     if !exceptions.is_empty() {
         say(&exceptions.join(", "));
@@ -142,10 +156,14 @@ mod tests {
             cache_read_tokens: 2_999,
             unpriced: 2,
             refused: 1,
+            denied: 2,
+            unknown_requests: 1,
             not_inspected: vec![("no_sni".into(), 1), ("client_rejects_ca".into(), 3)],
         };
         let expected = "weir: 12 LLM calls, $0.4312, 99% of the input read from the prompt cache\n\
-                        weir: 1 call refused by a cap, 2 calls without a known price, not in the spend\n\
+                        weir: 1 call refused by a cap, 2 calls refused for another reason, see the log, \
+                        2 calls without a known price, not in the spend, \
+                        1 request of an unknown API, which may have cost money\n\
                         weir: 4 not inspected, see weir report bypass: client rejects ca 3, no sni 1\n\
                         weir: mode proxy: programs that ignore HTTPS_PROXY are not seen\n\
                         weir: no mode ebpf: no capability\n";

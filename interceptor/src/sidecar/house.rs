@@ -52,13 +52,18 @@ pub(super) async fn keep(context: Arc<Context>) {
             continue;
         }
         let at_work = Arc::clone(&context);
+        let is_new = changed.is_some();
         let done = tokio::task::spawn_blocking(move || match changed {
             Some(config) => at_work.follow(config),
             None => Ok(at_work.count_others().map(drop)?),
         });
         match done.await {
+            Ok(followed) if is_new => {
+                let followed = followed.map_err(|error| format!("{error:#}"));
+                context.live.note_followed(followed);
+            }
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "rules and caps stay as they were"),
+            Ok(Err(error)) => tracing::warn!(%error, "caps stay as they were"),
             Err(error) => tracing::error!(%error, "keeping house ended"),
         }
     }

@@ -369,6 +369,8 @@ impl Sidecar {
     #[must_use]
     pub fn metrics(&self) -> String {
         self.context.behind.finish();
+        let is_refused = self.context.live.standing().refused.is_some();
+        self.context.metrics.config_refused.set(is_refused.into());
         self.context.metrics.render()
     }
 

@@ -3,9 +3,10 @@
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
+use serde::Serialize;
 use tracing::{info, warn};
 
 use super::{Config, ConfigError, path};
@@ -17,8 +18,22 @@ pub struct Live {
     current: ArcSwap<Config>,
     path: Option<PathBuf>,
     observe: bool,
+    /// What can't change before the next start is as it says.
+    at_start: Arc<Config>,
     /// What the file looked like when it was read last.
     seen: Mutex<Option<Stamp>>,
+    standing: Mutex<Standing>,
+    /// Why what the file says, as it is in `current`, could not be put in force.
+    unfollowed: Mutex<Option<String>>,
+}
+
+/// How far the file is in force, as it is now.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Standing {
+    /// Why the file was refused: the configuration before is in force.
+    pub refused: Option<String>,
+    /// Settings of the file that take effect when Weir is started again.
+    pub needs_restart: Vec<&'static str>,
 }
 
 impl Live {
@@ -33,25 +48,25 @@ impl Live {
         let seen = path.as_deref().and_then(Stamp::of);
         let mut config = Config::load(path.as_deref())?;
         config.observe = observe;
-        let current = ArcSwap::from_pointee(config);
         Ok(Self {
-            current,
             path,
-            observe,
             seen: Mutex::new(seen),
+            ..Self::fixed(config)
         })
     }
 
     /// A configuration without a file, for tests and the demo.
     #[must_use]
     pub fn fixed(config: Config) -> Self {
-        let observe = config.observe;
-        let current = ArcSwap::from_pointee(config);
+        let at_start = Arc::new(config);
         Self {
-            current,
+            current: ArcSwap::new(Arc::clone(&at_start)),
             path: None,
-            observe,
-            seen: Mutex::new(None),
+            observe: at_start.observe,
+            at_start,
+            seen: Mutex::default(),
+            standing: Mutex::default(),
+            unfollowed: Mutex::default(),
         }
     }
 
@@ -67,25 +82,56 @@ impl Live {
         &self.current
     }
 
+    /// How far the file is in force.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        let mut standing = self.stands().clone();
+        standing.refused = standing.refused.or_else(|| self.unfollowed().clone());
+        standing
+    }
+
+    /// Notes whether what follows from the configuration could be put in force.
+    pub(crate) fn note_followed(&self, followed: Result<(), String>) {
+        *self.unfollowed() = followed.err().inspect(|reason| warn!(reason, "{REFUSED}"));
+    }
+
+    fn unfollowed(&self) -> MutexGuard<'_, Option<String>> {
+        let reason = self.unfollowed.lock();
+        reason.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn stands(&self) -> MutexGuard<'_, Standing> {
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Option<Stamp>> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Reads the file again. An invalid one is refused with a line in the log.
     pub fn reload(&self) -> Reload {
         let Some(path) = &self.path else {
             return Reload::Unchanged;
         };
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Stamp::of(path);
+        *self.seen() = Stamp::of(path);
         match Config::load(Some(path)) {
             Err(error) => {
-                warn!(%error, "configuration refused, the one before stays in force");
+                warn!(%error, "{REFUSED}");
+                self.stands().refused = Some(error.to_string());
                 Reload::Refused
             }
             Ok(mut config) => {
                 config.observe = self.observe;
-                let before = self.current.load();
-                if **before == config {
-                    return Reload::Unchanged;
-                }
-                for key in needs_restart(&before, &config) {
+                let needs_restart = keep_until_restart(&self.at_start, &mut config);
+                for key in &needs_restart {
                     warn!(key, "this change takes effect when weir is started again");
+                }
+                *self.stands() = Standing {
+                    refused: None,
+                    needs_restart,
+                };
+                if **self.current.load() == config {
+                    return Reload::Unchanged;
                 }
                 self.current.store(Arc::new(config));
                 info!(path = %path.display(), "configuration replaced");
@@ -100,8 +146,7 @@ impl Live {
             return Reload::Unchanged;
         };
         let now = Stamp::of(path);
-        // A file that is gone is being replaced, or was taken away: neither is a configuration.
-        if now.is_none() || now == *self.seen.lock().unwrap_or_else(PoisonError::into_inner) {
+        if now == *self.seen() {
             return Reload::Unchanged;
         }
         self.reload()
@@ -128,28 +173,34 @@ pub enum Reload {
     Refused,
 }
 
-/// What is bound to sockets, kernel programs and files that were opened at the start.
-fn needs_restart(before: &Config, after: &Config) -> Vec<&'static str> {
-    let keys = [
-        (
-            "intercept.ports",
-            before.intercept.ports != after.intercept.ports,
-        ),
-        (
-            "intercept.fail",
-            before.intercept.fail != after.intercept.fail,
-        ),
-        (
-            "cache.secret_file",
-            before.cache.secret_file != after.cache.secret_file,
-        ),
-        ("ledger.url", before.ledger != after.ledger),
-        ("admin.listen", before.admin != after.admin),
-    ];
-    keys.into_iter()
-        .filter_map(|(key, changed)| changed.then_some(key))
-        .collect()
+/// Gives `config` what is bound to sockets, kernel programs and files that were opened at the start as
+/// it was then, and returns the settings in which that differs from what the file says.
+fn keep_until_restart(at_start: &Config, config: &mut Config) -> Vec<&'static str> {
+    let mut differing = Vec::new();
+    let (start, now) = (&at_start.intercept, &mut config.intercept);
+    let mut note = |key, is_kept: bool| differing.extend(is_kept.then_some(key));
+    note("intercept.ports", keep(&start.ports, &mut now.ports));
+    note("intercept.fail", keep(&start.fail, &mut now.fail));
+    let (start, now) = (&at_start.cache, &mut config.cache);
+    note(
+        "cache.secret_file",
+        keep(&start.secret_file, &mut now.secret_file),
+    );
+    note("ledger.url", keep(&at_start.ledger, &mut config.ledger));
+    note("admin.listen", keep(&at_start.admin, &mut config.admin));
+    differing
 }
+
+/// Whether there was anything to keep.
+fn keep<T: Clone + PartialEq>(at_start: &T, now: &mut T) -> bool {
+    let differs = at_start != now;
+    if differs {
+        now.clone_from(at_start);
+    }
+    differs
+}
+
+const REFUSED: &str = "configuration refused, the one before stays in force";
 
 /// Enough of a file's metadata to see that it is another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
-pub use live::{Live, Reload};
+pub use live::{Live, Reload, Standing};
 pub(crate) use patterns::Known;
 pub use pricing::{Pricing, Subscriptions, Unpriced};
 use weir_core::caps::is_one_of;

@@ -463,7 +463,37 @@ fn a_changed_file_replaces_the_configuration_and_an_invalid_one_does_not() {
     );
     assert_eq!(live.reload(), Reload::Refused, "and again when asked");
 
+    let refused = || live.standing().refused.unwrap_or_default();
+    assert!(refused().contains("rewrites"), "{}", refused());
+
     std::fs::remove_file(&path).unwrap();
+    assert_eq!(live.reload_if_changed(), Reload::Refused);
+    assert!(refused().contains("No such file"), "{}", refused());
     assert_eq!(live.reload_if_changed(), Reload::Unchanged);
     assert_eq!(live.config().cache.mode, CacheMode::Rewrite);
+
+    std::fs::write(&path, "[cache]\nmode = \"rewrite\"\n").unwrap();
+    assert_eq!(live.reload_if_changed(), Reload::Unchanged);
+    assert_eq!(live.standing(), Standing::default());
+}
+
+#[test]
+fn what_needs_a_restart_stays_as_it_was_at_the_start_and_is_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("weir.toml");
+    let write = |text: &str| std::fs::write(&path, text).unwrap();
+    write("");
+    let live = Live::load(Some(&path), false).unwrap();
+    write("[intercept]\nfail = \"closed\"\nignore = [\"api.groq.com\"]\n");
+    assert_eq!(live.reload_if_changed(), Reload::Replaced);
+    let intercept = live.config().intercept.clone();
+    assert_eq!(intercept.fail, Fail::Open, "as the kernel has it");
+    assert_eq!(intercept.ignore, ["api.groq.com"]);
+    assert_eq!(live.standing().needs_restart, ["intercept.fail"]);
+
+    assert_eq!(live.reload(), Reload::Unchanged);
+    assert_eq!(live.standing().needs_restart, ["intercept.fail"]);
+    write("");
+    assert_eq!(live.reload_if_changed(), Reload::Replaced);
+    assert_eq!(live.standing(), Standing::default());
 }
