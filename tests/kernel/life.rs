@@ -8,7 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::world::{Providers, Running, Setup, World, installed};
 
@@ -79,8 +80,14 @@ fn killed_in_a_stream_weir_lets_the_next_connection_go_direct_and_has_every_call
 #[test]
 fn what_becomes_of_processes_that_outlive_the_command_is_said() {
     let world = World::new(Setup::default());
-    let command = ["sh", "-c", "sleep 5 >/dev/null 2>&1 & exit 3"];
+    let command = ["sh", "-c", "sleep 60 >/dev/null 2>&1 & echo $!; exit 3"];
     let output = world.output(world.run(&[], command));
+    let pid = String::from_utf8(output.stdout)
+        .unwrap()
+        .trim()
+        .parse()
+        .unwrap();
+    kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
     assert_eq!(output.status.code(), Some(3));
     let said = String::from_utf8(output.stderr).unwrap();
     let expected =

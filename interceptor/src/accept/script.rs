@@ -23,18 +23,17 @@ pub(super) fn of(program: &str, command_line: &[u8], directory: &Path) -> Option
         return None;
     }
     let arguments = command_line.split(|byte| *byte == 0).skip(1);
+    let mut named = arguments.filter(|argument| {
+        // Options differ from run to run (`-Dtask=17`, `--inspect=9229`).
+        !(argument.is_empty() || argument.starts_with(b"-") || COMMANDS.contains(argument))
+    });
+    let script = named.next()?;
     let mut hasher = DefaultHasher::new();
-    for argument in arguments {
-        argument.hash(&mut hasher);
-        if argument.is_empty() || argument.starts_with(b"-") || COMMANDS.contains(&argument) {
-            continue;
-        }
-        if !Path::new(OsStr::from_bytes(argument)).is_absolute() {
-            directory.hash(&mut hasher);
-        }
-        return Some(hasher.finish());
+    script.hash(&mut hasher);
+    if !Path::new(OsStr::from_bytes(script)).is_absolute() {
+        directory.hash(&mut hasher);
     }
-    None
+    Some(hasher.finish())
 }
 
 #[cfg(test)]
@@ -51,6 +50,7 @@ mod tests {
         let first = script("python3.11", "python3 -u agent.py --task 1");
         assert!(first.is_some());
         assert_eq!(first, script("python3.11", "python3 -u agent.py --task 2"));
+        assert_eq!(first, script("python3.11", "python3 --task=3 agent.py"));
         for other in ["python3 -u other.py", "python3 -m agent", "python3 -c code"] {
             assert_ne!(script("python3.11", other), first, "{other}");
             assert!(script("python3.11", other).is_some(), "{other}");

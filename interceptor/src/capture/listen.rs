@@ -93,15 +93,26 @@ pub(super) fn has_ipv6_route() -> bool {
 /// references, uses, flags and device; the kernel's own "unreachable" default routes are on `lo`.
 fn leads_out(table: &str) -> bool {
     table.lines().any(|line| {
-        let mut fields = line.split_ascii_whitespace();
-        let (destination, prefix) = (fields.next(), fields.next());
-        let device = fields.next_back();
-        let bits = prefix.and_then(|bits| u8::from_str_radix(bits, 16).ok());
-        let is_default = bits == Some(0);
-        // 2000::/3 is all that is given out (RFC 4291, section 2.4); a route to one address is no way out.
-        let is_global = destination.is_some_and(|address| address.starts_with(['2', '3']))
-            && bits.is_some_and(|bits| bits < 128);
-        (is_default || is_global) && device.is_some_and(|device| device != "lo")
+        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+        let (Some(destination), Some(bits), Some(next_hop), Some(device)) =
+            (fields.first(), fields.get(1), fields.get(4), fields.last())
+        else {
+            return false;
+        };
+        let first = destination
+            .get(..2)
+            .and_then(|first| u8::from_str_radix(first, 16).ok());
+        let (Some(first), Ok(bits)) = (first, u32::from_str_radix(bits, 16)) else {
+            return false;
+        };
+        // 2000::/3 is all that is given out (RFC 4291, section 2.4): a route to all of it, or by a gateway
+        // to a part. What is only on the link is no way out.
+        let mask = u8::MAX
+            .checked_shl(8_u32.saturating_sub(bits.min(3)))
+            .unwrap_or(0);
+        let is_global = (first ^ 0x20) & mask == 0;
+        let has_gateway = next_hop.bytes().any(|digit| digit != b'0');
+        is_global && (bits <= 3 || has_gateway) && *device != "lo"
     })
 }
 
@@ -170,13 +181,25 @@ mod tests {
         assert!(!leads_out(""));
         assert!(!leads_out(&elsewhere));
         assert!(leads_out(&(elsewhere.clone() + &default)));
-        // 2000::/3, as a VPN sets it; 2001:db8::1/128 is an address of this machine.
-        let part = |address: &str, bits: u8| {
-            format!("{address:0<32} {bits:02x} {zero} 00 {zero} 400 1 0 00000001 tun0\n")
+        let route = |destination: &str, bits: u8, next_hop: &str| {
+            format!(
+                "{destination:0<32} {bits:02x} {zero} 00 {next_hop:0<32} 400 1 0 00000001 tun0\n"
+            )
         };
-        assert!(leads_out(&(elsewhere.clone() + &part("2", 3))));
-        assert!(!leads_out(&(elsewhere.clone() + &part("20010db8", 128))));
-        assert!(!leads_out(&(elsewhere + &part("fd00", 64))));
+        for (destination, bits, next_hop, expected) in [
+            // As VPNs set them.
+            ("2", 3, "0", true),
+            ("0", 1, "0", true),
+            ("8", 1, "0", false),
+            ("20010db8", 32, "fe80", true),
+            // The link alone, an address of this machine, a private network.
+            ("20010db8", 64, "0", false),
+            ("20010db8", 128, "0", false),
+            ("fd00", 64, "fe80", false),
+        ] {
+            let table = elsewhere.clone() + &route(destination, bits, next_hop);
+            assert_eq!(leads_out(&table), expected, "{destination}/{bits}");
+        }
     }
 
     #[test]

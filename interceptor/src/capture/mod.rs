@@ -213,10 +213,11 @@ impl Capture {
             } => {
                 redirect.heartbeat().map_err(io::Error::other)?;
                 let has_route = listen::has_ipv6_route();
-                if has_ipv6_route.swap(has_route, Ordering::Relaxed) != has_route {
+                if has_ipv6_route.load(Ordering::Relaxed) != has_route {
                     redirect
                         .enroll(*netns_cookie, *port4, port6.filter(|_| has_route))
                         .map_err(io::Error::other)?;
+                    has_ipv6_route.store(has_route, Ordering::Relaxed);
                 }
             }
             Way::Redirect { filter, .. } => filter.heartbeat()?,

@@ -83,10 +83,19 @@ fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// Whether the ids by which the kernel knows processes are those of `/proc`: not where this process is
-/// in a namespace of its own (pid_namespaces(7)), as in a container.
+/// Whether the ids by which the kernel knows processes are those of `/proc`: not where that is of another
+/// namespace of processes (pid_namespaces(7)) than the first, as in a container.
 pub(super) fn knows_process_ids() -> bool {
-    std::fs::metadata("/proc/self/ns/pid").is_ok_and(|file| file.ino() == FIRST_NAMESPACE)
+    let is_first = |path: &str| {
+        std::fs::metadata(path).is_ok_and(|namespace| namespace.ino() == FIRST_NAMESPACE)
+    };
+    // In a namespace below that of `/proc`, this process has more ids than one there.
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ids = status
+        .lines()
+        .find_map(|line| line.strip_prefix("NSpid:"))
+        .map_or(1, |ids| ids.split_ascii_whitespace().count());
+    is_first("/proc/self/ns/pid") || (ids > 1 && is_first("/proc/1/ns/pid"))
 }
 
 /// The inode of the first namespace of processes (`PROC_PID_INIT_INO` in linux/proc_ns.h).

@@ -147,7 +147,7 @@ fn judge(
     };
     // One `weir run` inside another: each call has one record.
     if let Some(pid) = origin.application.identity.pid
-        && context.shares_its_ledger_with(pid)
+        && context.is_served_alike(pid, rules)
     {
         return Err(BypassReason::InspectedByWeir);
     }

@@ -90,6 +90,9 @@ pub fn run_watched(
     );
     clean_up(&state);
     let mut leftovers = Leftovers::start(&state).map_err(RunError::Leftovers)?;
+    leftovers
+        .serves_by(live.config().fingerprint())
+        .map_err(RunError::Leftovers)?;
 
     let invoker = Invoker::of_this_process();
     note(invoker.note.iter());

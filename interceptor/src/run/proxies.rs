@@ -34,6 +34,7 @@ pub(super) fn unseen(mode: Mode, environment: &Variables, hosts: &[String]) -> O
 /// Whether an entry of `NO_PROXY` excepts one of `hosts`, or of those below them.
 fn covers(entry: &str, hosts: &[String]) -> bool {
     let entry = entry.trim().trim_start_matches("*.");
+    let entry = entry.split(':').next().unwrap_or_default();
     let entry = entry.trim_start_matches('.').to_ascii_lowercase();
     let is_below = |name: &str, other: &str| {
         name.strip_suffix(other)
@@ -83,6 +84,7 @@ mod tests {
             "localhost, .anthropic.com",
             "com",
             "mine.openai.azure.com",
+            "api.anthropic.com:443",
         ] {
             let said = said(Mode::Proxy, &[("NO_PROXY", covering)]);
             assert!(

@@ -87,7 +87,7 @@ pub(super) async fn follow_prices(context: Arc<Context>) {
                 at_work.prices.store(Arc::new(table));
                 tracing::info!("price lists replaced");
             }
-            at_work.keep_learned();
+            at_work.keep_learned(false);
             now
         });
         match read.await {

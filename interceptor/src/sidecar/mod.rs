@@ -109,19 +109,21 @@ impl Context {
         self.rules.load_full()
     }
 
-    /// Writes down what was learned of calls, for the next start.
-    fn keep_learned(&self) {
+    /// Writes down what was learned of calls, for the next start; `last`: all of it, since this process ends.
+    fn keep_learned(&self, last: bool) {
         if let Err(error) = self.memory.save(&self.state_dir) {
             tracing::warn!(%error, "expected to keep what estimates were learned");
         }
-        if let Err(error) = self.rewriter.save(&self.state_dir) {
+        if let Err(error) = self.rewriter.save(&self.state_dir, last) {
             tracing::warn!(%error, "expected to keep what rewriting brings");
         }
     }
 
-    /// Whether process `pid` is another Weir with this state directory.
-    pub(crate) fn shares_its_ledger_with(&self, pid: u32) -> bool {
-        leftovers::is_of_live_process(&StateDirectory::run_in(&self.state_dir), pid)
+    /// Whether process `pid` is another Weir with this state directory and this configuration: what it
+    /// passes on has been counted and judged as it would be here.
+    pub(crate) fn is_served_alike(&self, pid: u32, rules: &Rules) -> bool {
+        let directory = StateDirectory::run_in(&self.state_dir);
+        leftovers::is_served_alike(&directory, pid, rules.config.fingerprint())
     }
 
     pub(crate) fn prices(&self) -> Arc<PriceTable> {
@@ -457,7 +459,7 @@ impl Sidecar {
             context.behind.finish();
             context.pending.give_up_all(&context);
             let is_explained = context.analyst.finish(timeout);
-            context.keep_learned();
+            context.keep_learned(true);
             context.ledger.flush(timeout) && is_explained
         })
         .await;

@@ -386,15 +386,17 @@ impl Workloads {
         out
     }
 
-    /// Takes over what another process learned, where it saw a workload later.
+    /// Takes over what another process learned: of a workload that it saw later all, of others what it
+    /// ruled out for longer.
     pub fn merge(&mut self, other: Self) {
         for (name, theirs) in other.known {
-            match self.known.get(&name) {
-                Some(ours) if ours.seen_s >= theirs.seen_s => {}
-                None if self.known.len() >= WORKLOADS_MAX => {}
-                _ => {
+            let has_room = self.known.len() < WORKLOADS_MAX;
+            match self.known.get_mut(&name) {
+                Some(ours) => ours.merge(theirs),
+                None if has_room => {
                     self.known.insert(name, theirs);
                 }
+                None => {}
             }
         }
     }
@@ -418,6 +420,25 @@ impl Workload {
         now_s.saturating_sub(self.seen_s) <= LIFETIME_SECONDS
     }
 
+    fn merge(&mut self, mut theirs: Self) {
+        if theirs.seen_s > self.seen_s {
+            std::mem::swap(self, &mut theirs);
+        }
+        for earlier in theirs.values {
+            let mut known = self.values.iter_mut();
+            let Some(later) = known.find(|later| later.name == earlier.name) else {
+                if self.values.len() < VALUES_MAX {
+                    self.values.push(earlier);
+                }
+                continue;
+            };
+            if earlier.is_ruled_out_for_longer(later, self.seen_s) {
+                let last = later.last;
+                *later = Effect { last, ..earlier };
+            }
+        }
+    }
+
     fn effect(&self, name: &str) -> Option<&Effect> {
         self.values.iter().find(|effect| effect.name == name)
     }
@@ -432,6 +453,11 @@ impl Effect {
             calls: 0,
             saved: Money::ZERO,
         }
+    }
+
+    /// Whether it is not to be moved, or not to be told of, after `now_s` and longer than `other`.
+    fn is_ruled_out_for_longer(&self, other: &Self, now_s: i64) -> bool {
+        self.standing.until_s() > other.standing.until_s().max(Some(now_s))
     }
 
     /// Whether moving it would have let a conversation that begins with `value` read the prompt of

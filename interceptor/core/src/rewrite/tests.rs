@@ -222,6 +222,13 @@ fn what_does_not_pay_is_switched_off_and_reconsidered_after_a_day() {
     assert_eq!(told.len(), 1, "{told:?}");
     let (standings, _) = workload.call("09:03:00", 60, true);
     assert_eq!(standings.off, names);
+    // A process that saw a later call and judged nothing takes the verdict over.
+    let mut other = Workload::new();
+    other.call("09:00:00", 0, true);
+    other.call("09:00:00", 600, false);
+    assert!(other.now_s > workload.now_s);
+    other.known.merge(workload.known.clone());
+    assert_eq!(other.known.standing_out(other.now_s), told);
     // What was learned outlives the process.
     let kept = serde_json::to_string(&workload.known).unwrap();
     let mut restarted = Workloads::default();

@@ -218,7 +218,8 @@ fn decimal(number: u64, digits: usize, least: usize) -> String {
 
 /// The URL without a password that may be in it.
 fn ledger(config: &Config) -> String {
-    let url = config.ledger.url.as_str();
+    // A password may stand among the options, too.
+    let url = config.ledger.url.split('?').next().unwrap_or_default();
     match url.split_once("://").zip(url.rsplit_once('@')) {
         Some(((scheme, _), (credentials, place))) if credentials.contains("://") => {
             let user = credentials.rsplit("://").next().unwrap_or_default();

@@ -6,6 +6,7 @@ use std::io::{self, Write as _};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use weir_core::money::Money;
@@ -20,9 +21,13 @@ use crate::metrics::Metrics;
 #[derive(Debug, Default)]
 pub(super) struct Effects {
     workloads: Mutex<Workloads>,
+    /// Whether something is done otherwise than the file says.
+    switched: AtomicBool,
     /// Whether more is known than the file says. A value that changes from one run of Weir to the next is
     /// known to change only if the last one is: so every call is news.
     changed: AtomicBool,
+    /// When it was written last.
+    saved: Mutex<Option<Instant>>,
 }
 
 impl Effects {
@@ -34,33 +39,41 @@ impl Effects {
         });
         Self {
             workloads: Mutex::new(workloads),
+            switched: AtomicBool::new(false),
             changed: AtomicBool::new(false),
+            saved: Mutex::new(None),
         }
     }
 
-    /// Writes down what is known of workloads, if that is news.
-    pub(super) fn save(&self, state_dir: &Path) -> io::Result<()> {
-        if !self.changed.swap(false, Ordering::Relaxed) {
+    /// Writes down what is known of workloads, if that is news: at once what is done otherwise, and the
+    /// rest now and then, or where this is the `last` time.
+    pub(super) fn save(&self, state_dir: &Path, last: bool) -> io::Result<()> {
+        let mut saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = last || saved.is_none_or(|saved| saved.elapsed() >= SAVE_INTERVAL);
+        let switched = self.switched.swap(false, Ordering::Relaxed);
+        if !(switched || is_due && self.changed.load(Ordering::Relaxed)) {
             return Ok(());
         }
-        let saved = self.write(state_dir);
-        if saved.is_err() {
-            self.changed.store(true, Ordering::Relaxed);
+        self.changed.store(false, Ordering::Relaxed);
+        *saved = Some(Instant::now());
+        let written = self.write(state_dir);
+        if written.is_err() {
+            self.switched.store(true, Ordering::Relaxed);
         }
-        saved
+        written
     }
 
     fn write(&self, state_dir: &Path) -> io::Result<()> {
         let path = state_dir.join(FILE);
         // Other processes write it, too.
         let theirs = read(&path).unwrap_or_default();
-        let text = {
+        let workloads = {
             let mut workloads = self.lock();
             workloads.merge(theirs);
-            serde_json::to_vec(&*workloads)?
+            workloads.clone()
         };
         let mut file = tempfile::NamedTempFile::new_in(state_dir)?;
-        file.write_all(&text)?;
+        file.write_all(&serde_json::to_vec(&workloads)?)?;
         file.persist(path)?;
         Ok(())
     }
@@ -72,14 +85,14 @@ impl Effects {
     pub(super) fn note(&self, call: &Called<'_>, metrics: &Metrics) -> Shown {
         let shown = self.lock().note(call);
         self.changed.store(true, Ordering::Relaxed);
-        tell(&shown.switched, metrics);
+        self.tell(&shown.switched, metrics);
         shown
     }
 
     fn learn(&self, measured: &Measured, saved: Money, now_s: i64, metrics: &Metrics) {
         let switched = self.lock().learn(measured, saved, now_s);
         self.changed.store(true, Ordering::Relaxed);
-        tell(&switched, metrics);
+        self.tell(&switched, metrics);
     }
 
     /// For `weir status`: what is done about values otherwise than to keep them where they stand.
@@ -98,6 +111,13 @@ impl Effects {
         each.collect()
     }
 
+    fn tell(&self, switched: &[Switched], metrics: &Metrics) {
+        if !switched.is_empty() {
+            self.switched.store(true, Ordering::Relaxed);
+        }
+        say(switched, metrics);
+    }
+
     fn lock(&self) -> MutexGuard<'_, Workloads> {
         self.workloads
             .lock()
@@ -105,7 +125,7 @@ impl Effects {
     }
 }
 
-fn tell(switched: &[Switched], metrics: &Metrics) {
+fn say(switched: &[Switched], metrics: &Metrics) {
     for one in switched {
         let label = one.standing.as_str();
         metrics.switched.with_label_values(&[label]).inc();
@@ -163,6 +183,8 @@ fn read(path: &Path) -> io::Result<Workloads> {
     Ok(serde_json::from_slice(&fs::read(path)?)?)
 }
 
+/// How often what was merely seen is written down.
+const SAVE_INTERVAL: Duration = Duration::from_secs(30);
 /// In the state directory.
 const FILE: &str = "workloads.json";
 /// Bytes of that file: more than the bounds of what is known allow is no file of Weir's.

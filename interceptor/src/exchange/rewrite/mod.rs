@@ -109,8 +109,8 @@ impl Rewriter {
     ///
     /// # Errors
     /// It can't be written.
-    pub(crate) fn save(&self, state_dir: &Path) -> io::Result<()> {
-        self.effects.save(state_dir)
+    pub(crate) fn save(&self, state_dir: &Path, last: bool) -> io::Result<()> {
+        self.effects.save(state_dir, last)
     }
 
     /// Tells other nodes what they have not heard yet, for at most `timeout`.

@@ -47,6 +47,10 @@ impl<'a> Known<'a> {
 
     /// A pattern as calls are held against it.
     fn pattern(&self, dimension: Dimension, written: &str) -> Result<String, String> {
+        // Those without a value, and all.
+        if matches!(written, "" | "*") {
+            return Ok(written.to_owned());
+        }
         if dimension == Dimension::Key {
             return key_pattern(written);
         }
