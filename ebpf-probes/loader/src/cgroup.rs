@@ -10,7 +10,7 @@ use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, fstatfs};
 
 use crate::{LoadError, instance};
 
-/// A cgroup for one command and its descendants: `weir/<pid>-<start time>` below the mount. Dropping it removes it if
+/// A cgroup for one command and its descendants: `weir/<pid>-<start time>-<namespace>` below the mount. Dropping it removes it if
 /// no process is left in it; otherwise [`crate::clean_stale`] removes it later.
 #[derive(Debug)]
 pub struct ChildCgroup {

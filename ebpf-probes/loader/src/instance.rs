@@ -2,8 +2,10 @@
 
 use std::{
     fs, io,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     process,
+    time::Duration,
 };
 
 use crate::{
@@ -12,33 +14,53 @@ use crate::{
     pin,
 };
 
-/// `<pid>-<start time>` of this process. The start time, in clock ticks since boot, tells it from an earlier process
-/// of the same number.
+/// `<pid>-<start time>-<namespace>` of this process. The start time, in clock ticks since boot, tells it from an
+/// earlier process of the same number, and the namespace of processes from one in another container.
 pub(crate) fn own_name() -> io::Result<String> {
     let pid = process::id();
+    let namespace = own_namespace()?;
     match start_ticks(pid)? {
-        Some(start) => Ok(format!("{pid}-{start}")),
+        Some(start) => Ok(format!("{pid}-{start}-{namespace}")),
         None => Err(io::Error::other(
             "expected /proc/self/stat, found none; mount /proc",
         )),
     }
 }
 
+fn own_namespace() -> io::Result<u64> {
+    Ok(fs::metadata("/proc/self/ns/pid")?.ino())
+}
+
 /// Removes the cgroups and pins of Weir processes that died without cleaning up, and returns how many instances it
 /// removed something of. A dead instance whose cgroup still holds processes is left alone: if it was to fail closed,
-/// its pinned programs are what still refuses their connections.
+/// its pinned programs are what still refuses their connections. Of instances in other namespaces of processes nobody
+/// here knows whether they live: theirs goes when it has been empty for an hour.
 ///
 /// # Errors
 /// If there is no cgroup2. What cannot be removed is left for the next time.
 pub fn clean_stale() -> Result<usize, LoadError> {
     let cgroups = cgroup2_mount()?.join(cgroup::PARENT);
     let pins = Path::new(pin::PARENT).to_owned();
+    let Ok(namespace) = own_namespace() else {
+        return Ok(0);
+    };
     let mut names: Vec<PathBuf> = [&cgroups, &pins]
         .into_iter()
         .filter_map(|parent| fs::read_dir(parent).ok())
         .flatten()
         .filter_map(|entry| Some(PathBuf::from(entry.ok()?.file_name())))
-        .filter(|name| name.to_str().is_some_and(is_dead))
+        .filter(|name| {
+            let age = || {
+                fs::metadata(cgroups.join(name))
+                    .ok()?
+                    .modified()
+                    .ok()?
+                    .elapsed()
+                    .ok()
+            };
+            name.to_str()
+                .is_some_and(|name| is_dead(name, namespace, age))
+        })
         .collect();
     names.sort_unstable();
     names.dedup();
@@ -61,16 +83,27 @@ fn clean(cgroup: &Path, pins: &Path) -> bool {
     }
 }
 
-/// Whether it is the name of an instance whose process is gone. What is not a name of ours is not dead.
-fn is_dead(name: &str) -> bool {
-    let Some((pid, start)) = name.split_once('-') else {
+/// Whether it is the name of an instance whose process is gone, as far as a process of `namespace` can tell. `age`:
+/// of its cgroup. What is not a name of ours is not dead.
+fn is_dead(name: &str, namespace: u64, age: impl Fn() -> Option<Duration>) -> bool {
+    let mut parts = name.split('-');
+    let (Some(pid), Some(start), Some(of), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
         return false;
     };
-    let (Ok(pid), Ok(start)) = (pid.parse(), start.parse::<u64>()) else {
+    let (Ok(pid), Ok(start), Ok(of)) = (pid.parse(), start.parse::<u64>(), of.parse::<u64>())
+    else {
         return false;
     };
+    if of != namespace {
+        return age().is_some_and(|age| age > FOREIGN_AGE);
+    }
     matches!(start_ticks(pid), Ok(now) if now != Some(start))
 }
+
+/// A command is in its cgroup long before; where its processes have all ended, so has Weir, mostly.
+const FOREIGN_AGE: Duration = Duration::from_hours(1);
 
 /// When the process with this number started, in clock ticks since boot; None if there is none.
 fn start_ticks(pid: u32) -> io::Result<Option<u64>> {
@@ -108,17 +141,28 @@ mod tests {
 
     #[test]
     fn only_names_of_processes_that_are_gone_are_dead() {
-        let own = own_name().unwrap();
-        let (pid, start) = own.split_once('-').unwrap();
+        let (own, namespace) = (own_name().unwrap(), own_namespace().unwrap());
+        let (pid, rest) = own.split_once('-').unwrap();
+        let (start, _) = rest.split_once('-').unwrap();
         let earlier = start.parse::<u64>().unwrap() - 1;
         for (name, dead) in [
             (own.as_str(), false),
-            (format!("{pid}-{earlier}").as_str(), true),
-            ("4194305-1", true), // beyond PID_MAX_LIMIT
+            (format!("{pid}-{earlier}-{namespace}").as_str(), true),
+            (format!("4194305-1-{namespace}").as_str(), true), // beyond PID_MAX_LIMIT
             ("somebody-else", false),
             ("1", false),
         ] {
-            assert_eq!(is_dead(name), dead, "{name}");
+            let old = || Some(2 * FOREIGN_AGE);
+            assert_eq!(is_dead(name, namespace, old), dead, "{name}");
         }
+    }
+
+    #[test]
+    fn of_another_namespace_only_what_is_old_is_dead() {
+        let namespace = own_namespace().unwrap();
+        let name = format!("4194305-1-{}", namespace + 1);
+        assert!(!is_dead(&name, namespace, || Some(FOREIGN_AGE)));
+        assert!(!is_dead(&name, namespace, || None));
+        assert!(is_dead(&name, namespace, || Some(2 * FOREIGN_AGE)));
     }
 }

@@ -13,7 +13,7 @@ use nix::{
 
 use crate::{LoadError, instance};
 
-/// The directory for the pins of this process: `/sys/fs/bpf/weir/<pid>-<start time>`, where
+/// The directory for the pins of this process: `/sys/fs/bpf/weir/<pid>-<start time>-<namespace>`, where
 /// [`crate::clean_stale`] looks for those of dead ones.
 ///
 /// # Errors
