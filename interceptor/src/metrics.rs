@@ -15,8 +15,6 @@ pub enum BypassReason {
     NotProvider,
     /// The configuration says to leave this host alone.
     Ignored,
-    /// Another Weir opened it, which inspects it and writes to the same ledger.
-    InspectedByWeir,
     /// The client does not speak TLS.
     NotTls,
     /// The ClientHello names no server.
@@ -49,7 +47,6 @@ impl BypassReason {
         match self {
             Self::NotProvider => "not_provider",
             Self::Ignored => "ignored",
-            Self::InspectedByWeir => "inspected_by_weir",
             Self::NotTls => "not_tls",
             Self::NoServerName => "no_server_name",
             Self::BrokenHello => "broken_hello",
@@ -67,10 +64,7 @@ impl BypassReason {
     /// Whether the connection may have been an LLM call that went by unread.
     #[must_use]
     pub fn is_blind_spot(self) -> bool {
-        !matches!(
-            self,
-            Self::NotProvider | Self::Ignored | Self::InspectedByWeir
-        )
+        !matches!(self, Self::NotProvider | Self::Ignored)
     }
 }
 

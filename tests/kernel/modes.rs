@@ -83,7 +83,8 @@ fn of_one_weir_inside_another_each_call_counts_once() {
             config: "",
             providers: Providers::Here,
         });
-        let inside = PYTHON_ANTHROPIC.run(&world, &["--mode", inner], "one");
+        // Told not to refuse or edit anything, the inner one changes nothing about that.
+        let inside = PYTHON_ANTHROPIC.run(&world, &["--observe", "--mode", inner], "one");
         let mut outside = world.run(&["--mode", outer], words(&inside));
         take_environment(&mut outside, &inside);
         let output = world.output(outside);

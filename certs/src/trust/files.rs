@@ -230,5 +230,6 @@ const DIGITS: usize = 16;
 const UNUSED_MAX: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// Of the files of root in memory; those of one CA are about 3 MiB.
 const UNUSED_BYTES_MAX: u64 = 64 << 20;
-/// Never removed for want of room: their command may not have started yet.
-const FRESH: Duration = Duration::from_secs(60 * 60);
+/// Never removed for want of room: their command may not have started yet, and a shell that took the variables
+/// of `weir ca env` shows them to nobody.
+const FRESH: Duration = Duration::from_secs(24 * 60 * 60);

@@ -34,7 +34,7 @@ fn own_namespace() -> io::Result<u64> {
 /// Removes the cgroups and pins of Weir processes that died without cleaning up, and returns how many instances it
 /// removed something of. A dead instance whose cgroup still holds processes is left alone: if it was to fail closed,
 /// its pinned programs are what still refuses their connections. Of instances in other namespaces of processes nobody
-/// here knows whether they live: theirs goes when it has been empty for an hour.
+/// here knows whether they live: theirs goes when it is empty and was made an hour ago.
 ///
 /// # Errors
 /// If there is no cgroup2. What cannot be removed is left for the next time.
@@ -86,14 +86,14 @@ fn clean(cgroup: &Path, pins: &Path) -> bool {
 /// Whether it is the name of an instance whose process is gone, as far as a process of `namespace` can tell. `age`:
 /// of its cgroup. What is not a name of ours is not dead.
 fn is_dead(name: &str, namespace: u64, age: impl Fn() -> Option<Duration>) -> bool {
-    let mut parts = name.split('-');
-    let (Some(pid), Some(start), Some(of), None) =
+    let mut parts = name.split('-').map(str::parse::<u64>);
+    let (Some(Ok(pid)), Some(Ok(start)), of, None) =
         (parts.next(), parts.next(), parts.next(), parts.next())
     else {
         return false;
     };
-    let (Ok(pid), Ok(start), Ok(of)) = (pid.parse(), start.parse::<u64>(), of.parse::<u64>())
-    else {
+    // Versions before told no namespace.
+    let (Ok(of), Ok(pid)) = (of.unwrap_or(Ok(namespace)), u32::try_from(pid)) else {
         return false;
     };
     if of != namespace {
@@ -149,6 +149,7 @@ mod tests {
             (own.as_str(), false),
             (format!("{pid}-{earlier}-{namespace}").as_str(), true),
             (format!("4194305-1-{namespace}").as_str(), true), // beyond PID_MAX_LIMIT
+            ("4194305-1", true),                               // of a version before
             ("somebody-else", false),
             ("1", false),
         ] {

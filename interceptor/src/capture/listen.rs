@@ -105,14 +105,14 @@ fn leads_out(table: &str) -> bool {
         let (Some(first), Ok(bits)) = (first, u32::from_str_radix(bits, 16)) else {
             return false;
         };
-        // 2000::/3 is all that is given out (RFC 4291, section 2.4): a route to all of it, or by a gateway
-        // to a part. What is only on the link is no way out.
+        // 2000::/3 is all that is given out (RFC 4291, section 2.4): a route to all of it or to a part. What
+        // is only on the link, a /64 or less without a gateway, is no way out.
         let mask = u8::MAX
             .checked_shl(8_u32.saturating_sub(bits.min(3)))
             .unwrap_or(0);
         let is_global = (first ^ 0x20) & mask == 0;
         let has_gateway = next_hop.bytes().any(|digit| digit != b'0');
-        is_global && (bits <= 3 || has_gateway) && *device != "lo"
+        is_global && (bits < 64 || has_gateway) && *device != "lo"
     })
 }
 
@@ -192,6 +192,7 @@ mod tests {
             ("0", 1, "0", true),
             ("8", 1, "0", false),
             ("20010db8", 32, "fe80", true),
+            ("26064700", 32, "0", true),
             // The link alone, an address of this machine, a private network.
             ("20010db8", 64, "0", false),
             ("20010db8", 128, "0", false),

@@ -145,12 +145,6 @@ fn judge(
         Listing::Ignored => return Err(BypassReason::Ignored),
         Listing::Unknown => return Err(BypassReason::NotProvider),
     };
-    // One `weir run` inside another: each call has one record.
-    if let Some(pid) = origin.application.identity.pid
-        && context.is_served_alike(pid, rules)
-    {
-        return Err(BypassReason::InspectedByWeir);
-    }
     if hello.offer == Offer::Unreadable {
         return Err(BypassReason::UnreadableProtocol);
     }

@@ -7,7 +7,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::SystemTime;
@@ -88,16 +88,6 @@ impl Leftovers {
         self.list.write_all(&line)?;
         self.made.push(leftover);
         Ok(())
-    }
-
-    /// Writes down what this process serves by, so that one that captures its connections knows.
-    ///
-    /// # Errors
-    /// The list cannot be written.
-    pub(crate) fn serves_by(&mut self, fingerprint: u64) -> io::Result<()> {
-        let mut line = serde_json::to_vec(&Serves::by(fingerprint)?)?;
-        line.push(b'\n');
-        self.list.write_all(&line)
     }
 
     /// Undoes everything, newest first, and returns what could not be undone.
@@ -182,50 +172,28 @@ fn clean_up_after(path: &Path) -> Option<String> {
     ))
 }
 
-/// What a process serves by, as a line of its list.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Serves {
-    /// The namespace that its process id is of: pids come again in others.
-    pid_namespace: u64,
-    /// Of its configuration.
-    fingerprint: u64,
-}
-
-impl Serves {
-    fn by(fingerprint: u64) -> io::Result<Self> {
-        let pid_namespace = std::fs::metadata("/proc/self/ns/pid")?.ino();
-        Ok(Self {
-            pid_namespace,
-            fingerprint,
-        })
-    }
-}
-
-/// Whether process `pid` is alive, has its list in `directory`, and serves by a configuration with this
-/// fingerprint. Only processes of this process's own namespace are found.
+/// Whether process `pid` is alive and has its list in `directory`.
 #[must_use]
-pub(crate) fn is_served_alike(directory: &Path, pid: u32, fingerprint: u64) -> bool {
-    let (Ok(entries), Ok(serves)) = (std::fs::read_dir(directory), Serves::by(fingerprint)) else {
+pub(crate) fn is_of_live_process(directory: &Path, pid: u32) -> bool {
+    let Ok(entries) = std::fs::read_dir(directory) else {
         return false;
     };
     let of_process = format!("{pid}-");
     entries.flatten().any(|entry| {
         let name = entry.file_name();
-        name.to_string_lossy().starts_with(&of_process) && is_live(&entry.path(), &serves)
+        name.to_string_lossy().starts_with(&of_process) && is_locked_list(&entry.path())
     })
 }
 
-fn is_live(path: &Path, expected: &Serves) -> bool {
+fn is_locked_list(path: &Path) -> bool {
     let is_list = path
         .extension()
         .is_some_and(|extension| extension == LIST_EXTENSION);
     let Some(list) = is_list.then(|| File::open(path).ok()).flatten() else {
         return false;
     };
-    let mut lines = BufReader::new(&list).lines().map_while(Result::ok);
-    let serves = lines.find_map(|line| serde_json::from_str::<Serves>(&line).ok());
     let locked = Flock::lock(list, FlockArg::LockSharedNonblock);
-    serves.as_ref() == Some(expected) && matches!(locked, Err((_, Errno::EWOULDBLOCK)))
+    matches!(locked, Err((_, Errno::EWOULDBLOCK)))
 }
 
 fn undo(made: &[Leftover]) -> Vec<Failure> {
@@ -355,23 +323,18 @@ mod tests {
     }
 
     #[test]
-    fn a_process_is_known_by_what_it_serves_by_as_long_as_it_lives() {
+    fn a_process_is_known_by_its_list_as_long_as_it_lives() {
         let (_parent, state) = state();
         let (run, own) = (state.run(), std::process::id());
+        assert!(!is_of_live_process(&run, own));
         let mut leftovers = Leftovers::start(&state).unwrap();
-        assert!(!is_served_alike(&run, own, 7));
-        leftovers.serves_by(7).unwrap();
-        assert!(is_served_alike(&run, own, 7));
-        assert!(!is_served_alike(&run, own, 8), "by another configuration");
-        assert!(!is_served_alike(&run, own / 10, 7));
+        assert!(is_of_live_process(&run, own));
+        assert!(!is_of_live_process(&run, own / 10));
         let leftover = Leftover::Socket(run.join("never"));
         leftovers.will_make(leftover).unwrap();
         let list = kill(leftovers, "");
         assert!(list.exists());
-        assert!(!is_served_alike(&run, own, 7));
-        // What is no leftover is passed over.
-        assert_eq!(clean_up(&state).len(), 1);
-        assert!(!list.exists());
+        assert!(!is_of_live_process(&run, own));
     }
 
     #[test]

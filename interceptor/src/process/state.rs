@@ -53,12 +53,7 @@ impl StateDirectory {
     /// Sockets and leftover lists of running processes.
     #[must_use]
     pub fn run(&self) -> PathBuf {
-        Self::run_in(&self.root)
-    }
-
-    /// The same, by the path of a state directory.
-    pub(crate) fn run_in(root: &Path) -> PathBuf {
-        root.join("run")
+        self.root.join("run")
     }
 
     /// Log files.

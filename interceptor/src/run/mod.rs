@@ -5,6 +5,7 @@
 
 mod child;
 mod invoker;
+mod outer;
 mod proxies;
 mod session;
 mod signals;
@@ -90,15 +91,15 @@ pub fn run_watched(
     );
     clean_up(&state);
     let mut leftovers = Leftovers::start(&state).map_err(RunError::Leftovers)?;
-    leftovers
-        .serves_by(live.config().fingerprint())
-        .map_err(RunError::Leftovers)?;
 
     let invoker = Invoker::of_this_process();
     note(invoker.note.iter());
     let authority = authority(&live.config(), &state)?;
     let trust = Trust::prepare(&state, &authority, &invoker, arguments)?;
     note(&trust.notes);
+    if let Some(outer) = outer::of_this_run(&state) {
+        return inside(outer, arguments, invoker, trust, leftovers);
+    }
 
     // From here on, what the terminal sends is the command's business.
     let signals = Signals::block().map_err(RunError::Signals)?;
@@ -151,6 +152,43 @@ pub fn run_watched(
         .extend(finish(&live.config(), cgroup, leftovers));
     // Nobody may be reading any more, and that is no reason for another exit code.
     let _unread = io::stderr().write_all(summary::render(&summary).as_bytes());
+    Ok(ended)
+}
+
+/// Runs the command under the run that this one is inside of, process `outer`.
+fn inside(
+    outer: u32,
+    arguments: &Arguments,
+    invoker: Invoker,
+    trust: Trust,
+    leftovers: Leftovers,
+) -> Result<Ended, RunError> {
+    let signals = Signals::block().map_err(RunError::Signals)?;
+    let mut environment = invoker.environment;
+    environment.extend(trust.environment);
+    let started = child::start(child::Plan {
+        command: arguments.command.clone(),
+        environment,
+        // It stays where its connections are captured.
+        cgroup: None,
+        overlays: trust.overlays,
+        identity: invoker.identity,
+        mask: signals.before(),
+        open_files: None,
+    })?;
+    info!(
+        pid = started.pid.as_raw(),
+        outer, "the command runs inside of another run"
+    );
+    note(&started.notes);
+    let ended = signals
+        .wait(started.pid, || {})
+        .map_err(RunError::Signals)?;
+    drop(leftovers.undo());
+    let said = format!(
+        "weir: inside of the weir run of process {outer}, which captured this by its own configuration\n"
+    );
+    let _unread = io::stderr().write_all(said.as_bytes());
     Ok(ended)
 }
 

@@ -29,7 +29,6 @@ use crate::metrics::{Bound, Metrics};
 use crate::process;
 use crate::process::clock::Clock;
 use crate::process::config::{Config, Live};
-use crate::process::leftovers;
 use crate::process::limits;
 use crate::process::prices::PriceFiles;
 use crate::process::state::StateDirectory;
@@ -117,13 +116,6 @@ impl Context {
         if let Err(error) = self.rewriter.save(&self.state_dir, last) {
             tracing::warn!(%error, "expected to keep what rewriting brings");
         }
-    }
-
-    /// Whether process `pid` is another Weir with this state directory and this configuration: what it
-    /// passes on has been counted and judged as it would be here.
-    pub(crate) fn is_served_alike(&self, pid: u32, rules: &Rules) -> bool {
-        let directory = StateDirectory::run_in(&self.state_dir);
-        leftovers::is_served_alike(&directory, pid, rules.config.fingerprint())
     }
 
     pub(crate) fn prices(&self) -> Arc<PriceTable> {

@@ -169,7 +169,13 @@ impl Entry {
             Later::Response => (Api::Responses, self.new_response(answer)),
             Later::Generation => return self.correct(answer),
         };
+        if answer.unread > 0 {
+            self.record.reasons.push("results_unread".to_owned());
+        }
         let Some(first) = parts.first() else {
+            if answer.unread > 0 {
+                self.record.cost = Cost::Unknown;
+            }
             return;
         };
         let model = first.model.clone().or_else(|| answer.model.clone());
@@ -179,9 +185,6 @@ impl Entry {
             .map(|part| part.usage)
             .reduce(|sum, usage| sum.plus(&usage));
         self.counted = self.record.usage.as_ref().map(Usage::tokens);
-        if answer.unread > 0 {
-            self.record.reasons.push("results_unread".to_owned());
-        }
         let of_first = |part: &Part| part.model == first.model;
         if !parts.iter().all(of_first) {
             self.record.reasons.push("several_models".to_owned());
@@ -280,7 +283,6 @@ impl Entry {
         // On the footing of what the provider says that it charged.
         let charged = answer.reported_cost.unwrap_or(total);
         let as_charged = |amount: Money| amount.scaled(charged, total);
-        self.record.cost_by_list = Some(by_list).filter(|by_list| *by_list != charged);
         let (of_input, without_cache) = (as_charged(of_input), as_charged(without_cache));
         let flat = (unpriced != Usage::default()).then(|| self.without_price(&unpriced));
         let Some(version) = version else {
@@ -289,7 +291,10 @@ impl Entry {
         if let Some(flat) = flat {
             self.record.reasons.push("results_without_price".to_owned());
             total += flat.spent();
+            by_list += flat.spent();
         }
+        let told = answer.reported_cost.unwrap_or(total);
+        self.record.cost_by_list = Some(by_list).filter(|by_list| *by_list != told);
         self.record.cost_of_input = of_input;
         self.record.cost_without_cache = without_cache;
         Cost::Priced { total, version }

@@ -15,7 +15,6 @@ mod pricing;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
@@ -60,20 +59,6 @@ pub struct Config {
     pub ledger: Ledger,
     /// The admin server.
     pub admin: Admin,
-}
-
-impl Config {
-    /// What tells this configuration from others of the same version of Weir, wherever it was read from.
-    #[must_use]
-    pub(crate) fn fingerprint(&self) -> u64 {
-        let anywhere = Self {
-            source: None,
-            ..self.clone()
-        };
-        let mut hasher = DefaultHasher::new();
-        format!("{anywhere:?}").hash(&mut hasher);
-        hasher.finish()
-    }
 }
 
 impl Default for Config {
