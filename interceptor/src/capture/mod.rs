@@ -31,6 +31,7 @@ use packet_filter::PacketFilter;
 
 pub use ladder::{CaptureError, Opened, Request, open};
 pub use owner::in_cgroup as processes_in;
+pub(crate) use owner::parent_of;
 pub use packet_filter::PacketFilterError;
 pub(crate) use packet_filter::nft;
 pub use stale::clean_stale_tables;

@@ -188,16 +188,16 @@ fn parents() -> HashMap<u32, u32> {
     let pids = entries
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    pids.filter_map(|pid: u32| {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // The name before it may hold anything, parentheses too.
-        let (_, after_name) = stat.rsplit_once(')')?;
-        Some((
-            pid,
-            after_name.split_ascii_whitespace().nth(1)?.parse().ok()?,
-        ))
-    })
-    .collect()
+    pids.filter_map(|pid: u32| Some((pid, parent_of(pid)?)))
+        .collect()
+}
+
+/// The parent of a process that is running now; 0, which is no process, where it has none here.
+pub(crate) fn parent_of(pid: u32) -> Option<u32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name before it may hold anything, parentheses too.
+    let (_, after_name) = stat.rsplit_once(')')?;
+    after_name.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
 fn descendants(of: u32, parents: &HashMap<u32, u32>) -> Vec<u32> {

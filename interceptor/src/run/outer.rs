@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::PathBuf;
 
+use crate::capture::parent_of;
 use crate::process::leftovers;
 use crate::process::state::StateDirectory;
 
@@ -13,7 +14,7 @@ pub(super) fn of_this_run(state: &StateDirectory) -> Option<u32> {
     let (own, directory) = (executable(std::process::id())?, state.run());
     let mut pid = std::process::id();
     for _ in 0..ANCESTORS_MAX {
-        pid = parent(pid)?;
+        pid = parent_of(pid)?;
         // Process ids come again, in containers that share a state directory.
         let is_weir = || executable(pid).is_some_and(|other| other.file_name() == own.file_name());
         if leftovers::is_of_live_process(&directory, pid) && is_weir() {
@@ -25,12 +26,6 @@ pub(super) fn of_this_run(state: &StateDirectory) -> Option<u32> {
 
 fn executable(pid: u32) -> Option<PathBuf> {
     fs::read_link(format!("/proc/{pid}/exe")).ok()
-}
-
-fn parent(pid: u32) -> Option<u32> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;
-    parent.trim().parse().ok().filter(|pid| *pid != 0)
 }
 
 /// Shells in shells: a process further up has nothing to do with this one any more.
